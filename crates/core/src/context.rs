@@ -1,0 +1,72 @@
+//! Who asks, and until when.
+
+use std::fmt;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::UsageHook;
+
+/// The id of a request: time-ordered, unique, safe to log and to show.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub String);
+
+impl RequestId {
+    /// A fresh id (UUID version 7 without dashes).
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The isolation domain: cached prefixes and answers are shared only inside one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Domain(pub u64);
+
+impl Domain {
+    /// The one domain of a loopback server without keys and of an embedded runtime.
+    pub const LOCAL: Domain = Domain(0);
+}
+
+/// On whose behalf a request runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Principal {
+    /// What the principal may share a cache with.
+    pub domain: Domain,
+    /// The name of the API key, for logs and usage; never the key.
+    pub key_name: Option<String>,
+}
+
+/// What travels beside a request.
+#[derive(Clone)]
+pub struct RequestContext {
+    /// The request's id.
+    pub id: RequestId,
+    /// When the work must be over.
+    pub deadline: Option<Instant>,
+    /// On whose behalf.
+    pub principal: Principal,
+    /// Told the usage at the end, also when the stream is dropped.
+    pub on_usage: Option<UsageHook>,
+}
+
+impl RequestContext {
+    /// A context without deadline in the local domain.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { id: RequestId::generate(), deadline: None, principal: Principal::default(), on_usage: None }
+    }
+}
+
+impl fmt::Debug for RequestContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContext").field("id", &self.id).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,26 @@
+//! The vocabulary of byzerllm: what a request, an event, a usage record and an error are.
+//!
+//! Every front end (HTTP, command line, Python) turns its input into these types, and every model, local or
+//! remote, turns these types into an event stream. Nothing here knows HTTP, tensors, Python or a runtime.
+
+mod chat;
+mod context;
+mod error;
+mod event;
+mod generation;
+mod model;
+mod request;
+mod usage;
+
+pub mod testing;
+
+pub use chat::{Message, Role};
+pub use context::{Domain, Principal, RequestContext, RequestId};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{
+    ChatResponse, Choice, ErrorDetail, Event, EventStream, FinishReason, Notice, TokenLogprob, ToolCallDelta, collect,
+};
+pub use generation::{GenerationDefaults, LEGACY_DEFAULTS, OPENAI_DEFAULTS, Origin, Resolved, Sampling, resolve};
+pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
+pub use request::{ChatRequest, Input};
+pub use usage::{Usage, UsageHook, UsageSource};

@@ -1,0 +1,72 @@
+//! What a model can do.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{ChatRequest, EventStream, RequestContext, Result};
+
+/// A model that generates text: our engine, a remote worker or a vendor.
+#[async_trait]
+pub trait ChatModel: Send + Sync {
+    /// Starts a generation. The stream obeys the contract of [`crate::Event`].
+    ///
+    /// # Errors
+    /// Before the first event: bad parameters, overload, an unavailable model.
+    async fn chat(&self, request: ChatRequest, context: RequestContext) -> Result<EventStream>;
+
+    /// Renders messages with the model's chat template.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] when the model has no template, or the template's own error.
+    fn apply_template(&self, messages: &[crate::Message], add_generation_prompt: bool) -> Result<String>;
+
+    /// Turns text into token ids, special tokens parsed, without added ones.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] when the tokenizer is not at hand (a vendor's model).
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>>;
+}
+
+/// What is known of a model. Also the answer to `get_meta` and `inspect`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Family names of the checkpoint, as in `config.json` (`LlamaForCausalLM`).
+    pub architectures: Vec<String>,
+    /// Where it runs: `byzerllm` for our engine.
+    pub engine: String,
+    /// Tokens that fit into one sequence.
+    pub context_length: Option<u32>,
+    /// Whether the model has a chat template.
+    pub chat_template: bool,
+    /// Bytes of weights in memory.
+    pub weight_bytes: u64,
+    /// The compute path in use, for example `exact f32, avx512`.
+    pub compute: String,
+    /// Languages that the model speaks, when the checkpoint says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub languages: Option<Vec<String>>,
+    /// Further facts, by name (head counts, layers, quantization, …).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+}
+
+/// A name and when it was made, for listings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelSummary {
+    /// The deployment's name.
+    pub name: String,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+/// What a deployment can do. A missing task is a missing field, never an unimplemented method.
+#[derive(Clone)]
+pub struct ModelHandle {
+    /// What is known of the model.
+    pub info: Arc<ModelInfo>,
+    /// Text generation.
+    pub chat: Option<Arc<dyn ChatModel>>,
+}

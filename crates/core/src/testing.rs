@@ -1,0 +1,1 @@
+//! Test doubles and the conformance kit that every [`crate::ChatModel`] passes.

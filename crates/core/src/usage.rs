@@ -1,0 +1,39 @@
+//! Token accounting of one request.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the numbers of a [`Usage`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// The vendor reported them.
+    Reported,
+    /// Our own engine counted them.
+    #[default]
+    Counted,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// The tokens that a request consumed. With `n` choices the prompt counts once and completions add up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub prompt_tokens: u32,
+    /// Prompt tokens whose keys and values came from the prefix cache.
+    #[serde(default)]
+    pub cached_tokens: u32,
+    /// Generated tokens of all choices.
+    pub completion_tokens: u32,
+    /// Generated tokens that are reasoning text, a part of `completion_tokens`.
+    #[serde(default)]
+    pub reasoning_tokens: u32,
+    /// Where the numbers come from.
+    #[serde(default)]
+    pub source: UsageSource,
+}
+
+/// Called once with the final usage of every request, also when its stream was dropped half way.
+pub type UsageHook = Arc<dyn Fn(&Usage) + Send + Sync>;

@@ -1,0 +1,87 @@
+//! The weights of a decoder under names of ours, as an architecture file hands them over.
+
+use std::borrow::Cow;
+
+use byzerllm_kernels::TensorType;
+
+/// Part of a weight matrix: row-major rows of `columns` values in the encoding `kind`, mapped or owned.
+#[derive(Debug, Clone)]
+pub struct MatrixPart<'a> {
+    /// The encoding.
+    pub kind: TensorType,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub columns: usize,
+    /// `rows * kind.row_bytes(columns)` bytes.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// `y = x Wᵀ + b`; the parts are stacked along the output features (queries, keys, values; gate, up).
+#[derive(Debug, Clone)]
+pub struct LinearWeights<'a> {
+    /// The stacked parts.
+    pub parts: Vec<MatrixPart<'a>>,
+    /// As many values as all parts have rows.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// Weight and bias of a normalization layer.
+#[derive(Debug, Clone)]
+pub struct NormWeights {
+    /// One factor per feature.
+    pub weight: Vec<f32>,
+    /// One addend per feature.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// The feed-forward weights of one layer or of one expert.
+#[derive(Debug, Clone)]
+pub struct MlpWeights<'a> {
+    /// Gate and up stacked when gated, else up alone.
+    pub up: LinearWeights<'a>,
+    /// Back to the residual width.
+    pub down: LinearWeights<'a>,
+}
+
+/// The weights of one layer.
+#[derive(Debug, Clone)]
+pub struct LayerWeights<'a> {
+    /// Before attention.
+    pub attention_norm: Option<NormWeights>,
+    /// After attention (Gemma 2, OLMo 2).
+    pub attention_post_norm: Option<NormWeights>,
+    /// Before the feed-forward part; absent when a parallel layer shares the first one.
+    pub mlp_norm: Option<NormWeights>,
+    /// After the feed-forward part.
+    pub mlp_post_norm: Option<NormWeights>,
+    /// Queries, keys and values stacked: `heads + 2 * kv_heads` times `head_dim` rows.
+    pub qkv: LinearWeights<'a>,
+    /// Per-head normalization of queries, `head_dim` values.
+    pub query_norm: Option<NormWeights>,
+    /// Per-head normalization of keys.
+    pub key_norm: Option<NormWeights>,
+    /// Attention output.
+    pub out: LinearWeights<'a>,
+    /// One entry, or one per expert.
+    pub mlp: Vec<MlpWeights<'a>>,
+    /// Scores of the experts.
+    pub router: Option<LinearWeights<'a>>,
+}
+
+/// All weights of a decoder.
+#[derive(Debug, Clone)]
+pub struct DecoderWeights<'a> {
+    /// `(vocab, hidden)`.
+    pub embedding: MatrixPart<'a>,
+    /// Learned positions `(positions, hidden)`.
+    pub positions: Option<MatrixPart<'a>>,
+    /// After the embedding.
+    pub embedding_norm: Option<NormWeights>,
+    /// The layers.
+    pub layers: Vec<LayerWeights<'a>>,
+    /// Before the head.
+    pub final_norm: NormWeights,
+    /// The output head, when it is not the embedding table.
+    pub head: Option<LinearWeights<'a>>,
+}

@@ -1,0 +1,17 @@
+//! A checkpoint on disk turned into a network: weights, tokenizer, chat template and layers.
+//!
+//! [`Checkpoint::open`] maps the files and reads their headers; [`Checkpoint::network`] packs the weights. The public
+//! interface is host slices only, so that another implementation of [`Network`] may compute elsewhere.
+
+mod batch;
+pub mod config;
+mod cpu;
+mod decoder_weights;
+mod network;
+pub mod rope;
+
+pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
+pub use byzerllm_kernels::{Compute, Mask};
+pub use cpu::{CpuDecoder, CpuOptions};
+pub use decoder_weights::{DecoderWeights, LayerWeights, LinearWeights, MatrixPart, MlpWeights, NormWeights};
+pub use network::{Network, NetworkTraits};

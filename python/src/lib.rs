@@ -1,0 +1,1 @@
+//! `byzerllm._native`.
