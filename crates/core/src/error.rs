@@ -263,7 +263,10 @@ impl Serialize for Error {
             kind: self.0.kind,
             message: self.0.message.to_string(),
             param: self.0.param.as_ref().map(ToString::to_string),
-            retry_after_ms: self.0.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: self
+                .0
+                .retry_after
+                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             usage: self.0.usage.clone(),
         }
         .serialize(serializer)

@@ -58,7 +58,7 @@ pub enum Origin {
 }
 
 /// What the OpenAI API promises: temperature 1, top_p 1, to the context's end.
-pub const OPENAI_DEFAULTS: GenerationDefaults = GenerationDefaults {
+pub static OPENAI_DEFAULTS: GenerationDefaults = GenerationDefaults {
     temperature: Some(1.0),
     top_p: Some(1.0),
     top_k: None,
@@ -71,8 +71,17 @@ pub const OPENAI_DEFAULTS: GenerationDefaults = GenerationDefaults {
 };
 
 /// What programs written against Byzer-LLM expect: temperature 0.9, top_p 0.7, 1024 new tokens.
-pub const LEGACY_DEFAULTS: GenerationDefaults =
-    GenerationDefaults { temperature: Some(0.9), top_p: Some(0.7), max_tokens: Some(1024), ..OPENAI_DEFAULTS };
+pub static LEGACY_DEFAULTS: GenerationDefaults = GenerationDefaults {
+    temperature: Some(0.9),
+    top_p: Some(0.7),
+    max_tokens: Some(1024),
+    top_k: None,
+    min_p: None,
+    seed: None,
+    stop: None,
+    stop_token_ids: None,
+    logprobs: None,
+};
 
 /// Effective sampling parameters with the origin of each one that is set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -126,20 +135,23 @@ impl Sampling {
     /// # Errors
     /// [`crate::ErrorKind::InvalidRequest`] naming the parameter.
     pub fn validate(&self) -> Result<()> {
-        let in_range = |name: &'static str, value: Option<f32>, ok: fn(f32) -> bool, range: &'static str| match value
-        {
-            Some(value) if !(value.is_finite() && ok(value)) => {
-                Err(Error::invalid(name, format!("{name} must be {range}, got {value}")))
-            }
-            _ => Ok(()),
-        };
+        let in_range =
+            |name: &'static str, value: Option<f32>, ok: fn(f32) -> bool, range: &'static str| match value {
+                Some(value) if !(value.is_finite() && ok(value)) => {
+                    Err(Error::invalid(name, format!("{name} must be {range}, got {value}")))
+                }
+                _ => Ok(()),
+            };
         in_range("temperature", self.temperature, |v| v >= 0.0, "at least 0")?;
         in_range("top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "above 0 and at most 1")?;
         in_range("min_p", self.min_p, |v| (0.0..=1.0).contains(&v), "between 0 and 1")?;
         if let Some(stop) = &self.stop {
             if stop.len() > Self::MAX_STOP {
                 let (max, got) = (Self::MAX_STOP, stop.len());
-                return Err(Error::invalid("stop", format!("at most {max} stop strings are allowed, got {got}")));
+                return Err(Error::invalid(
+                    "stop",
+                    format!("at most {max} stop strings are allowed, got {got}"),
+                ));
             }
             if stop.iter().any(|text| text.is_empty() || text.len() > Self::MAX_STOP_BYTES) {
                 let max = Self::MAX_STOP_BYTES;

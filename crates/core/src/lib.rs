@@ -18,9 +18,12 @@ pub use chat::{Message, Role};
 pub use context::{Domain, Principal, RequestContext, RequestId};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{
-    ChatResponse, Choice, ErrorDetail, Event, EventStream, FinishReason, Notice, TokenLogprob, ToolCallDelta, collect,
+    ChatResponse, Choice, ErrorDetail, Event, EventStream, FinishReason, Notice, TokenLogprob, ToolCallDelta,
+    collect,
 };
-pub use generation::{GenerationDefaults, LEGACY_DEFAULTS, OPENAI_DEFAULTS, Origin, Resolved, Sampling, resolve};
+pub use generation::{
+    GenerationDefaults, LEGACY_DEFAULTS, OPENAI_DEFAULTS, Origin, Resolved, Sampling, resolve,
+};
 pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
-pub use request::{ChatRequest, Input};
+pub use request::{ChatRequest, FrontEnd, Input};
 pub use usage::{Usage, UsageHook, UsageSource};

@@ -11,7 +11,8 @@ use crate::{ChatRequest, EventStream, RequestContext, Result};
 /// A model that generates text: our engine, a remote worker or a vendor.
 #[async_trait]
 pub trait ChatModel: Send + Sync {
-    /// Starts a generation. The stream obeys the contract of [`crate::Event`].
+    /// Starts a generation. The stream obeys the contract of [`crate::Event`]. The request's sampling is resolved:
+    /// what is absent means "off" or "no limit".
     ///
     /// # Errors
     /// Before the first event: bad parameters, overload, an unavailable model.
@@ -67,6 +68,8 @@ pub struct ModelSummary {
 pub struct ModelHandle {
     /// What is known of the model.
     pub info: Arc<ModelInfo>,
+    /// The checkpoint's own generation defaults.
+    pub defaults: crate::GenerationDefaults,
     /// Text generation.
     pub chat: Option<Arc<dyn ChatModel>>,
 }

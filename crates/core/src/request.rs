@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Message, Sampling};
+use crate::{GenerationDefaults, LEGACY_DEFAULTS, Message, OPENAI_DEFAULTS, Sampling};
 
 /// The input of a generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,31 @@ pub struct ChatRequest {
     /// How to sample.
     #[serde(default)]
     pub sampling: Sampling,
+    /// Whose defaults fill what neither request, deployment nor checkpoint sets.
+    #[serde(default)]
+    pub front_end: FrontEnd,
+}
+
+/// The front end that a request came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrontEnd {
+    /// OpenAI's API, and everything new.
+    #[default]
+    OpenAi,
+    /// Programs written against Byzer-LLM.
+    Legacy,
+}
+
+impl FrontEnd {
+    /// Its defaults.
+    #[must_use]
+    pub const fn defaults(self) -> &'static GenerationDefaults {
+        match self {
+            Self::OpenAi => &OPENAI_DEFAULTS,
+            Self::Legacy => &LEGACY_DEFAULTS,
+        }
+    }
 }
 
 fn one() -> u32 {
@@ -54,6 +79,7 @@ impl ChatRequest {
             prompt_logprobs: None,
             n: 1,
             sampling: Sampling::default(),
+            front_end: FrontEnd::default(),
         }
     }
 }
