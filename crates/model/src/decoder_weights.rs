@@ -1,6 +1,9 @@
 //! The weights of a decoder under names of ours, as an architecture file hands them over.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use byzerllm_kernels::TensorType;
 
@@ -15,6 +18,46 @@ pub struct MatrixPart<'a> {
     pub columns: usize,
     /// `rows * kind.row_bytes(columns)` bytes.
     pub data: Cow<'a, [u8]>,
+}
+
+/// Bytes that outlive the checkpoint which mapped them.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// The part `range` of `owner`'s bytes; `None` when it does not lie inside.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(Self { owner, range })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedBytes({:?})", self.range)
+    }
+}
+
+/// A table whose rows are looked up one by one. It stays in its mapped form: a step reads a few rows of it.
+#[derive(Debug, Clone)]
+pub struct LookupTable {
+    /// The encoding.
+    pub kind: TensorType,
+    /// Entries.
+    pub rows: usize,
+    /// Values per entry.
+    pub columns: usize,
+    /// `rows * kind.row_bytes(columns)` bytes.
+    pub data: SharedBytes,
 }
 
 /// `y = x Wᵀ + b`; the parts are stacked along the output features (queries, keys, values; gate, up).
@@ -73,9 +116,9 @@ pub struct LayerWeights<'a> {
 #[derive(Debug, Clone)]
 pub struct DecoderWeights<'a> {
     /// `(vocab, hidden)`.
-    pub embedding: MatrixPart<'a>,
+    pub embedding: LookupTable,
     /// Learned positions `(positions, hidden)`.
-    pub positions: Option<MatrixPart<'a>>,
+    pub positions: Option<LookupTable>,
     /// After the embedding.
     pub embedding_norm: Option<NormWeights>,
     /// The layers.

@@ -13,5 +13,7 @@ pub mod rope;
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
 pub use cpu::{CpuDecoder, CpuOptions};
-pub use decoder_weights::{DecoderWeights, LayerWeights, LinearWeights, MatrixPart, MlpWeights, NormWeights};
+pub use decoder_weights::{
+    DecoderWeights, LayerWeights, LinearWeights, LookupTable, MatrixPart, MlpWeights, NormWeights, SharedBytes,
+};
 pub use network::{Network, NetworkTraits};
