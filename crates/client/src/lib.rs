@@ -1,1 +1,10 @@
-//! (module docs)
+//! HTTP client of a byzerllm server: admin and inference; and the file in which a server tells where it is.
+//!
+//! [`Client`] speaks the server's own routes. [`openai`] measures any server that speaks OpenAI's.
+
+mod client;
+pub mod openai;
+pub mod runtime_file;
+mod sse;
+
+pub use client::Client;

@@ -1,1 +1,24 @@
-//! (module docs)
+//! Deployments, admission and state: the one object that every front end holds.
+//!
+//! [`Runtime`] maps names to running models. It loads what a [`DeploymentSpec`] describes, keeps specs across
+//! restarts, fills in generation defaults and limits how many requests a deployment takes at once. It knows no HTTP.
+
+mod admission;
+mod deployment;
+mod inspect;
+mod loader;
+mod lock;
+mod memory;
+mod runtime;
+mod settings;
+mod size;
+mod spec;
+mod store;
+
+pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
+pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
+pub use loader::{LoadContext, LoadedModel, Loader, LocalLoader, MemoryNeed, Worker};
+pub use memory::available_memory;
+pub use runtime::{Runtime, RuntimeOptions};
+pub use size::{format_bytes, parse_bytes};
+pub use spec::{Compute, DeploymentSpec, Limits};

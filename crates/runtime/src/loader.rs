@@ -1,0 +1,115 @@
+//! How a spec becomes a running model: the seam between the runtime and the engine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use byzerllm_core::{Error, ErrorKind, ModelHandle, Result};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::inspect::Inspection;
+use crate::spec::DeploymentSpec;
+
+/// Turns specs into running models. Tests give [`crate::Runtime::open_with`] one of their own.
+pub trait Loader: Send + Sync + 'static {
+    /// What the model will need, from the headers of its files.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files.
+    fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed>;
+
+    /// Loads the model, on a thread that may block. It looks at [`LoadContext::check`] now and then.
+    ///
+    /// # Errors
+    /// The reason that the deployment then shows.
+    fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel>;
+
+    /// Describes a checkpoint without loading it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files.
+    fn inspect(&self, path: &Path) -> Result<Inspection>;
+}
+
+/// Memory that a model needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryNeed {
+    /// Weights, packed for computing.
+    pub weight_bytes: u64,
+    /// Key/value cache of one full context, the spec's context limit applied.
+    pub context_bytes: u64,
+}
+
+/// What a loader is given beside the spec.
+#[derive(Debug, Clone)]
+pub struct LoadContext {
+    /// Bytes of key/value cache that the deployment may use.
+    pub cache_bytes: u64,
+    pub(crate) progress: Arc<AtomicU32>,
+    pub(crate) cancelled: CancellationToken,
+}
+
+impl LoadContext {
+    /// Reports progress, from 0 to 1.
+    pub fn progress(&self, fraction: f32) {
+        self.progress.store(fraction.clamp(0.0, 1.0).to_bits(), Ordering::Relaxed);
+    }
+
+    /// Fails once nobody wants the model any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`].
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "the deployment was removed while it was loading"));
+        }
+        Ok(())
+    }
+}
+
+/// A running model.
+pub struct LoadedModel {
+    /// What it can do.
+    pub handle: ModelHandle,
+    /// How it is watched and stopped.
+    pub worker: Arc<dyn Worker>,
+}
+
+/// How a running model is watched and stopped.
+#[async_trait]
+pub trait Worker: Send + Sync {
+    /// Whether the model makes progress.
+    ///
+    /// # Errors
+    /// When it did not within the deadline.
+    async fn probe(&self, deadline: Instant) -> Result<()>;
+
+    /// Counters, for people; `null` when there are none.
+    fn metrics(&self) -> Value {
+        Value::Null
+    }
+
+    /// Ends the model's threads; what still runs fails.
+    fn shutdown(&self);
+}
+
+/// Loads checkpoints of this machine into our own engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalLoader;
+
+impl Loader for LocalLoader {
+    fn need(&self, _spec: &DeploymentSpec) -> Result<MemoryNeed> {
+        Err(Error::new(ErrorKind::Unsupported, "this build cannot read checkpoints"))
+    }
+
+    fn load(&self, _spec: &DeploymentSpec, _context: &LoadContext) -> Result<LoadedModel> {
+        Err(Error::new(ErrorKind::Unsupported, "this build cannot load checkpoints"))
+    }
+
+    fn inspect(&self, _path: &Path) -> Result<Inspection> {
+        Err(Error::new(ErrorKind::Unsupported, "this build cannot read checkpoints"))
+    }
+}

@@ -1,0 +1,251 @@
+//! `key=value` settings of a deployment: one table of typed keys, and a suggestion for a misspelt one.
+
+use std::str::FromStr;
+
+use byzerllm_core::{Error, Result};
+
+use crate::size::parse_bytes;
+use crate::spec::{Compute, DeploymentSpec};
+
+type Setter = fn(&mut DeploymentSpec, &str, &str) -> Result<()>;
+
+/// A key, whether it is a sampling key (which may carry a prefix), and how it is set.
+struct Setting {
+    key: &'static str,
+    sampling: bool,
+    set: Setter,
+}
+
+const fn sampling(key: &'static str, set: Setter) -> Setting {
+    Setting { key, sampling: true, set }
+}
+
+const fn limit(key: &'static str, set: Setter) -> Setting {
+    Setting { key, sampling: false, set }
+}
+
+static SETTINGS: &[Setting] = &[
+    sampling("temperature", |spec, key, value| number(key, value).map(|v| spec.defaults.temperature = Some(v))),
+    sampling("top_p", |spec, key, value| number(key, value).map(|v| spec.defaults.top_p = Some(v))),
+    sampling("top_k", |spec, key, value| number(key, value).map(|v| spec.defaults.top_k = Some(v))),
+    sampling("min_p", |spec, key, value| number(key, value).map(|v| spec.defaults.min_p = Some(v))),
+    sampling("seed", |spec, key, value| number(key, value).map(|v| spec.defaults.seed = Some(v))),
+    sampling("max_tokens", |spec, key, value| number(key, value).map(|v| spec.defaults.max_tokens = Some(v))),
+    sampling("stop", |spec, _, value| {
+        spec.defaults.stop = Some(texts(value));
+        Ok(())
+    }),
+    sampling("stop_token_ids", |spec, key, value| ids(key, value).map(|v| spec.defaults.stop_token_ids = Some(v))),
+    limit("context_length", |spec, key, value| count(key, value).map(|v| spec.limits.context_length = Some(v))),
+    limit("max_sequences", |spec, key, value| count(key, value).map(|v| spec.limits.max_sequences = Some(v))),
+    limit("queue_limit", |spec, key, value| number(key, value).map(|v| spec.limits.queue_limit = Some(v))),
+    limit("concurrency", |spec, key, value| count(key, value).map(|v| spec.limits.concurrency = Some(v))),
+    limit("cache_bytes", |spec, key, value| {
+        let bytes = parse_bytes(value).map_err(|error| error.with_param(key.to_owned()))?;
+        if bytes == 0 {
+            return Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1")));
+        }
+        spec.limits.cache_bytes = Some(bytes);
+        Ok(())
+    }),
+    limit("compute", |spec, key, value| {
+        spec.compute = match value.trim() {
+            "fast" => Compute::Fast,
+            "exact" => Compute::Exact,
+            other => {
+                let message = format!("{key} must be 'fast' or 'exact', got '{}'", other.escape_debug());
+                return Err(Error::invalid(key.to_owned(), message));
+            }
+        };
+        Ok(())
+    }),
+];
+
+/// Sets one value on a copy, checks it, and keeps it only when it is valid.
+pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result<()> {
+    let trimmed = key.trim();
+    let stripped = trimmed.strip_prefix("generation.").or_else(|| trimmed.strip_prefix("gen."));
+    let wanted = stripped.unwrap_or(trimmed);
+    let found = SETTINGS.iter().find(|setting| setting.key == wanted && (stripped.is_none() || setting.sampling));
+    let Some(setting) = found else {
+        return Err(unknown(trimmed, wanted));
+    };
+    let mut changed = spec.clone();
+    (setting.set)(&mut changed, setting.key, value)?;
+    changed.defaults.validate()?;
+    *spec = changed;
+    Ok(())
+}
+
+fn unknown(given: &str, wanted: &str) -> Error {
+    let shown: String = given.chars().take(64).collect();
+    let short: String = wanted.chars().take(64).collect::<String>().to_lowercase();
+    let nearest = SETTINGS.iter().map(|setting| (edit_distance(&short, setting.key), setting.key)).min();
+    let nearest = nearest.map_or("temperature", |(_, key)| key);
+    let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+    Error::invalid(
+        shown.clone(),
+        format!(
+            "unknown setting '{}'; did you mean '{nearest}'? Settings are: {}",
+            shown.escape_debug(),
+            keys.join(", ")
+        ),
+    )
+}
+
+fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
+    value.trim().parse().map_err(|_| not_a("number in range", key, value))
+}
+
+fn count(key: &str, value: &str) -> Result<u32> {
+    match number(key, value)? {
+        0 => Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1"))),
+        count => Ok(count),
+    }
+}
+
+fn not_a(what: &str, key: &str, value: &str) -> Error {
+    let shown: String = value.chars().take(64).collect();
+    Error::invalid(key.to_owned(), format!("{key} must be a {what}, got '{}'", shown.escape_debug()))
+}
+
+/// A JSON list, a JSON string, or the text itself: `[INST]` is a fine stop string.
+fn texts(value: &str) -> Vec<String> {
+    if let Ok(list) = serde_json::from_str::<Vec<String>>(value) {
+        return list;
+    }
+    vec![serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned())]
+}
+
+fn ids(key: &str, value: &str) -> Result<Vec<u32>> {
+    if let Ok(list) = serde_json::from_str::<Vec<u32>>(value) {
+        return Ok(list);
+    }
+    let parts = value.split(',').map(|part| part.trim().parse::<u32>());
+    parts.collect::<Result<_, _>>().map_err(|_| not_a("list of token ids, like [1, 2]", key, value))
+}
+
+/// Insertions, deletions, substitutions and swaps of neighbours that turn one text into the other.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().collect();
+    let right: Vec<char> = right.chars().collect();
+    let width = right.len() + 1;
+    let mut table: Vec<usize> = (0..width).collect();
+    for (i, a) in left.iter().enumerate() {
+        let row = table.len();
+        table.push(i + 1);
+        for (j, b) in right.iter().enumerate() {
+            let above = table[row - width + j + 1] + 1;
+            let before = table[row + j] + 1;
+            let mut best = above.min(before).min(table[row - width + j] + usize::from(a != b));
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                best = best.min(table[row - 2 * width + j - 1] + 1);
+            }
+            table.push(best);
+        }
+    }
+    table[table.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> DeploymentSpec {
+        DeploymentSpec::new("chat", "/models/chat")
+    }
+
+    #[test]
+    fn every_key_sets_its_field() {
+        let mut spec = spec();
+        for (key, value) in [
+            ("temperature", "0.5"),
+            ("generation.top_p", "0.9"),
+            ("gen.top_k", "40"),
+            ("min_p", "0.05"),
+            ("seed", "18446744073709551615"),
+            ("max_tokens", "64"),
+            ("stop", r#"["a", "b"]"#),
+            ("stop_token_ids", "1, 2"),
+            ("context_length", "2048"),
+            ("max_sequences", "8"),
+            ("queue_limit", "0"),
+            ("cache_bytes", "512MiB"),
+            ("concurrency", "3"),
+            ("compute", "exact"),
+        ] {
+            spec.set(key, value).unwrap();
+        }
+        assert_eq!(spec.defaults.temperature, Some(0.5));
+        assert_eq!(spec.defaults.top_p, Some(0.9));
+        assert_eq!(spec.defaults.top_k, Some(40));
+        assert_eq!(spec.defaults.min_p, Some(0.05));
+        assert_eq!(spec.defaults.seed, Some(u64::MAX));
+        assert_eq!(spec.defaults.max_tokens, Some(64));
+        assert_eq!(spec.defaults.stop, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(spec.defaults.stop_token_ids, Some(vec![1, 2]));
+        assert_eq!(spec.limits.context_length, Some(2048));
+        assert_eq!(spec.limits.max_sequences, Some(8));
+        assert_eq!(spec.limits.queue_limit, Some(0));
+        assert_eq!(spec.limits.cache_bytes, Some(512 << 20));
+        assert_eq!(spec.limits.concurrency, Some(3));
+        assert_eq!(spec.compute, Compute::Exact);
+    }
+
+    #[test]
+    fn stop_takes_a_list_a_json_string_or_plain_text() {
+        for (value, expected) in
+            [(r#"["x"]"#, vec!["x"]), (r#""\n""#, vec!["\n"]), ("[INST]", vec!["[INST]"]), ("END", vec!["END"])]
+        {
+            let mut spec = spec();
+            spec.set("stop", value).unwrap();
+            assert_eq!(spec.defaults.stop.unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_one() {
+        for (key, nearest) in [
+            ("temprature", "temperature"),
+            ("Top-P", "top_p"),
+            ("generation.max_token", "max_tokens"),
+            ("cache", "cache_bytes"),
+            ("gen.max_sequence", "max_sequences"),
+        ] {
+            let error = spec().set(key, "1").unwrap_err();
+            assert!(error.message().contains(&format!("did you mean '{nearest}'?")), "{error}");
+            assert_eq!(error.param(), Some(key));
+        }
+    }
+
+    #[test]
+    fn a_bad_value_changes_nothing() {
+        for (key, value) in [
+            ("temperature", "hot"),
+            ("temperature", "-1"),
+            ("temperature", "NaN"),
+            ("top_k", "1.5"),
+            ("context_length", "0"),
+            ("cache_bytes", "0"),
+            ("cache_bytes", "many"),
+            ("compute", "magic"),
+            ("stop_token_ids", "a"),
+            ("stop", ""),
+        ] {
+            let mut changed = spec();
+            let error = changed.set(key, value).unwrap_err();
+            assert_eq!(error.param(), Some(key));
+            assert_eq!(changed, spec());
+        }
+    }
+
+    #[test]
+    fn distances_are_those_of_the_definition() {
+        for (a, b, distance) in
+            [("", "", 0), ("", "ab", 2), ("ab", "ba", 1), ("kitten", "sitting", 3), ("seed", "sede", 1)]
+        {
+            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
+            assert_eq!(edit_distance(b, a), distance, "{b} {a}");
+        }
+    }
+}
