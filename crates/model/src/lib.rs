@@ -9,6 +9,7 @@ mod cpu;
 mod decoder_weights;
 mod network;
 pub mod rope;
+mod tokenizer;
 
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
@@ -17,3 +18,4 @@ pub use decoder_weights::{
     DecoderWeights, LayerWeights, LinearWeights, LookupTable, MatrixPart, MlpWeights, NormWeights, SharedBytes,
 };
 pub use network::{Network, NetworkTraits};
+pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};
