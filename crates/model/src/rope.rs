@@ -67,11 +67,17 @@ impl RopeConfig {
     #[must_use]
     pub fn frequencies(&self) -> (Vec<f32>, f32) {
         let dim = self.rotary_dim as f32;
-        let plain: Vec<f32> = (0..self.rotary_dim / 2).map(|i| self.base.powf(-((2 * i) as f32) / dim)).collect();
+        let plain: Vec<f32> =
+            (0..self.rotary_dim / 2).map(|i| self.base.powf(-((2 * i) as f32) / dim)).collect();
         match &self.scaling {
             RopeScaling::None => (plain, 1.0),
             RopeScaling::Linear { factor } => (plain.iter().map(|f| f / factor).collect(), 1.0),
-            RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_context } => {
+            RopeScaling::Llama3 {
+                factor,
+                low_frequency_factor: low,
+                high_frequency_factor: high,
+                original_context,
+            } => {
                 let scaled = plain.iter().map(|&frequency| {
                     let wavelength = 2.0 * PI / frequency;
                     if wavelength < original_context / high {

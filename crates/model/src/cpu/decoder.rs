@@ -1,0 +1,517 @@
+//! The forward pass of a decoder on the CPU.
+//!
+//! Shapes: `T` tokens of the step, `H` hidden width, `R` returned rows. Every kernel computes each output row from
+//! its own input row and, in attention, from its own cache, in an order fixed by constants; that makes a row bitwise
+//! independent of its batch.
+
+use std::sync::Arc;
+
+use byzerllm_core::{Error, ErrorKind, Result};
+use byzerllm_kernels::{
+    AttentionSequence, CachePlane, CacheShape, CacheType, ComputePool, KernelError, Scratch, Turn, activate,
+    add, add_scaled, attend, dequantize, gated, rope,
+};
+
+use super::layer::{Layer, Linear, Mlp, Norm, resize};
+use super::rotary::Rotary;
+use super::{CpuOptions, check};
+use crate::batch::{Output, PackedBatch, Rows};
+use crate::config::{DecoderConfig, ExpertsConfig, MlpConfig, PositionEncoding, Residual};
+use crate::decoder_weights::{DecoderWeights, LinearWeights, LookupTable, MatrixPart};
+use crate::network::{Network, NetworkTraits};
+
+/// A decoder with packed weights and its cache.
+pub struct CpuDecoder {
+    config: DecoderConfig,
+    options: CpuOptions,
+    traits: NetworkTraits,
+    pool: Arc<ComputePool>,
+    embedding: LookupTable,
+    learned_positions: Option<LookupTable>,
+    embedding_norm: Option<Norm>,
+    rotaries: Vec<Rotary>,
+    layers: Vec<Layer>,
+    final_norm: Norm,
+    head: Linear,
+    /// Blocks per cache group, once allocated.
+    blocks: Vec<usize>,
+    /// One plane per layer.
+    planes: Vec<CachePlane>,
+    work: Work,
+}
+
+/// Buffers of a step, kept between steps.
+#[derive(Default)]
+struct Work {
+    residual: Vec<f32>,
+    normed: Vec<f32>,
+    mlp_normed: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    block_out: Vec<f32>,
+    mlp_out: Vec<f32>,
+    up: Vec<f32>,
+    inner: Vec<f32>,
+    heads: (Vec<f32>, Vec<f32>),
+    experts: ExpertWork,
+    selected: Vec<f32>,
+    output: Vec<f32>,
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct ExpertWork {
+    scores: Vec<f32>,
+    /// Per expert, its tokens and their weights.
+    routes: Vec<Vec<(usize, f32)>>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl CpuDecoder {
+    /// Packs the weights. `progress` is told the share that is done, from 0 to 1.
+    ///
+    /// # Errors
+    /// When a shape contradicts the configuration.
+    pub fn new(
+        config: DecoderConfig,
+        weights: &DecoderWeights<'_>,
+        pool: Arc<ComputePool>,
+        options: &CpuOptions,
+        progress: &dyn Fn(f32),
+    ) -> Result<Self, KernelError> {
+        let turn = pool.turn();
+        let groups = config.cache_groups();
+        let mut rotaries: Vec<Rotary> = Vec::new();
+        let mut layers = Vec::with_capacity(config.layers.len());
+        for (index, (layer, packed)) in config.layers.iter().zip(&weights.layers).enumerate() {
+            let rotary = match &layer.attention.position {
+                PositionEncoding::Rope(rope) => {
+                    Some(rotaries.iter().position(|known| known.config == *rope).unwrap_or_else(|| {
+                        rotaries.push(Rotary::new(rope.clone()));
+                        rotaries.len() - 1
+                    }))
+                }
+                _ => None,
+            };
+            let group = groups.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
+            layers.push(Layer::pack(&turn, layer, packed, options.compute, (rotary, group))?);
+            progress((index + 1) as f32 / (config.layers.len() + 1) as f32);
+        }
+        let head = match &weights.head {
+            Some(head) => Linear::pack(&turn, &normalize_head(&config, head)?, options.compute)?,
+            None => Linear::pack(
+                &turn,
+                &normalize_head(&config, &tied_head(&weights.embedding))?,
+                options.compute,
+            )?,
+        };
+        drop(turn);
+        let weight_bytes = layers.iter().map(Layer::bytes).sum::<usize>() + head.matrix.bytes();
+        let element = match options.cache {
+            CacheType::F32 => 4,
+            CacheType::F16 => 2,
+        };
+        let block_bytes = groups
+            .iter()
+            .map(|group| (group.floats_per_token * options.block_tokens * element) as u64)
+            .collect();
+        let traits = NetworkTraits {
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            context_length: config.context_length,
+            position_width: config.position_width(),
+            cache_groups: groups,
+            chunkable_prefill: true,
+            shareable_prefix: true,
+            weight_bytes: weight_bytes as u64,
+            block_bytes,
+            block_tokens: options.block_tokens,
+            compute: layers.first().map_or_else(|| head.matrix.path(), |layer| layer.qkv.matrix.path()),
+        };
+        progress(1.0);
+        Ok(Self {
+            final_norm: Norm::new(config.final_norm, &weights.final_norm),
+            embedding_norm: config
+                .embedding_norm
+                .zip(weights.embedding_norm.as_ref())
+                .map(|(norm, weights)| Norm::new(norm, weights)),
+            embedding: weights.embedding.clone(),
+            learned_positions: weights.positions.clone(),
+            config,
+            options: options.clone(),
+            traits,
+            pool,
+            rotaries,
+            layers,
+            head,
+            blocks: Vec::new(),
+            planes: Vec::new(),
+            work: Work::default(),
+        })
+    }
+
+    /// Looks up, scales and normalizes the embeddings into the residual stream `(T, H)`.
+    fn embed(&mut self, turn: &Turn<'_>, batch: &PackedBatch<'_>) -> Result<(), KernelError> {
+        let hidden = self.config.hidden_size;
+        let work = &mut self.work;
+        resize(&mut work.residual, batch.ids.len() * hidden);
+        for (&id, row) in batch.ids.iter().zip(work.residual.chunks_exact_mut(hidden)) {
+            look_up(&self.embedding, id as usize, row)?;
+        }
+        if let Some(given) = &batch.embeddings {
+            for (&row, values) in given.rows.iter().zip(given.values.chunks_exact(hidden)) {
+                work.residual[row as usize * hidden..][..hidden].copy_from_slice(values);
+            }
+        }
+        if self.config.embedding_scale != 1.0 {
+            work.residual.iter_mut().for_each(|value| *value *= self.config.embedding_scale);
+        }
+        if let Some(table) = &self.learned_positions {
+            resize(&mut work.normed, hidden);
+            let width = self.traits.position_width;
+            for (position, row) in
+                batch.positions.chunks_exact(width).zip(work.residual.chunks_exact_mut(hidden))
+            {
+                look_up(table, position[0] as usize, &mut work.normed)?;
+                row.iter_mut().zip(&work.normed).for_each(|(value, position)| *value += position);
+            }
+        }
+        if let Some(norm) = &self.embedding_norm {
+            norm.apply(turn, &work.residual, &mut work.normed);
+            std::mem::swap(&mut work.residual, &mut work.normed);
+        }
+        Ok(())
+    }
+
+    /// One layer: reads and updates the residual stream, writes the layer's cache.
+    fn layer(&mut self, turn: &Turn<'_>, index: usize, batch: &PackedBatch<'_>) {
+        let layer = &self.layers[index];
+        let work = &mut self.work;
+        let scale = layer.config.residual_scale;
+        let attention_in = normalized(turn, layer.attention_norm.as_ref(), &work.residual, &mut work.normed);
+        layer.qkv.apply(turn, attention_in, &mut work.qkv, &mut work.scratch);
+        self_attention(
+            turn,
+            layer,
+            &self.rotaries,
+            &mut self.planes[index],
+            batch,
+            work,
+            self.options.block_tokens,
+        );
+        layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
+        post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
+
+        match layer.config.residual {
+            Residual::Serial => {
+                accumulate(turn, &mut work.residual, &work.block_out, scale);
+                let mut input = std::mem::take(&mut work.mlp_normed);
+                copy_normalized(turn, layer.mlp_norm.as_ref(), &work.residual, &mut input);
+                feed_forward(turn, layer, &input, work);
+                work.mlp_normed = input;
+            }
+            Residual::Parallel => {
+                // Without a norm of its own the feed-forward part shares the attention's.
+                let norm = layer.mlp_norm.as_ref().or(layer.attention_norm.as_ref());
+                let mut input = std::mem::take(&mut work.mlp_normed);
+                copy_normalized(turn, norm, &work.residual, &mut input);
+                feed_forward(turn, layer, &input, work);
+                work.mlp_normed = input;
+                accumulate(turn, &mut work.residual, &work.block_out, scale);
+            }
+        }
+        post_norm(turn, layer.mlp_post_norm.as_ref(), &mut work.mlp_out, &mut work.inner);
+        accumulate(turn, &mut work.residual, &work.mlp_out, scale);
+    }
+
+    /// Final normalization and head of the selected rows.
+    fn finish(&mut self, turn: &Turn<'_>, batch: &PackedBatch<'_>) -> Rows<'_> {
+        let hidden = self.config.hidden_size;
+        let work = &mut self.work;
+        work.normed.clear();
+        for &row in batch.rows {
+            work.normed.extend_from_slice(&work.residual[row as usize * hidden..][..hidden]);
+        }
+        self.final_norm.apply(turn, &work.normed, &mut work.selected);
+        if batch.output == Output::Hidden {
+            return Rows::new(&work.selected, hidden);
+        }
+        self.head.apply(turn, &work.selected, &mut work.output, &mut work.scratch);
+        let head = &self.config.head;
+        if head.scale != 1.0 {
+            work.output.iter_mut().for_each(|logit| *logit *= head.scale);
+        }
+        if let Some(cap) = head.soft_cap {
+            work.output.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+        }
+        Rows::new(&work.output, self.config.vocab_size)
+    }
+}
+
+impl Network for CpuDecoder {
+    fn traits(&self) -> &NetworkTraits {
+        &self.traits
+    }
+
+    fn allocate_cache(&mut self, blocks: &[usize]) -> Result<()> {
+        if blocks.len() != self.traits.cache_groups.len() {
+            return Err(Error::internal("one number of blocks per cache group is needed"));
+        }
+        self.planes.clear();
+        for layer in &self.layers {
+            let shape = CacheShape {
+                blocks: blocks[layer.cache_group],
+                block_tokens: self.options.block_tokens,
+                kv_heads: layer.attention.kv_heads,
+                head_dim: layer.attention.head_dim,
+                kind: self.options.cache,
+            };
+            self.planes.push(CachePlane::new(shape).map_err(|error| {
+                let message = "the key/value cache could not be allocated; deploy with a smaller cache_bytes";
+                Error::new(ErrorKind::Unavailable, message).with_source(error)
+            })?);
+        }
+        self.blocks = blocks.to_vec();
+        Ok(())
+    }
+
+    fn copy_block(&mut self, group: usize, from: u32, to: u32) {
+        for &layer in &self.traits.cache_groups[group].layers {
+            self.planes[layer].copy_block(from, to);
+        }
+    }
+
+    fn forward(&mut self, batch: &PackedBatch<'_>) -> Result<Rows<'_>> {
+        check::batch(batch, &self.traits, &self.blocks)?;
+        let pool = Arc::clone(&self.pool);
+        let turn = pool.turn();
+        self.embed(&turn, batch).map_err(internal)?;
+        for rotary in &mut self.rotaries {
+            rotary.prepare(batch.positions, self.traits.position_width);
+        }
+        for index in 0..self.layers.len() {
+            self.layer(&turn, index, batch);
+        }
+        Ok(self.finish(&turn, batch))
+    }
+}
+
+/// Rotates queries and keys, writes the cache and attends: `work.qkv` `(T, heads + 2 kv)` to `work.attended`.
+fn self_attention(
+    turn: &Turn<'_>,
+    layer: &Layer,
+    rotaries: &[Rotary],
+    plane: &mut CachePlane,
+    batch: &PackedBatch<'_>,
+    work: &mut Work,
+    block_tokens: usize,
+) {
+    let shape = &layer.attention;
+    let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let stride = query_width + 2 * kv_width;
+    let qkv = &mut work.qkv;
+    if let Some(norm) = &layer.query_norm {
+        norm.apply_heads(turn, qkv, (stride, 0, shape.heads), &mut work.heads);
+    }
+    if let Some(norm) = &layer.key_norm {
+        norm.apply_heads(turn, qkv, (stride, query_width, shape.kv_heads), &mut work.heads);
+    }
+    if let Some(rotary) = layer.rotary.map(|index| &rotaries[index]) {
+        let RotaryPlan { rotary_dim, kind } = RotaryPlan::of(rotary);
+        for axis in 0..rotary.axes() {
+            let (cos, sin) = rotary.axis(axis);
+            // The second axis rotates the second half of each head; queries and keys lie side by side.
+            let offset = axis * shape.head_dim / 2;
+            let heads = shape.heads + shape.kv_heads;
+            rope(turn, qkv, stride, offset, heads, shape.head_dim, rotary_dim, cos, sin, kind);
+        }
+    }
+    let mut sequences = Vec::with_capacity(batch.sequences.len());
+    for sequence in batch.sequences {
+        let table = sequence.block_tables[layer.cache_group];
+        for (index, row) in
+            qkv[sequence.start * stride..].chunks_exact(stride).take(sequence.count).enumerate()
+        {
+            let place = sequence.past + index;
+            let (keys, values) = row[query_width..].split_at(kv_width);
+            plane.write(table[place / block_tokens], place % block_tokens, keys, values);
+        }
+        sequences.push(AttentionSequence {
+            rows: sequence.start..sequence.start + sequence.count,
+            first_position: sequence.past,
+            length: sequence.past + sequence.count,
+            blocks: table,
+            mask: sequence.mask,
+        });
+    }
+    resize(&mut work.attended, batch.ids.len() * query_width);
+    attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
+}
+
+struct RotaryPlan {
+    rotary_dim: usize,
+    kind: byzerllm_kernels::RopeKind,
+}
+
+impl RotaryPlan {
+    fn of(rotary: &Rotary) -> Self {
+        Self { rotary_dim: rotary.config.rotary_dim, kind: rotary.config.kind }
+    }
+}
+
+/// The feed-forward part of a layer: `input` `(T, H)` to `work.mlp_out` `(T, H)`.
+fn feed_forward(turn: &Turn<'_>, layer: &Layer, input: &[f32], work: &mut Work) {
+    match (&layer.config.mlp.experts, &layer.router) {
+        (Some(experts), Some(router)) => mixture(turn, layer, (experts, router), input, work),
+        _ => {
+            let Work { up, inner, mlp_out, scratch, .. } = work;
+            dense(turn, &layer.config.mlp, &layer.mlp[0], input, (up, inner, mlp_out), scratch);
+        }
+    }
+}
+
+/// One feed-forward network: up, nonlinearity, down.
+fn dense(
+    turn: &Turn<'_>,
+    config: &MlpConfig,
+    mlp: &Mlp,
+    input: &[f32],
+    (up, inner, output): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
+    scratch: &mut Scratch,
+) {
+    mlp.up.apply(turn, input, up, scratch);
+    if config.gated {
+        resize(inner, up.len() / 2);
+        gated(turn, up, config.activation, config.intermediate_size, inner);
+        mlp.down.apply(turn, inner, output, scratch);
+    } else {
+        activate(turn, up, config.activation);
+        mlp.down.apply(turn, up, output, scratch);
+    }
+}
+
+/// Mixture of experts: each token's chosen experts, weighted, summed in the order of the experts.
+fn mixture(
+    turn: &Turn<'_>,
+    layer: &Layer,
+    (config, router): (&ExpertsConfig, &Linear),
+    input: &[f32],
+    work: &mut Work,
+) {
+    let Work { up, inner, mlp_out, experts, scratch, .. } = work;
+    let hidden = router.matrix.cols();
+    router.apply(turn, input, &mut experts.scores, scratch);
+    experts.routes.resize(config.count, Vec::new());
+    experts.routes.iter_mut().for_each(Vec::clear);
+    for (token, scores) in experts.scores.chunks_exact(config.count).enumerate() {
+        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f32 = scores.iter().map(|score| (score - max).exp()).sum();
+        let mut order: Vec<usize> = (0..config.count).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let chosen = &order[..config.per_token.min(config.count)];
+        let weight = |expert: usize| (scores[expert] - max).exp() / total;
+        let norm: f32 =
+            if config.normalize { chosen.iter().map(|&expert| weight(expert)).sum() } else { 1.0 };
+        for &expert in chosen {
+            experts.routes[expert].push((token, weight(expert) / norm));
+        }
+    }
+    resize(mlp_out, input.len());
+    mlp_out.fill(0.0);
+    for (expert, route) in experts.routes.iter().enumerate() {
+        if route.is_empty() {
+            continue;
+        }
+        experts.input.clear();
+        for &(token, _) in route {
+            experts.input.extend_from_slice(&input[token * hidden..][..hidden]);
+        }
+        let buffers = (&mut *up, &mut *inner, &mut experts.output);
+        dense(turn, &layer.config.mlp, &layer.mlp[expert], &experts.input, buffers, scratch);
+        for (&(token, weight), values) in route.iter().zip(experts.output.chunks_exact(hidden)) {
+            let row = &mut mlp_out[token * hidden..][..hidden];
+            row.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
+        }
+    }
+}
+
+/// The input of a block: normalized into `buffer`, or the residual stream itself.
+fn normalized<'a>(
+    turn: &Turn<'_>,
+    norm: Option<&Norm>,
+    residual: &'a [f32],
+    buffer: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    match norm {
+        Some(norm) => {
+            norm.apply(turn, residual, buffer);
+            buffer
+        }
+        None => residual,
+    }
+}
+
+/// Like [`normalized`], but always into the buffer, for callers that change the residual stream meanwhile.
+fn copy_normalized(turn: &Turn<'_>, norm: Option<&Norm>, residual: &[f32], buffer: &mut Vec<f32>) {
+    match norm {
+        Some(norm) => norm.apply(turn, residual, buffer),
+        None => {
+            buffer.clear();
+            buffer.extend_from_slice(residual);
+        }
+    }
+}
+
+fn post_norm(turn: &Turn<'_>, norm: Option<&Norm>, values: &mut Vec<f32>, buffer: &mut Vec<f32>) {
+    if let Some(norm) = norm {
+        norm.apply(turn, values, buffer);
+        std::mem::swap(values, buffer);
+    }
+}
+
+fn accumulate(turn: &Turn<'_>, into: &mut [f32], from: &[f32], scale: f32) {
+    if scale == 1.0 { add(turn, into, from) } else { add_scaled(turn, into, from, scale) }
+}
+
+/// One row of a table, decoded.
+fn look_up(table: &LookupTable, row: usize, into: &mut [f32]) -> Result<(), KernelError> {
+    let bytes = table.kind.row_bytes(table.columns).unwrap_or(0);
+    let data = table.data.as_slice().get(row * bytes..(row + 1) * bytes).unwrap_or(&[]);
+    dequantize(table.kind, data, into)
+}
+
+fn tied_head(embedding: &LookupTable) -> LinearWeights<'_> {
+    let LookupTable { kind, rows, columns, data } = embedding;
+    let data = std::borrow::Cow::Borrowed(data.as_slice());
+    LinearWeights {
+        parts: vec![MatrixPart { kind: *kind, rows: *rows, columns: *columns, data }],
+        bias: None,
+    }
+}
+
+/// The head with rows of unit length where the family asks for it, else as it is.
+fn normalize_head<'a>(
+    config: &DecoderConfig,
+    head: &LinearWeights<'a>,
+) -> Result<LinearWeights<'a>, KernelError> {
+    if !config.head.normalized {
+        return Ok(head.clone());
+    }
+    let mut parts = Vec::with_capacity(head.parts.len());
+    for part in &head.parts {
+        let mut values = vec![0.0; part.rows * part.columns];
+        dequantize(part.kind, &part.data, &mut values)?;
+        for row in values.chunks_exact_mut(part.columns) {
+            let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
+            row.iter_mut().for_each(|value| *value /= length);
+        }
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
+        parts.push(MatrixPart { kind: byzerllm_kernels::TensorType::F32, data, ..*part });
+    }
+    Ok(LinearWeights { parts, bias: head.bias.clone() })
+}
+
+fn internal(error: KernelError) -> Error {
+    Error::new(ErrorKind::Internal, "the step could not be computed").with_source(error)
+}

@@ -1,0 +1,183 @@
+//! Packed weights of one layer.
+
+use byzerllm_kernels::{
+    AttentionShape, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
+    rms_norm_heads,
+};
+
+use crate::config::{LayerConfig, NormConfig, NormKind, PositionEncoding};
+use crate::decoder_weights::{LayerWeights, LinearWeights, MlpWeights, NormWeights};
+
+/// `y = x Wᵀ + b`.
+pub(super) struct Linear {
+    pub(super) matrix: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    pub(super) fn pack(
+        turn: &Turn<'_>,
+        weights: &LinearWeights<'_>,
+        compute: Compute,
+    ) -> Result<Self, KernelError> {
+        let views = weights
+            .parts
+            .iter()
+            .map(|part| TensorView::new(part.kind, part.rows, part.columns, &part.data))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { matrix: Matrix::pack(turn, &views, compute)?, bias: weights.bias.clone() })
+    }
+
+    /// `input` `(T, K)` to `output` `(T, N)`, which is resized.
+    pub(super) fn apply(&self, turn: &Turn<'_>, input: &[f32], output: &mut Vec<f32>, scratch: &mut Scratch) {
+        let tokens = input.len() / self.matrix.cols();
+        resize(output, tokens * self.matrix.rows());
+        self.matrix.apply(turn, input, self.bias.as_deref(), output, scratch);
+    }
+}
+
+/// Sets the length without touching what is there: every user overwrites it.
+pub(super) fn resize(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.len() > length {
+        buffer.truncate(length);
+    } else {
+        buffer.resize(length, 0.0);
+    }
+}
+
+/// A normalization layer with its weights.
+pub(super) struct Norm {
+    config: NormConfig,
+    weights: NormWeights,
+}
+
+impl Norm {
+    pub(super) fn new(config: NormConfig, weights: &NormWeights) -> Self {
+        Self { config, weights: weights.clone() }
+    }
+
+    /// `input` `(T, D)` to `output` `(T, D)`, which is resized.
+    pub(super) fn apply(&self, turn: &Turn<'_>, input: &[f32], output: &mut Vec<f32>) {
+        resize(output, input.len());
+        let NormWeights { weight, bias } = &self.weights;
+        match self.config.kind {
+            NormKind::Rms => rms_norm(turn, input, weight, self.config.epsilon, output),
+            NormKind::Layer => layer_norm(turn, input, weight, bias.as_deref(), self.config.epsilon, output),
+        }
+    }
+
+    /// Normalizes heads of `weight.len()` values in place: `heads` of them from `offset` in every row of `stride`.
+    pub(super) fn apply_heads(
+        &self,
+        turn: &Turn<'_>,
+        rows: &mut [f32],
+        (stride, offset, heads): (usize, usize, usize),
+        buffers: &mut (Vec<f32>, Vec<f32>),
+    ) {
+        let NormWeights { weight, .. } = &self.weights;
+        if self.config.kind == NormKind::Rms {
+            return rms_norm_heads(turn, rows, stride, offset, heads, weight, self.config.epsilon);
+        }
+        let width = heads * weight.len();
+        let (gathered, normalized) = buffers;
+        gathered.clear();
+        for row in rows.chunks_exact(stride) {
+            gathered.extend_from_slice(&row[offset..offset + width]);
+        }
+        self.apply(turn, gathered, normalized);
+        for (row, values) in rows.chunks_exact_mut(stride).zip(normalized.chunks_exact(width)) {
+            row[offset..offset + width].copy_from_slice(values);
+        }
+    }
+}
+
+/// The feed-forward part of a layer or of one expert.
+pub(super) struct Mlp {
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+impl Mlp {
+    fn pack(turn: &Turn<'_>, weights: &MlpWeights<'_>, compute: Compute) -> Result<Self, KernelError> {
+        Ok(Self {
+            up: Linear::pack(turn, &weights.up, compute)?,
+            down: Linear::pack(turn, &weights.down, compute)?,
+        })
+    }
+}
+
+/// One layer, packed.
+pub(super) struct Layer {
+    pub(super) config: LayerConfig,
+    pub(super) attention: AttentionShape,
+    /// Index of its rope among the network's.
+    pub(super) rotary: Option<usize>,
+    /// Index of its cache group.
+    pub(super) cache_group: usize,
+    pub(super) attention_norm: Option<Norm>,
+    pub(super) attention_post_norm: Option<Norm>,
+    pub(super) mlp_norm: Option<Norm>,
+    pub(super) mlp_post_norm: Option<Norm>,
+    pub(super) qkv: Linear,
+    pub(super) query_norm: Option<Norm>,
+    pub(super) key_norm: Option<Norm>,
+    pub(super) out: Linear,
+    pub(super) mlp: Vec<Mlp>,
+    pub(super) router: Option<Linear>,
+}
+
+impl Layer {
+    pub(super) fn pack(
+        turn: &Turn<'_>,
+        config: &LayerConfig,
+        weights: &LayerWeights<'_>,
+        compute: Compute,
+        (rotary, cache_group): (Option<usize>, usize),
+    ) -> Result<Self, KernelError> {
+        let norm =
+            |weights: &Option<NormWeights>| weights.as_ref().map(|weights| Norm::new(config.norm, weights));
+        let head_norm = |weights: &Option<NormWeights>| {
+            weights.as_ref().zip(config.attention.head_norm).map(|(weights, norm)| Norm::new(norm, weights))
+        };
+        let attention = &config.attention;
+        Ok(Self {
+            attention: AttentionShape {
+                heads: attention.heads,
+                kv_heads: attention.kv_heads,
+                head_dim: attention.head_dim,
+                scale: attention.scale,
+                soft_cap: attention.soft_cap,
+                window: attention.window,
+                alibi_slopes: match &attention.position {
+                    PositionEncoding::Alibi(slopes) => Some(slopes.clone()),
+                    _ => None,
+                },
+            },
+            config: config.clone(),
+            rotary,
+            cache_group,
+            attention_norm: norm(&weights.attention_norm),
+            attention_post_norm: norm(&weights.attention_post_norm),
+            mlp_norm: norm(&weights.mlp_norm),
+            mlp_post_norm: norm(&weights.mlp_post_norm),
+            qkv: Linear::pack(turn, &weights.qkv, compute)?,
+            query_norm: head_norm(&weights.query_norm),
+            key_norm: head_norm(&weights.key_norm),
+            out: Linear::pack(turn, &weights.out, compute)?,
+            mlp: weights.mlp.iter().map(|mlp| Mlp::pack(turn, mlp, compute)).collect::<Result<_, _>>()?,
+            // Which experts a token goes to must not depend on activation rounding.
+            router: weights
+                .router
+                .as_ref()
+                .map(|router| Linear::pack(turn, router, Compute::Exact))
+                .transpose()?,
+        })
+    }
+
+    /// Bytes of its matrices.
+    pub(super) fn bytes(&self) -> usize {
+        let mlp: usize = self.mlp.iter().map(|mlp| mlp.up.matrix.bytes() + mlp.down.matrix.bytes()).sum();
+        let router = self.router.as_ref().map_or(0, |router| router.matrix.bytes());
+        self.qkv.matrix.bytes() + self.out.matrix.bytes() + mlp + router
+    }
+}
