@@ -3,19 +3,29 @@
 //! [`Checkpoint::open`] maps the files and reads their headers; [`Checkpoint::network`] packs the weights. The public
 //! interface is host slices only, so that another implementation of [`Network`] may compute elsewhere.
 
+mod arch;
 mod batch;
+mod checkpoint;
 pub mod config;
 mod cpu;
 mod decoder_weights;
+mod generation_config;
+mod load_error;
 mod network;
 pub mod rope;
 mod tokenizer;
+mod weights;
 
+pub use arch::supported_architectures;
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
+pub use checkpoint::{Checkpoint, CheckpointFormat, TensorSummary};
 pub use cpu::{CpuDecoder, CpuOptions};
 pub use decoder_weights::{
-    DecoderWeights, LayerWeights, LinearWeights, LookupTable, MatrixPart, MlpWeights, NormWeights, SharedBytes,
+    DecoderWeights, LayerWeights, LinearWeights, LookupTable, MatrixPart, MlpWeights, NormWeights,
+    SharedBytes,
 };
+pub use generation_config::GenerationConfig;
+pub use load_error::{LoadError, LoadResult};
 pub use network::{Network, NetworkTraits};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};

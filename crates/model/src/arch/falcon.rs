@@ -1,0 +1,187 @@
+//! Falcon: ALiBi or rope, one key/value head, one per query head or one per group of them, one or two layer norms
+//! before blocks that stand side by side, or blocks one after the other.
+
+use super::fields::Fields;
+use super::rope::{self, RopeShape};
+use super::shape::{self, Names, Shape, activation, epsilon};
+use super::source::{FusedQkv, Source};
+use super::Architecture;
+use crate::config::{
+    AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace,
+    PositionEncoding, Residual,
+};
+use crate::decoder_weights::{DecoderWeights, LayerWeights, MlpWeights};
+use crate::load_error::LoadResult;
+
+const EMBEDDING: &str = "transformer.word_embeddings.weight";
+
+pub(super) static FALCON: Architecture =
+    Architecture { names: &["FalconForCausalLM"], gguf: &[], config, weights };
+
+/// How the heads of the fused matrix are laid out, and which norms a layer has.
+struct Variant {
+    new_architecture: bool,
+    multi_query: bool,
+    parallel: bool,
+    /// Separate norms for attention and feed-forward in a parallel layer.
+    two_norms: bool,
+    bias: bool,
+}
+
+impl Variant {
+    fn read(fields: &Fields<'_>) -> LoadResult<Self> {
+        let new_architecture = fields.flag("new_decoder_architecture", false)?;
+        let parallel = fields.flag("parallel_attn", true)?;
+        if new_architecture && !parallel {
+            return Err(fields.unsupported("parallel_attn", "must be true with new_decoder_architecture"));
+        }
+        let norms = fields.positive_or("num_ln_in_parallel_attn", if new_architecture { 2 } else { 1 })?;
+        if norms > 2 {
+            return Err(fields.malformed("num_ln_in_parallel_attn", format!("must be 1 or 2, is {norms}")));
+        }
+        Ok(Self {
+            new_architecture,
+            multi_query: fields.flag("multi_query", true)? && !new_architecture,
+            parallel,
+            two_norms: new_architecture && norms == 2,
+            bias: fields.flag("bias", false)?,
+        })
+    }
+}
+
+fn config(source: &Source) -> LoadResult<DecoderConfig> {
+    let fields = source.fields();
+    let variant = Variant::read(&fields)?;
+    let names = Names { kv_heads: "num_kv_heads", ..shape::HUGGING_FACE };
+    let mut shape = Shape::read(source, &names, EMBEDDING, None)?;
+    if !variant.new_architecture {
+        // The field is not used there.
+        shape.kv_heads = if variant.multi_query { 1 } else { shape.heads };
+    }
+    if shape.heads * shape.head_dim != shape.hidden {
+        let problem = format!("is {}, but the {} heads must make up all of it", shape.hidden, shape.heads);
+        return Err(fields.malformed("hidden_size", problem));
+    }
+    let stated = fields.positive_or("max_position_embeddings", 2048)?;
+    let (position, context) = if fields.flag("alibi", false)? {
+        // The penalty is added before the scores are scaled.
+        let slopes = slopes(shape.heads).iter().map(|slope| slope * shape.scale()).collect();
+        (PositionEncoding::Alibi(slopes), stated)
+    } else {
+        let (rope, context) = rope::hugging_face(
+            &fields,
+            &RopeShape {
+                head_dim: shape.head_dim,
+                context: stated,
+                base: "rope_theta",
+                partial: ("partial_rotary_factor", 1.0),
+            },
+        )?;
+        (PositionEncoding::Rope(rope), context)
+    };
+    let norm = NormConfig { kind: NormKind::Layer, epsilon: epsilon(&fields, "layer_norm_epsilon", 1e-5)? };
+    let layer = LayerConfig {
+        attention: AttentionConfig {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scale: shape.scale(),
+            window: None,
+            position,
+            head_norm: None,
+            soft_cap: None,
+        },
+        mlp: MlpConfig {
+            intermediate_size: fields.positive_or("ffn_hidden_size", 4 * shape.hidden)?,
+            activation: activation(&fields, "activation", "gelu")?,
+            gated: false,
+            experts: None,
+        },
+        norm,
+        norm_place: NormPlace::Before,
+        residual: if variant.parallel { Residual::Parallel } else { Residual::Serial },
+        residual_scale: 1.0,
+    };
+    let tied = fields.flag("tie_word_embeddings", true)?;
+    Ok(DecoderConfig {
+        vocab_size: shape.vocab,
+        hidden_size: shape.hidden,
+        context_length: context,
+        embedding_scale: 1.0,
+        embedding_norm: None,
+        learned_positions: None,
+        layers: vec![layer; shape.layers],
+        final_norm: norm,
+        head: HeadConfig { tied, soft_cap: None, scale: 1.0, normalized: false },
+    })
+}
+
+fn weights<'a>(config: &DecoderConfig, source: &'a Source) -> LoadResult<DecoderWeights<'a>> {
+    let variant = Variant::read(&source.fields())?;
+    let hidden = config.hidden_size;
+    let mut layers = Vec::with_capacity(config.layers.len());
+    for (index, layer) in config.layers.iter().enumerate() {
+        let name = |part: &str| format!("transformer.h.{index}.{part}");
+        let attention = &layer.attention;
+        let layout = FusedQkv {
+            groups: attention.kv_heads,
+            queries: attention.heads / attention.kv_heads,
+            head_dim: attention.head_dim,
+            columns: hidden,
+        };
+        let (first, second) = match (variant.parallel, variant.two_norms) {
+            (true, true) => ("ln_attn", Some("ln_mlp")),
+            (true, false) => ("input_layernorm", None),
+            (false, _) => ("input_layernorm", Some("post_attention_layernorm")),
+        };
+        let inner = layer.mlp.intermediate_size;
+        layers.push(LayerWeights {
+            attention_norm: Some(source.norm(&name(first), hidden, true)?),
+            attention_post_norm: None,
+            mlp_norm: second.map(|second| source.norm(&name(second), hidden, true)).transpose()?,
+            mlp_post_norm: None,
+            qkv: source.fused_qkv(&name("self_attention.query_key_value"), &layout, variant.bias)?,
+            query_norm: None,
+            key_norm: None,
+            out: source.linear(&[(&name("self_attention.dense"), hidden)], hidden, variant.bias)?,
+            mlp: vec![MlpWeights {
+                up: source.linear(&[(&name("mlp.dense_h_to_4h"), inner)], hidden, variant.bias)?,
+                down: source.linear(&[(&name("mlp.dense_4h_to_h"), hidden)], inner, variant.bias)?,
+            }],
+            router: None,
+        });
+    }
+    let head = match config.head.tied {
+        true => None,
+        false => Some(source.linear(&[("lm_head", config.vocab_size)], hidden, false)?),
+    };
+    Ok(DecoderWeights {
+        embedding: source.table(EMBEDDING, config.vocab_size, hidden)?,
+        positions: None,
+        embedding_norm: None,
+        layers,
+        final_norm: source.norm("transformer.ln_f", hidden, true)?,
+        head,
+    })
+}
+
+/// One slope per head: powers of one base for the largest power of two of heads, every second power of its root for
+/// the others (arXiv:2108.12409). The checkpoints were trained with slopes in bf16.
+fn slopes(heads: usize) -> Vec<f32> {
+    let closest = 1_usize << heads.max(1).ilog2();
+    let base = |heads: usize| (-((-((heads as f64).log2() - 3.0)).exp2())).exp2() as f32;
+    let first = (1..=closest).map(|power| base(closest).powi(power as i32));
+    let others = (0..heads - closest).map(|index| base(2 * closest).powi(2 * index as i32 + 1));
+    first.chain(others).map(|slope| half::bf16::from_f32(slope).to_f32()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slopes;
+
+    #[test]
+    fn slopes_are_those_of_transformers() {
+        assert_eq!(slopes(4), [0.25, 0.0625, 0.015_625, 0.003_906_25]);
+        assert_eq!(slopes(6), [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.5, 0.125]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The families that a checkpoint may be of. Each file translates one family's own words and tensor names into
+//! [`DecoderConfig`] and [`DecoderWeights`]; to add a family, write such a file and list it in [`ARCHITECTURES`].
+
+mod falcon;
+pub(crate) mod fields;
+mod gpt_neox;
+mod llama;
+mod qwen2;
+mod rope;
+mod shape;
+pub(crate) mod source;
+
+use crate::config::DecoderConfig;
+use crate::decoder_weights::DecoderWeights;
+use crate::load_error::LoadResult;
+use source::Source;
+
+/// A family.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// Its class names in `architectures` of `config.json`; the first one is the family's own.
+    pub(crate) names: &'static [&'static str],
+    /// Its names in `general.architecture` of GGUF files.
+    pub(crate) gguf: &'static [&'static str],
+    /// Reads and checks the configuration.
+    pub(crate) config: fn(&Source) -> LoadResult<DecoderConfig>,
+    /// Finds the tensors and checks their shapes. Matrices are borrowed from the mapping.
+    pub(crate) weights: for<'a> fn(&DecoderConfig, &'a Source) -> LoadResult<DecoderWeights<'a>>,
+}
+
+/// All families.
+pub(crate) static ARCHITECTURES: &[&Architecture] =
+    &[&llama::LLAMA, &llama::MISTRAL, &qwen2::QWEN2, &gpt_neox::GPT_NEOX, &falcon::FALCON];
+
+/// The class names of the families that can be loaded.
+#[must_use]
+pub fn supported_architectures() -> Vec<&'static str> {
+    ARCHITECTURES.iter().flat_map(|architecture| architecture.names).copied().collect()
+}
+
+/// The family of a class name.
+pub(crate) fn by_name(name: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().find(|architecture| architecture.names.contains(&name)).copied()
+}
+
+/// The family of a GGUF file.
+pub(crate) fn by_gguf_name(name: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().find(|architecture| architecture.gguf.contains(&name)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = HashSet::new();
+        let mut gguf = HashSet::new();
+        for architecture in ARCHITECTURES {
+            assert!(!architecture.names.is_empty());
+            assert!(architecture.names.iter().all(|name| names.insert(name)), "{architecture:?}");
+            assert!(architecture.gguf.iter().all(|name| gguf.insert(name)), "{architecture:?}");
+        }
+    }
+}

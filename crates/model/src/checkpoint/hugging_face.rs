@@ -1,0 +1,127 @@
+//! The small files of a Hugging Face directory: configuration, generation defaults, tokenizer, chat template.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json};
+
+use crate::arch::{self, Architecture};
+use crate::arch::fields::Fields;
+use crate::generation_config::GenerationConfig;
+use crate::load_error::{LoadError, LoadResult};
+use crate::tokenizer::Tokenizer;
+use crate::weights::safetensors::{read_bounded, read_json};
+
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+/// A rendered value longer than this is cut.
+const SHOWN_CHARACTERS: usize = 80;
+
+/// Reads `config.json`.
+pub(super) fn read_config(directory: &Path) -> LoadResult<(PathBuf, Map<String, Json>)> {
+    let path = directory.join(CONFIG);
+    if !path.is_file() {
+        let problem = format!("has no {CONFIG}: is it a model directory or a GGUF file?");
+        return Err(LoadError::not_found(directory, problem));
+    }
+    let config = read_object(&path)?;
+    Ok((path, config))
+}
+
+fn read_object(path: &Path) -> LoadResult<Map<String, Json>> {
+    match read_json(path)? {
+        Json::Object(values) => Ok(values),
+        _ => Err(LoadError::malformed(path, "JSON", "must be an object")),
+    }
+}
+
+/// The family of a checkpoint, by the first of its class names that is known.
+pub(super) fn architecture(path: &Path, config: &Map<String, Json>) -> LoadResult<(String, &'static Architecture)> {
+    let fields = Fields::json(path, config);
+    let names = fields.texts("architectures")?.unwrap_or_default();
+    if names.is_empty() {
+        return Err(fields.malformed("architectures", "is missing"));
+    }
+    if fields.object("quantization_config")?.is_some() {
+        let problem = "quantized weights in safetensors are not supported: use the GGUF file of the model";
+        return Err(fields.unsupported("quantization_config", problem));
+    }
+    match names.iter().find_map(|name| Some((*name, arch::by_name(name)?))) {
+        Some((name, architecture)) => Ok((name.to_owned(), architecture)),
+        None => {
+            let known = arch::supported_architectures().join(", ");
+            let problem = format!("{} is not supported; supported are {known}", names.join(", ").escape_debug());
+            Err(fields.unsupported("architectures", problem))
+        }
+    }
+}
+
+/// Reads `generation_config.json`; without it there are no defaults.
+pub(super) fn generation_config(directory: &Path) -> LoadResult<GenerationConfig> {
+    let path = directory.join(GENERATION);
+    if !path.is_file() {
+        return Ok(GenerationConfig::default());
+    }
+    GenerationConfig::from_json(&path, &read_object(&path)?)
+}
+
+/// Builds the tokenizer.
+pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
+    let path = directory.join(TOKENIZER);
+    if !path.is_file() {
+        let problem = format!("has no {TOKENIZER}: save the model's fast tokenizer beside it");
+        return Err(LoadError::not_found(directory, problem));
+    }
+    Ok(Tokenizer::from_json(&path, &read_bounded(&path)?)?)
+}
+
+/// What `tokenizer_config.json` and `chat_template.jinja` say.
+#[derive(Debug)]
+pub(super) struct Extras {
+    directory: PathBuf,
+    tokenizer_config: Option<Map<String, Json>>,
+    /// The file's name and contents.
+    template: Option<(PathBuf, String)>,
+}
+
+impl Extras {
+    pub(super) fn read(directory: &Path) -> LoadResult<Self> {
+        let path = directory.join(TOKENIZER_CONFIG);
+        let tokenizer_config = if path.is_file() { Some(read_object(&path)?) } else { None };
+        let path = directory.join(TEMPLATE);
+        let template = if path.is_file() {
+            let text = String::from_utf8(read_bounded(&path)?)
+                .map_err(|_| LoadError::malformed(&path, "text", "is not valid UTF-8"))?;
+            Some((path, text))
+        } else {
+            None
+        };
+        Ok(Self { directory: directory.into(), tokenizer_config, template })
+    }
+
+    /// The id of the text that `tokenizer_config.json` names as the end, when it also lists that token's id.
+    pub(super) fn eos_token_id(&self) -> Option<u32> {
+        let config = self.tokenizer_config.as_ref()?;
+        let eos = config.get("eos_token")?;
+        let text = eos.as_str().or_else(|| eos.get("content")?.as_str())?;
+        let added = config.get("added_tokens_decoder")?.as_object()?;
+        let (id, _) = added.iter().find(|(_, token)| token.get("content").and_then(Json::as_str) == Some(text))?;
+        id.parse().ok()
+    }
+}
+
+/// A value on one line.
+pub(super) fn render(value: &Json) -> String {
+    let text = match value {
+        Json::Array(values) if values.len() > 16 => format!("[{} values]", values.len()),
+        Json::Object(values) if values.len() > 16 => format!("{{{} fields}}", values.len()),
+        Json::String(text) => text.escape_debug().to_string(),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

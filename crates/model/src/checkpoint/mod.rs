@@ -1,0 +1,316 @@
+//! A checkpoint on disk: what it is, what it needs, and how it becomes a network.
+//!
+//! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
+
+mod hugging_face;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use byzerllm_core::ModelInfo;
+use byzerllm_kernels::{Compute, ComputePool, Matrix};
+use serde_json::{Value as Json, json};
+
+use crate::arch::source::{Format, Source};
+use crate::arch::{self, Architecture};
+use crate::config::DecoderConfig;
+use crate::cpu::{CpuDecoder, CpuOptions};
+use crate::decoder_weights::{DecoderWeights, LinearWeights};
+use crate::generation_config::GenerationConfig;
+use crate::load_error::{LoadError, LoadResult};
+use crate::network::Network;
+use crate::tokenizer::Tokenizer;
+use crate::weights::gguf::{GgufFile, Value};
+use crate::weights::{MappedFile, TensorStore};
+use hugging_face::Extras;
+
+/// The format of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckpointFormat {
+    /// One GGUF file.
+    Gguf {
+        /// The format's version.
+        version: u32,
+    },
+    /// A directory as `transformers` writes it.
+    HuggingFace,
+}
+
+/// One tensor of a checkpoint, for listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSummary {
+    /// Its name in the file.
+    pub name: String,
+    /// Its encoding.
+    pub kind: &'static str,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Its size in the file.
+    pub bytes: u64,
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    source: Source,
+    architecture: &'static Architecture,
+    /// The class name that the checkpoint itself gives.
+    class: String,
+    config: DecoderConfig,
+    generation: GenerationConfig,
+    /// The small files of a directory.
+    extras: Option<Extras>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face directory or a GGUF file: maps files, reads headers and configurations and checks
+    /// everything, including the shape of every tensor that the network needs.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file and the field at fault.
+    pub fn open(path: &Path) -> Result<Checkpoint, LoadError> {
+        let metadata = std::fs::metadata(path).map_err(|source| LoadError::io(path, source))?;
+        let checkpoint = if metadata.is_dir() { Self::open_directory(path)? } else { Self::open_gguf(path)? };
+        // The architecture's own reading of names and shapes is the check; the matrices stay in the mapping.
+        checkpoint.weights()?;
+        Ok(checkpoint)
+    }
+
+    fn open_directory(path: &Path) -> LoadResult<Self> {
+        let (config_path, config) = hugging_face::read_config(path)?;
+        let (class, architecture) = hugging_face::architecture(&config_path, &config)?;
+        let tensors = crate::weights::safetensors::open_directory(path)?;
+        let generation = hugging_face::generation_config(path)?;
+        let extras = Extras::read(path)?;
+        let source = Source { format: Format::HuggingFace { path: config_path, config }, tensors };
+        let config = (architecture.config)(&source)?;
+        Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: Some(extras) })
+    }
+
+    fn open_gguf(path: &Path) -> LoadResult<Self> {
+        let file = MappedFile::open(path)?;
+        if !GgufFile::recognizes(&file) {
+            let problem = "is neither a GGUF file nor a directory with config.json and safetensors";
+            return Err(LoadError::malformed(path, "magic", problem));
+        }
+        let (gguf, entries) = GgufFile::open(Arc::clone(&file))?;
+        let mut tensors = TensorStore::new(path);
+        tensors.add(file, entries)?;
+        let key = "general.architecture";
+        let name = gguf.text(key).ok_or_else(|| LoadError::malformed(path, key, "is missing"))?.to_owned();
+        let architecture = arch::by_gguf_name(&name).ok_or_else(|| {
+            let known: Vec<&str> = arch::ARCHITECTURES.iter().flat_map(|known| known.gguf).copied().collect();
+            let problem = format!("{:?} is not supported; supported are {}", name, known.join(", "));
+            LoadError::unsupported(path, key, problem)
+        })?;
+        let generation = GenerationConfig {
+            eos_token_ids: gguf.token_id("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
+            bos_token_id: gguf.token_id("tokenizer.ggml.bos_token_id")?,
+            ..GenerationConfig::default()
+        };
+        let source = Source { format: Format::Gguf { file: gguf, architecture: name }, tensors };
+        let config = (architecture.config)(&source)?;
+        let class = architecture.names[0].to_owned();
+        Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: None })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its format.
+    #[must_use]
+    pub fn format(&self) -> CheckpointFormat {
+        match &self.source.format {
+            Format::HuggingFace { .. } => CheckpointFormat::HuggingFace,
+            Format::Gguf { file, .. } => CheckpointFormat::Gguf { version: file.version() },
+        }
+    }
+
+    /// The class name of its family, such as `LlamaForCausalLM`, for GGUF files too.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.class
+    }
+
+    /// The network's shape.
+    #[must_use]
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    fn weights(&self) -> LoadResult<DecoderWeights<'_>> {
+        (self.architecture.weights)(&self.config, &self.source)
+    }
+
+    fn gguf(&self) -> Option<&GgufFile> {
+        match &self.source.format {
+            Format::Gguf { file, .. } => Some(file),
+            Format::HuggingFace { .. } => None,
+        }
+    }
+
+    /// Builds the tokenizer, which takes a while for large vocabularies.
+    ///
+    /// # Errors
+    /// When the checkpoint has none, or one that cannot be run.
+    pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        match self.gguf() {
+            Some(file) => Ok(Tokenizer::from_gguf(file.vocabulary()?)?),
+            None => hugging_face::tokenizer(&self.path),
+        }
+    }
+
+    /// What the checkpoint says about generation.
+    #[must_use]
+    pub fn generation_defaults(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// All tokens that the checkpoint's files name as ends of a text or of a turn, without repetition.
+    #[must_use]
+    pub fn end_tokens(&self) -> Vec<u32> {
+        let mut ids = self.generation.eos_token_ids.clone();
+        ids.extend(self.source.fields().token_ids("eos_token_id").unwrap_or_default());
+        if let Some(file) = self.gguf() {
+            for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+                ids.extend(file.token_id(key).ok().flatten());
+            }
+        }
+        ids.extend(self.extras.as_ref().and_then(Extras::eos_token_id));
+        let mut seen = std::collections::HashSet::new();
+        ids.retain(|&id| seen.insert(id));
+        ids
+    }
+
+    /// All tensors, in file order.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<TensorSummary> {
+        let summary = |entry: &crate::weights::TensorEntry| TensorSummary {
+            name: entry.name.clone(),
+            kind: entry.encoding.name(),
+            shape: entry.shape.clone(),
+            bytes: entry.range.len() as u64,
+        };
+        self.source.tensors.entries().iter().map(summary).collect()
+    }
+
+    /// The metadata of the file or the fields of `config.json`, each shortened to a line.
+    #[must_use]
+    pub fn metadata(&self) -> Vec<(String, String)> {
+        match &self.source.format {
+            Format::Gguf { file, .. } => file.rendered(),
+            Format::HuggingFace { config, .. } => {
+                config.iter().map(|(name, value)| (name.clone(), hugging_face::render(value))).collect()
+            }
+        }
+    }
+
+    /// The languages that the model speaks, as far as the file says.
+    #[must_use]
+    pub fn languages(&self) -> Option<Vec<String>> {
+        let file = self.gguf()?;
+        match file.get("general.languages") {
+            Some(Value::Array(array)) if array.length <= 1000 => file.texts("general.languages").ok().flatten(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that the packed weights need in memory.
+    #[must_use]
+    pub fn memory_estimate(&self, compute: Compute) -> u64 {
+        let Ok(weights) = self.weights() else { return 0 };
+        let packed = |kind, rows, columns| Matrix::packed_bytes(kind, rows, columns, compute);
+        let linear = |linear: &LinearWeights<'_>| -> u64 {
+            linear.parts.iter().map(|part| packed(part.kind, part.rows, part.columns)).sum()
+        };
+        let mut total = 0;
+        for layer in &weights.layers {
+            total += linear(&layer.qkv) + linear(&layer.out) + layer.router.as_ref().map_or(0, linear);
+            total += layer.mlp.iter().map(|mlp| linear(&mlp.up) + linear(&mlp.down)).sum::<u64>();
+        }
+        total + match &weights.head {
+            Some(head) => linear(head),
+            None => {
+                let table = &weights.embedding;
+                packed(table.kind, table.rows, table.columns)
+            }
+        }
+    }
+
+    /// Packs the weights into a network on the CPU.
+    ///
+    /// # Errors
+    /// When a tensor cannot be packed or the memory cannot be had.
+    pub fn network(&self, pool: &Arc<ComputePool>, options: &CpuOptions) -> Result<Box<dyn Network>, LoadError> {
+        self.network_with_progress(pool, options, &|_| {})
+    }
+
+    /// Like [`Self::network`]; `progress` is told the share that is done, from 0 to 1.
+    ///
+    /// # Errors
+    /// When a tensor cannot be packed or the memory cannot be had.
+    pub fn network_with_progress(
+        &self,
+        pool: &Arc<ComputePool>,
+        options: &CpuOptions,
+        progress: &dyn Fn(f32),
+    ) -> Result<Box<dyn Network>, LoadError> {
+        let weights = self.weights()?;
+        let decoder = CpuDecoder::new(self.config.clone(), &weights, Arc::clone(pool), options, progress)
+            .map_err(|source| LoadError::Network { path: self.path.clone(), source })?;
+        Ok(Box::new(decoder))
+    }
+
+    /// What is known of the model before it is loaded.
+    #[must_use]
+    pub fn info(&self, compute: Compute) -> ModelInfo {
+        let config = &self.config;
+        let mut details = serde_json::Map::new();
+        let mut put = |name: &str, value: Json| details.insert(name.to_owned(), value);
+        put("format", match self.format() {
+            CheckpointFormat::Gguf { version } => json!(format!("gguf v{version}")),
+            CheckpointFormat::HuggingFace => json!("huggingface"),
+        });
+        put("vocab_size", json!(config.vocab_size));
+        put("hidden_size", json!(config.hidden_size));
+        put("layers", json!(config.layers.len()));
+        if let Some(layer) = config.layers.first() {
+            put("heads", json!(layer.attention.heads));
+            put("kv_heads", json!(layer.attention.kv_heads));
+            put("head_dim", json!(layer.attention.head_dim));
+            put("intermediate_size", json!(layer.mlp.intermediate_size));
+        }
+        put("tied_embeddings", json!(config.head.tied));
+        put("tensor_types", Json::Object(self.tensor_types()));
+        ModelInfo {
+            architectures: vec![self.class.clone()],
+            engine: "byzerllm".into(),
+            context_length: u32::try_from(config.context_length).ok(),
+            chat_template: false,
+            weight_bytes: self.memory_estimate(compute),
+            compute: match compute {
+                Compute::Exact => "exact".into(),
+                Compute::Fast => "fast".into(),
+            },
+            languages: self.languages(),
+            details,
+        }
+    }
+
+    /// How many tensors there are of each encoding.
+    fn tensor_types(&self) -> serde_json::Map<String, Json> {
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for entry in self.source.tensors.entries() {
+            let name = entry.encoding.name();
+            match counts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((name, 1)),
+            }
+        }
+        counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
+    }
+}
