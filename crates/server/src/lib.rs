@@ -1,1 +1,20 @@
-//! (module docs)
+//! The OpenAI-compatible HTTP gateway.
+//!
+//! Wire JSON becomes a [`byzerllm_core::ChatRequest`], the runtime answers with an event stream, and the stream
+//! becomes server-sent events or, folded, one body. Every route is listed once, in [`routes`], with who may call it.
+//! One layer guards all of them: Host, Origin, content type, and the admin credential.
+
+mod auth;
+mod body;
+mod error;
+pub mod limits;
+mod router;
+mod routes;
+mod server;
+mod sse;
+mod state;
+mod wire;
+
+pub use router::{Access, RouteInfo, router, routes};
+pub use server::{Server, Timeouts, bind};
+pub use state::ServerOptions;

@@ -1,0 +1,148 @@
+//! From [`byzerllm_core::Error`] to an HTTP answer.
+//!
+//! Handlers return [`ApiError`]; it travels to the outermost layer as a response extension. That layer alone writes
+//! the body, so that axum's own refusals, a guard's and a handler's look the same: OpenAI's shape, and on our own
+//! routes the whole error beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{Extensions, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use byzerllm_core::{Error, ErrorKind, RequestId};
+use tracing::Instrument;
+
+use crate::wire::error::ErrorBody;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) error: Error,
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let kind = error.kind();
+        let status = StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { error, status, code: kind.code() }
+    }
+}
+
+impl ApiError {
+    /// An error of HTTP rather than of a request's content, with a status and a code of its own.
+    pub(crate) fn http(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let kind = match status {
+            StatusCode::UNAUTHORIZED => ErrorKind::Unauthenticated,
+            StatusCode::FORBIDDEN => ErrorKind::PermissionDenied,
+            StatusCode::NOT_FOUND => ErrorKind::NotFound,
+            StatusCode::SERVICE_UNAVAILABLE => ErrorKind::Overloaded,
+            status if status.is_server_error() => ErrorKind::Internal,
+            _ => ErrorKind::InvalidRequest,
+        };
+        Self { error: Error::new(kind, message.into()), status, code }
+    }
+
+    pub(crate) fn retry_after(mut self, after: Duration) -> Self {
+        self.error = self.error.with_retry_after(after);
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(Failure(Arc::new(self)));
+        response
+    }
+}
+
+#[derive(Clone)]
+struct Failure(Arc<ApiError>);
+
+/// The request's id, from the extensions that [`finish`] fills.
+pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
+    extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
+}
+
+/// The outermost layer: gives the request its id and span, and writes every error body.
+pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
+    let id = RequestId::generate();
+    let path = request.uri().path();
+    let native = path.starts_with("/byzerllm/");
+    let label: String = path.chars().take(120).collect();
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", %id, %method, path = %label);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let failure = response.extensions_mut().remove::<Failure>().map(|failure| failure.0);
+    if let Some(failure) = failure.or_else(|| own_words(&response, &method, &label)) {
+        span.in_scope(|| log(&failure.error));
+        response = render(&failure, response, native);
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID.clone(), value);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Logs a failure, once, where it leaves the server.
+pub(crate) fn log(error: &Error) {
+    let (code, source) = (error.kind().code(), std::error::Error::source(error));
+    match error.kind() {
+        ErrorKind::Internal | ErrorKind::Upstream => {
+            tracing::error!(code, source, message = error.message());
+        }
+        ErrorKind::Unavailable | ErrorKind::Overloaded => tracing::info!(code, "request refused"),
+        _ => tracing::debug!(code, "request refused"),
+    }
+}
+
+/// Puts an error that axum itself made into our words.
+fn own_words(response: &Response, method: &axum::http::Method, path: &str) -> Option<Arc<ApiError>> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    Some(Arc::new(match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed =
+                response.headers().get("allow").and_then(|value| value.to_str().ok()).unwrap_or("none");
+            let message = format!("{method} is not allowed on {path}; allowed: {allowed}");
+            ApiError::http(status, "method_not_allowed", message)
+        }
+        _ => {
+            let reason = status.canonical_reason().unwrap_or("the request failed");
+            ApiError::http(status, "http_error", format!("{reason}: {method} {path}"))
+        }
+    }))
+}
+
+/// Writes the body; headers that were there stay (`Allow`).
+fn render(failure: &ApiError, old: Response, native: bool) -> Response {
+    let mut response =
+        (failure.status, Json(ErrorBody::new(&failure.error, failure.code, native))).into_response();
+    let headers = response.headers_mut();
+    if let Some(allow) = old.headers().get("allow") {
+        headers.insert("allow", allow.clone());
+    }
+    let waiting = matches!(failure.status, StatusCode::TOO_MANY_REQUESTS);
+    let after = failure.error.retry_after().or(waiting.then_some(Duration::from_secs(1)));
+    if let Some(after) = after {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if failure.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

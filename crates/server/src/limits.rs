@@ -1,0 +1,51 @@
+//! Every limit of the gateway, in one place.
+//!
+//! What exceeds one is refused with a message that names the limit; nothing is cut silently. Limits on sampling
+//! parameters (stop strings, alternatives per token) stand in [`byzerllm_core::Sampling`].
+
+use std::time::Duration;
+
+use byzerllm_core::Sampling;
+
+/// The largest request body in bytes (413 beyond).
+pub const BODY_BYTES: usize = 16 << 20;
+/// Bytes of all request bodies held at once (503 with `Retry-After` beyond).
+pub const BODY_MEMORY: usize = 512 << 20;
+/// Bytes of a refused body that are read and thrown away so that the client sees the refusal.
+pub const REFUSED_BODY_BYTES: usize = 256 << 20;
+/// Choices per prompt (`n`).
+pub const CHOICES: u32 = 128;
+/// Prompts in one call of the completions route.
+pub const PROMPTS: usize = 128;
+/// Prompts times choices in one call.
+pub const CHOICES_PER_CALL: usize = 256;
+/// Prompts of one call that run at once.
+pub const PROMPTS_AT_ONCE: usize = 32;
+/// Messages of a conversation.
+pub const MESSAGES: usize = 4096;
+/// Text parts of one message.
+pub const CONTENT_PARTS: usize = 1024;
+/// Tool calls of one message.
+pub const TOOL_CALLS: usize = 128;
+/// Stop strings.
+pub const STOP: usize = Sampling::MAX_STOP;
+/// Alternatives per token.
+pub const TOP_LOGPROBS: u32 = Sampling::MAX_LOGPROBS;
+/// Tokens that end a generation.
+pub const STOP_TOKEN_IDS: usize = 256;
+/// Entries of `metadata`.
+pub const METADATA: usize = 64;
+/// The longest drain of an undeploy, in seconds.
+pub const DRAIN_SECONDS: u64 = 3600;
+/// Bytes of a request's head (431 beyond).
+pub const HEAD_BYTES: usize = 64 << 10;
+/// Header lines of a request (431 beyond).
+pub const HEADERS: usize = 100;
+/// Open connections; further ones wait in the operating system's queue.
+pub const CONNECTIONS: usize = 8192;
+/// How long an error message may become; values of the request that it quotes are cut.
+pub const MESSAGE_BYTES: usize = 600;
+/// Pause between comments that keep a silent stream alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long `/readyz` waits for a sign of life of every model.
+pub const READY: Duration = Duration::from_secs(5);

@@ -1,0 +1,101 @@
+//! Every route, once, with who may call it.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, delete, get, post};
+use byzerllm_runtime::Runtime;
+
+use crate::auth::{admit, guard};
+use crate::error::{ApiError, finish};
+use crate::routes::{admin, chat, completions, health, models, native};
+use crate::server::Timeouts;
+use crate::state::{AppState, ServerOptions};
+
+/// Who may call a route. Host and Origin are checked before all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Everyone who reaches the server: says whether it works, nothing else.
+    Public,
+    /// Inference. On loopback and without keys everyone, and any `Authorization` value is accepted.
+    Inference,
+    /// The holder of the admin token.
+    Admin,
+}
+
+/// What is public about a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RouteInfo {
+    /// The method; `GET` answers `HEAD` too.
+    pub method: Method,
+    /// The path in axum's notation.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+}
+
+struct Route {
+    info: RouteInfo,
+    handler: MethodRouter<AppState>,
+}
+
+fn route(method: Method, path: &'static str, access: Access, handler: MethodRouter<AppState>) -> Route {
+    Route { info: RouteInfo { method, path, access }, handler }
+}
+
+/// The one table. The router is made from nothing else.
+fn table() -> Vec<Route> {
+    use Access::{Admin, Inference, Public};
+    let (read, write, remove) = (Method::GET, Method::POST, Method::DELETE);
+    vec![
+        route(read.clone(), "/healthz", Public, get(health::alive)),
+        route(read.clone(), "/readyz", Public, get(health::ready)),
+        route(read.clone(), "/v1/models", Inference, get(models::list)),
+        route(read.clone(), "/v1/models/{id}", Inference, get(models::get)),
+        route(write.clone(), "/v1/chat/completions", Inference, post(chat::create)),
+        route(write.clone(), "/v1/completions", Inference, post(completions::create)),
+        route(write.clone(), "/byzerllm/v1/chat", Inference, post(native::chat)),
+        route(write.clone(), "/byzerllm/v1/template", Inference, post(native::template)),
+        route(write.clone(), "/byzerllm/v1/tokenize", Inference, post(native::tokenize)),
+        route(read.clone(), "/byzerllm/v1/models/{name}", Inference, get(native::model)),
+        route(read.clone(), "/byzerllm/v1/deployments", Admin, get(admin::list)),
+        route(write.clone(), "/byzerllm/v1/deployments", Admin, post(admin::deploy)),
+        route(read, "/byzerllm/v1/deployments/{name}", Admin, get(admin::status)),
+        route(remove, "/byzerllm/v1/deployments/{name}", Admin, delete(admin::undeploy)),
+        route(write, "/byzerllm/v1/inspect", Admin, post(admin::inspect)),
+    ]
+}
+
+/// Every route that exists.
+#[must_use]
+pub fn routes() -> Vec<RouteInfo> {
+    table().into_iter().map(|route| route.info).collect()
+}
+
+/// The service without a socket, for tests and for embedding. [`ServerOptions::address`] gives the port that the
+/// `Host` header must name.
+pub fn router(runtime: Runtime, options: &ServerOptions) -> Router {
+    build(AppState::new(runtime, options, Timeouts::default()))
+}
+
+pub(crate) fn build(state: AppState) -> Router {
+    let mut router = Router::new();
+    for Route { info, handler } in table() {
+        let admission = from_fn_with_state((state.clone(), info.access), admit);
+        router = router.route(info.path, handler.layer(admission));
+    }
+    router
+        .fallback(unknown)
+        .layer(from_fn_with_state(state.clone(), guard))
+        .layer(from_fn(finish))
+        .with_state(state)
+}
+
+async fn unknown(request: Request) -> ApiError {
+    let (method, path) = (request.method(), request.uri().path());
+    let path: String = path.chars().take(200).collect();
+    let message =
+        format!("there is no route {method} {path}; see /v1/models, /v1/chat/completions, /v1/completions");
+    ApiError::http(StatusCode::NOT_FOUND, "unknown_route", message)
+}

@@ -1,0 +1,81 @@
+//! `POST /v1/completions`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Extensions;
+use axum::response::{IntoResponse, Response};
+use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result, collect};
+use byzerllm_runtime::Runtime;
+use futures::stream::{self, StreamExt};
+
+use super::context;
+use crate::body::JsonBody;
+use crate::error::{ApiError, request_id};
+use crate::state::AppState;
+use crate::wire::chat_answer::Head;
+use crate::wire::completions::CompletionBody;
+use crate::wire::completions_answer::{CompletionAnswer, CompletionChunks};
+use crate::{limits, sse};
+
+/// Continues one or several prompts, as a whole or as a stream.
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    extensions: Extensions,
+    JsonBody(body): JsonBody<CompletionBody>,
+) -> Result<Response, ApiError> {
+    let asked = body.into_requests()?;
+    let id = request_id(&extensions);
+    let batch = asked.request;
+    let head = Head::new(format!("cmpl-{id}"), "text_completion", batch.model);
+    let logprobs = batch.requests.first().and_then(|request| request.sampling.logprobs);
+    let prompts = batch.requests.len();
+    if asked.stream {
+        let events = sse::begun(interleaved(state.runtime, &id, batch.requests)).await?;
+        let encoder = CompletionChunks::new(head, prompts, batch.n, logprobs, asked.include_usage);
+        return Ok(sse::openai(events, encoder));
+    }
+    let responses = folded(&state.runtime, &id, batch.requests).await?;
+    Ok(Json(CompletionAnswer::new(head, responses, logprobs)?).into_response())
+}
+
+/// The id of one prompt's share of a request.
+fn part(id: &RequestId, prompt: usize, prompts: usize) -> RequestId {
+    if prompts == 1 { id.clone() } else { RequestId(format!("{id}-{prompt}")) }
+}
+
+/// The events of all prompts as they come.
+fn interleaved(runtime: Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> sse::Events {
+    let prompts = requests.len();
+    let streams = requests.into_iter().enumerate().map(|(prompt, request)| {
+        let (runtime, id) = (runtime.clone(), part(id, prompt, prompts));
+        let opened = async move {
+            match runtime.chat(context(id), request).await {
+                Ok(events) => events,
+                Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
+            }
+        };
+        stream::once(opened).flatten().map(move |event| (prompt, event)).boxed()
+    });
+    let streams: Vec<sse::Events> = streams.collect();
+    stream::iter(streams).flatten_unordered(limits::PROMPTS_AT_ONCE).boxed()
+}
+
+/// The whole answers to all prompts, in order. The first failure ends the others.
+async fn folded(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> Result<Vec<ChatResponse>> {
+    let prompts = requests.len();
+    let answers = requests.into_iter().enumerate().map(|(prompt, request)| {
+        let (runtime, id) = (runtime.clone(), part(id, prompt, prompts));
+        async move { (prompt, answer(&runtime, id, request).await) }
+    });
+    let mut running = stream::iter(answers).buffer_unordered(limits::PROMPTS_AT_ONCE);
+    let mut responses = Vec::with_capacity(prompts);
+    while let Some((prompt, response)) = running.next().await {
+        responses.push((prompt, response?));
+    }
+    responses.sort_unstable_by_key(|(prompt, _)| *prompt);
+    Ok(responses.into_iter().map(|(_, response)| response).collect())
+}
+
+async fn answer(runtime: &Runtime, id: RequestId, request: ChatRequest) -> Result<ChatResponse> {
+    collect(runtime.chat(context(id), request).await?).await
+}

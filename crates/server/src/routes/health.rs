@@ -1,0 +1,22 @@
+//! `GET /healthz` and `GET /readyz`.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::limits;
+use crate::state::AppState;
+
+/// The process is alive.
+pub(crate) async fn alive() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+/// Every model that is ready makes progress.
+pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
+    state.runtime.ready(Instant::now() + limits::READY).await?;
+    Ok(Json(json!({"status": "ready"})))
+}

@@ -1,0 +1,25 @@
+//! The handlers.
+
+pub(crate) mod admin;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod health;
+pub(crate) mod models;
+pub(crate) mod native;
+
+use byzerllm_core::{Domain, Error, Principal, RequestContext, RequestId, Result};
+
+/// The context of a request. Without keys there is one domain.
+fn context(id: RequestId) -> RequestContext {
+    let principal = Principal { domain: Domain::LOCAL, key_name: None };
+    RequestContext { id, deadline: None, principal, on_usage: None }
+}
+
+/// Runs work that may take a while on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let span = tracing::Span::current();
+    let outcome = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    outcome.unwrap_or_else(|error| {
+        Err(Error::internal("the request failed inside the server; please report this").with_source(error))
+    })
+}

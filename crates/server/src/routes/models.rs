@@ -1,0 +1,26 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use byzerllm_runtime::DeploymentState;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::wire::models::{Model, ModelList};
+
+/// The deployments that take requests.
+pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
+    let ready = |status: &byzerllm_runtime::DeploymentStatus| matches!(status.state, DeploymentState::Ready);
+    let data = state.runtime.list().into_iter().filter(ready).map(Model::from).collect();
+    Json(ModelList { object: "list", data })
+}
+
+/// One of them.
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    // The handle says why a model that exists does not answer.
+    state.runtime.model(&id)?;
+    Ok(Json(Model::from(state.runtime.status(&id)?)))
+}

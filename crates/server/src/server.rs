@@ -1,0 +1,193 @@
+//! The socket: loopback only, bounded in connections, time and memory, drained at the end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use byzerllm_core::{Error, ErrorKind, Result};
+use byzerllm_runtime::Runtime;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+use crate::router::build;
+use crate::state::{AppState, ServerOptions};
+
+/// How long the server waits for its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a request's head; also for the next request of an idle connection.
+    pub head: Duration,
+    /// For a request's body.
+    pub body: Duration,
+    /// For running requests when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(30), body: Duration::from_secs(60), drain: Duration::from_secs(30) }
+    }
+}
+
+/// A server that holds its port but does not answer yet.
+pub struct Server {
+    listener: TcpListener,
+    options: ServerOptions,
+    timeouts: Timeouts,
+}
+
+/// Takes the port.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] for an address that is not loopback or an empty token, [`ErrorKind::Conflict`] when
+/// the port is taken, [`ErrorKind::Unavailable`] for what else the operating system says.
+pub async fn bind(options: ServerOptions) -> Result<Server> {
+    let address = options.address;
+    if !address.ip().is_loopback() {
+        let message = format!(
+            "refusing to listen on {address}: this version serves loopback addresses only; use 127.0.0.1 or [::1] \
+             and reach it from other machines through an SSH tunnel"
+        );
+        return Err(Error::invalid("address", message));
+    }
+    if options.admin_token.is_empty() {
+        return Err(Error::invalid("admin_token", "the admin token must not be empty"));
+    }
+    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            let message = format!("port {port} is in use; stop what holds it or choose another port");
+            Error::new(ErrorKind::Conflict, message).with_source(error)
+        }
+        _ => {
+            let message = format!("cannot listen on {address}: {error}");
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        }
+    })?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Error::internal("the socket has no address").with_source(error))?;
+    let options = ServerOptions { address, ..options };
+    Ok(Server { listener, options, timeouts: Timeouts::default() })
+}
+
+impl Server {
+    /// Where the server listens, with the real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.options.address
+    }
+
+    /// Replaces the default time-outs.
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Serves until `shutdown` completes; then takes no more connections, lets running requests finish within
+    /// [`Timeouts::drain`] and cuts the rest. The runtime stays open. Dropping this future cuts everything at once.
+    ///
+    /// # Errors
+    /// None at present: what goes wrong with one connection is that connection's matter.
+    pub async fn run(self, runtime: Runtime, shutdown: impl Future) -> Result<()> {
+        let Self { listener, options, timeouts } = self;
+        let state = AppState::new(runtime, &options, timeouts);
+        let tasks = state.tasks.clone();
+        let router = build(state);
+        let closing = CancellationToken::new();
+        let mut connections = JoinSet::new();
+        let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let stream = tokio::select! {
+                biased;
+                _ = &mut shutdown => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = accept(&listener, &room) => accepted,
+            };
+            let (stream, permit) = stream;
+            let serving = serve(stream, router.clone(), timeouts, closing.clone());
+            connections.spawn(async move {
+                serving.await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        closing.cancel();
+        tasks.close();
+        let deadline = Instant::now() + timeouts.drain;
+        let drained = async {
+            while connections.join_next().await.is_some() {}
+            tasks.wait().await;
+        };
+        if timeout_at(deadline, drained).await.is_err() {
+            let left = connections.len();
+            tracing::warn!(
+                left,
+                "requests were still running when the time to finish was over; they are cut"
+            );
+        }
+        connections.shutdown().await;
+        Ok(())
+    }
+}
+
+/// The next connection, as soon as there is room for one.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
+    // The semaphore is never closed.
+    let permit = room.clone().acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                // A client that left early is nobody's fault; out of descriptors must not spin.
+                tracing::debug!(%error, "a connection could not be accepted");
+                if !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset
+                ) {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// One connection, until it ends or, once the server closes, its running request has ended.
+async fn serve(stream: TcpStream, router: Router, timeouts: Timeouts, closing: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its write delay");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head)
+        .max_buf_size(limits::HEAD_BYTES)
+        .max_headers(limits::HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // The caller bounds this wait for all connections together.
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

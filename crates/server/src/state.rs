@@ -1,0 +1,61 @@
+//! What every handler shares.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use byzerllm_runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Guard;
+use crate::limits;
+use crate::server::Timeouts;
+
+/// How a server listens and whom it lets in.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// Where to listen; a loopback address. Port 0 takes any free port.
+    pub address: SocketAddr,
+    /// Further values of the `Host` header to accept, as `name` or `name:port`. Loopback names with the server's
+    /// own port are always accepted.
+    pub allowed_hosts: Vec<String>,
+    /// Values of the `Origin` header to accept, as `scheme://host[:port]`. Without entries no web page gets in.
+    pub allowed_origins: Vec<String>,
+    /// The credential of the admin routes; must not be empty.
+    pub admin_token: String,
+}
+
+impl fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("address", &self.address)
+            .field("allowed_hosts", &self.allowed_hosts)
+            .field("allowed_origins", &self.allowed_origins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every handler shares. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) runtime: Runtime,
+    pub(crate) guard: Arc<Guard>,
+    /// Permits for bytes of request bodies in memory.
+    pub(crate) body_memory: Arc<Semaphore>,
+    pub(crate) timeouts: Timeouts,
+    /// Work that outlives its request: a deployment goes on when its client leaves.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl AppState {
+    pub(crate) fn new(runtime: Runtime, options: &ServerOptions, timeouts: Timeouts) -> Self {
+        Self {
+            runtime,
+            guard: Arc::new(Guard::new(options)),
+            body_memory: Arc::new(Semaphore::new(limits::BODY_MEMORY)),
+            timeouts,
+            tasks: TaskTracker::new(),
+        }
+    }
+}
