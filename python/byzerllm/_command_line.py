@@ -1,0 +1,15 @@
+"""The console script `byzerllm`: the same command line as the native binary."""
+
+import signal
+import sys
+from typing import List, Optional
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Runs the command line and returns its exit status; `argv` is without the program's name."""
+    from byzerllm import _native
+
+    # Python's own handler only sets a flag, which nobody reads while native code runs. With the system's default
+    # Ctrl-C ends a command at once, and a command that drains first installs its own handler over it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return _native.main(["byzerllm", *(sys.argv[1:] if argv is None else argv)])

@@ -1,0 +1,557 @@
+"""`ByzerLLM`: deploys models and talks to them.
+
+Where a model lives is decided at the first call: an http(s) `url`, else `BYZERLLM_URL`, else a running server of this
+user, else one engine shared by the whole process.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+from byzerllm import conversation as talk
+from byzerllm import families, parameters
+from byzerllm.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    make,
+)
+from byzerllm.notices import say_once
+from byzerllm.settings import Settings
+from byzerllm.templates import RoleMapping, Template, Templates, render
+from byzerllm.types import EventName, LLMRequest, LLMResponse, SingleOutputMeta, StreamItem
+
+if TYPE_CHECKING:
+    from byzerllm._native import Call, Endpoint
+
+Config = Mapping[str, Any]
+Item = Dict[str, Any]
+
+_NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
+
+
+class ByzerLLM(Settings):
+    """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
+
+    def __init__(self, url: Optional[str] = None, **kwargs: Any) -> None:
+        super().__init__(url, **kwargs)
+        self._connected: Optional["Endpoint"] = None
+
+    @property
+    def _endpoint(self) -> "Endpoint":
+        if self._connected is None:
+            from byzerllm import _native
+
+            url = self.url
+            if url is not None and not url.lower().startswith(("http://", "https://")):
+                say_once(f"ByzerLLM(): {url!r} is no http(s) URL and has no effect")
+                url = None
+            self._connected = _native.connect(url, self._token)
+        return self._connected
+
+    # Deployments.
+
+    def deploy(
+        self,
+        model_path: str = "",
+        pretrained_model_type: str = "custom/auto",
+        udf_name: str = "",
+        infer_params: Config = {},
+    ) -> Dict[str, Any]:
+        """Loads a model under a name and returns what `get_meta` says about it; the same name replaces."""
+        family = families.family(pretrained_model_type)
+        if not udf_name:
+            raise InvalidRequestError("udf_name is required: the name to deploy under", param="udf_name")
+        if not model_path:
+            raise InvalidRequestError("model_path is required: a checkpoint's file or folder", param="model_path")
+        params = parameters.deployment(infer_params)
+        spec: Dict[str, Any] = {
+            "name": udf_name,
+            "model": os.path.abspath(os.path.expanduser(os.fspath(model_path))),
+            "defaults": params.defaults,
+            "limits": {**self._concurrency(), **params.limits},
+            "labels": {
+                "backend": self.sys_conf["infer_backend"],
+                "pretrained_model_type": pretrained_model_type or "custom/auto",
+                "sys_conf": {key: value for key, value in self.sys_conf.items() if key in self._chosen},
+            },
+        }
+        if params.compute is not None:
+            spec["compute"] = params.compute
+        self._tell_about_engine(udf_name, params.ignored)
+        endpoint = self._endpoint
+        status = endpoint.deploy(spec)
+        self.meta_cache.pop(udf_name, None)
+        oddity = families.mismatch(family, (status.get("info") or {}).get("architectures", []))
+        if oddity:
+            say_once(f"{udf_name}: {oddity}")
+        if endpoint.embedded:
+            say_once(
+                "deployments made here end with this process; to keep them, run `byzerllm serve` first: "
+                "programs of this user find it by themselves"
+            )
+        return self.get_meta(udf_name)
+
+    def _concurrency(self) -> Dict[str, int]:
+        if "workerMaxConcurrency" not in self._chosen:
+            return {}
+        workers = parameters.integer("num_workers", self.sys_conf["maxConcurrency"])
+        slots = parameters.integer("worker_concurrency", self.sys_conf["workerMaxConcurrency"])
+        return {"concurrency": max(1, workers * slots)}
+
+    def _tell_about_engine(self, name: str, ignored: List[str]) -> None:
+        asked = list(ignored)
+        for key in ("num_gpus", "maxConcurrency", "infer_backend"):
+            value = self.sys_conf[key]
+            if key in self._chosen and value not in (0, "0", "transformers") and (key, value) != ("maxConcurrency", 1):
+                asked.append(f"{key}={value!r}")
+        if asked:
+            say_once(
+                f"{name} runs on byzerllm's own engine, as one instance on the CPU; "
+                f"without effect here: {', '.join(asked)}"
+            )
+
+    def undeploy(self, udf_name: str, force: bool = False) -> None:
+        """Removes a deployment after its running requests, or at once with `force`. A missing one is no error."""
+        self.meta_cache.pop(udf_name, None)
+        try:
+            self._endpoint.undeploy(udf_name, 0.0 if force else 30.0)
+        except NotFoundError:
+            pass
+
+    def is_model_exist(self, udf_name: str) -> bool:
+        """Whether a deployment of that name exists, ready or not."""
+        try:
+            self._endpoint.model(udf_name)
+        except NotFoundError:
+            return False
+        except UnavailableError as error:
+            # A model that is loading or failed exists; a server out of reach says nothing about it.
+            if error.param != "model" and not self._is_listed(udf_name):
+                raise
+        return True
+
+    def _is_listed(self, name: str) -> bool:
+        return any(status["spec"]["name"] == name for status in self._endpoint.list())
+
+    def get_meta(self, model: Optional[str] = None, llm_config: Config = {}) -> Dict[str, Any]:
+        """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
+        model = self._model(model)
+        found = self._endpoint.model(model)
+        info, labels = found["info"], found.get("labels") or {}
+        template = bool(info.get("chat_template"))
+        meta = {
+            "model_deploy_type": "proprietary",
+            "backend": labels.get("backend", "byzerllm"),
+            "engine": info.get("engine", "byzerllm"),
+            "support_stream": True,
+            "support_chat_template": template,
+            "message_format": False,
+            "max_model_len": info.get("context_length") or -1,
+            "architectures": info.get("architectures", []),
+        }
+        self.meta_cache[model] = meta
+        return dict(meta)
+
+    # Templates.
+
+    def setup_template(self, model: str, template: Union[str, Template]) -> "ByzerLLM":
+        """Chooses how prompts are rendered: `"auto"` for the model's own template, or a `Template`.
+
+        Without a choice, a model that has a template uses it, and another one gets `User:` and `Assistant:` lines.
+        """
+        if isinstance(template, Template):
+            self.setup_role_mapping(model, template.role_mapping)
+            self.setup_extra_generation_params(model, template.generation_config)
+            self.mapping_clean_func[model] = template.clean_func
+            for mapping, func in (
+                (self.mapping_function_calling_format_func, template.function_calling_format_func),
+                (self.mapping_response_class_format_func, template.response_class_format_func),
+                (self.mapping_response_class_format_after_chat_func, template.response_class_format_after_chat_func),
+            ):
+                if func is not None:
+                    mapping[model] = func
+            return self
+        if template != "auto":
+            raise InvalidRequestError(f'template must be "auto" or a Template, got {template!r}', param="template")
+        try:
+            meta = self.get_meta(model)
+        except (NotFoundError, UnavailableError):
+            # Not there yet; the model's own template is looked for again when a chat starts.
+            meta = {"support_chat_template": True}
+        if meta.get("model_deploy_type") == "saas" or meta.get("message_format"):
+            return self
+        if "QWenLMHeadModel" in meta.get("architectures", []) and not meta.get("support_chat_template"):
+            return self.setup_template(model, Templates.qwen())
+        if not meta.get("support_chat_template"):
+            say_once(f"{model} has no chat template; its prompts are `User:` and `Assistant:` lines")
+        self.mapping_role_mapping.pop(model, None)
+        self.mapping_clean_func.pop(model, None)
+        self.mapping_auto_use_apply_chat_template[model] = True
+        return self
+
+    def generate_instruction_from_history(
+        self,
+        model: str,
+        conversations: talk.Conversations,
+        role_mapping: Mapping[str, Any] = {"user_role": "User:", "assistant_role": "Assistant:"},
+    ) -> str:
+        """The prompt that a conversation becomes, as text."""
+        meta = self.get_meta(model)
+        history = talk.messages(conversations)
+        if self.mapping_auto_use_apply_chat_template.get(model) and meta.get("support_chat_template"):
+            return self._endpoint.apply_template(model, talk.for_engine(history), True)
+        return render(history, role_mapping)
+
+    def apply_chat_template(self, model: str, s: Union[str, talk.Conversations], llm_config: Config = {}) -> str:
+        """Renders messages, as a list or as its JSON, with the model's own template."""
+        if isinstance(s, str):
+            import json
+
+            try:
+                s = json.loads(s)
+            except ValueError as error:
+                raise InvalidRequestError(f"s must be the JSON of a list of messages: {error}", param="s") from None
+        history = talk.for_engine(talk.messages(s))
+        return self._endpoint.apply_template(self._model(model), history, True)
+
+    def tokenize(self, model: Optional[str], s: str, llm_config: Config = {}) -> List[LLMResponse]:
+        """The token ids of a text, as `[0].output[0]`."""
+        ids = self._endpoint.tokenize(self._model(model), s)
+        return [LLMResponse(output=[ids], input={"instruction": s, "tokenizer": True})]
+
+    # Chats.
+
+    def chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: List[Any] = [],
+        tool_choice: Any = None,
+        execute_tool: bool = False,
+        impl_func: Optional[Callable[..., Any]] = None,
+        execute_impl_func: bool = False,
+        impl_func_params: Optional[Dict[str, Any]] = None,
+        func_params: Optional[Dict[str, Any]] = None,
+        response_class: Any = None,
+        response_after_chat: bool = False,
+        enable_default_sys_message: bool = False,
+        model: Optional[str] = None,
+        role_mapping: Optional[RoleMapping] = None,
+        llm_config: Config = {},
+        only_return_prompt: bool = False,
+        extra_request_params: Config = {},
+    ) -> List[LLMResponse]:
+        """Continues a conversation: messages with roles, or one user message as a string."""
+        model = self._model(model, _NO_MODEL)
+        wants_tools = bool(tools) or tool_choice is not None
+        if wants_tools and response_class is not None:
+            raise InvalidRequestError("function calling is enabled,response_class should not be set.")
+        if impl_func is not None and response_class is None:
+            raise InvalidRequestError("impl_func is enabled,response_class should be set.")
+        for name, asked in (
+            ("tools", wants_tools),
+            ("execute_tool", execute_tool),
+            ("impl_func", impl_func is not None),
+            ("execute_impl_func", execute_impl_func),
+            ("response_class", response_class is not None),
+            ("response_after_chat", response_after_chat),
+        ):
+            if asked:
+                raise UnsupportedError(f"chat_oai({name}=…) is not supported by this version", param=name)
+        history = self._history(model, conversations, enable_default_sys_message)
+        item, request = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
+        if only_return_prompt:
+            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
+        return self._query(model, [(item, request)])
+
+    def stream_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        model: Optional[str] = None,
+        role_mapping: Optional[RoleMapping] = None,
+        delta_mode: Union[bool, Config] = False,
+        llm_config: Config = {},
+        extra_request_params: Config = {},
+    ) -> Iterator[StreamItem]:
+        """Like `chat_oai`, item by item: the text so far, or its new part with `delta_mode`, and what is known.
+
+        Closing the generator, or dropping it, stops the work.
+        """
+        if isinstance(delta_mode, Mapping):
+            # The older order of arguments, without delta_mode.
+            delta_mode, llm_config = False, delta_mode
+        call, clean = self._stream(conversations, model, role_mapping, llm_config, extra_request_params)
+        try:
+            yield from _items(call, clean, delta_mode)
+        finally:
+            call.cancel()
+
+    async def async_stream_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        role_mapping: Optional[RoleMapping] = None,
+        model: Optional[str] = None,
+        delta_mode: Union[bool, Config] = False,
+        llm_config: Config = {},
+        extra_request_params: Config = {},
+    ) -> AsyncIterator[StreamItem]:
+        """`stream_chat_oai` for an event loop, which it never blocks."""
+        import asyncio
+
+        if isinstance(delta_mode, Mapping):
+            delta_mode, llm_config = False, delta_mode
+        call, clean = await asyncio.to_thread(
+            self._stream, conversations, model, role_mapping, llm_config, extra_request_params
+        )
+        items = _items(call, clean, delta_mode)
+        try:
+            while (item := await asyncio.to_thread(next, items, None)) is not None:
+                yield item
+        finally:
+            call.cancel()
+
+    def chat(
+        self, model: Optional[str], request: Union[LLMRequest, str], extract_params: Config = {}
+    ) -> List[LLMResponse]:
+        """The older form of a chat: instructions without history, one answer each."""
+        model = self._model(model)
+        if isinstance(request, str):
+            request = LLMRequest(instruction=request)
+        instructions = request.instruction if isinstance(request.instruction, list) else [request.instruction]
+        mapping = self.mapping_role_mapping.get(model, self.default_role_mapping)
+        system = self.default_role_mapping["system_msg"]
+        pairs = []
+        for instruction in instructions:
+            prompt = instruction
+            if mapping.get("user_role"):
+                prompt = self.generate_instruction_from_history(
+                    model,
+                    [{"role": "system", "content": system}, {"role": "user", "content": instruction}],
+                    mapping,
+                )
+            item = {
+                "instruction": prompt,
+                "max_length": request.max_length,
+                "top_p": request.top_p,
+                "temperature": request.temperature,
+                **self.mapping_extra_generation_params.get(model, {}),
+                **extract_params,
+            }
+            config = {key: value for key, value in item.items() if key != "instruction"}
+            pairs.append((item, self._request(model, {"kind": "text", "value": prompt}, config)))
+        return self._query(model, pairs)
+
+    def raw_chat(
+        self, model: Optional[str], request: Union[LLMRequest, str], extract_params: Config = {}
+    ) -> List[LLMResponse]:
+        """The same as `chat`."""
+        return self.chat(model, request, extract_params)
+
+    # How a chat becomes a request.
+
+    def _model(self, model: Optional[str], message: str = "model name is required") -> str:
+        name = model or self.default_model_name
+        if not name:
+            raise InvalidRequestError(message, param="model")
+        return name
+
+    def _history(self, model: str, conversations: talk.Conversations, with_base: bool) -> List[Item]:
+        history = talk.messages(conversations)
+        base = self.mapping_base_system_message.get(model)
+        if with_base and base:
+            if history[0]["role"] == "system":
+                history[0]["content"] = f"{base}\n{history[0]['content']}"
+            else:
+                history.insert(0, {"role": "system", "content": base})
+        return history
+
+    def _chat_request(
+        self,
+        model: str,
+        history: List[Item],
+        role_mapping: Optional[RoleMapping],
+        llm_config: Config,
+        extra_request_params: Config,
+    ) -> Tuple[Item, Item]:
+        """What is told about the request, and the request itself."""
+        config = {**self.mapping_extra_generation_params.get(model, {}), **llm_config}
+        if extra_request_params:
+            config["extra_request_params"] = dict(extra_request_params)
+        mapping = role_mapping or self.mapping_role_mapping.get(model)
+        if mapping is None:
+            meta = self.get_meta(model)
+            if (
+                meta.get("support_chat_template")
+                or meta.get("message_format")
+                or meta.get("model_deploy_type") == "saas"
+            ):
+                item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
+                content: Item = {"kind": "messages", "value": talk.for_engine(history)}
+                return item, self._request(model, content, config)
+            mapping = self.default_role_mapping
+        prompt = render(history, mapping)
+        item = {"instruction": prompt, "history": [], **config}
+        return item, self._request(model, {"kind": "text", "value": prompt}, config)
+
+    def _request(self, model: str, content: Item, config: Config) -> Item:
+        generation = parameters.generation(config)
+        sampling = generation.sampling
+        for key in generation.ignored:
+            say_once(f"{model}: {key} has no effect on byzerllm's own engine")
+        if "max_tokens" not in sampling and (model in self.mapping_max_output_length or self._output_length_was_set):
+            sampling["max_tokens"] = self.get_max_output_length(model)
+        self._check_lengths(model, content, sampling)
+        return {
+            "request": {
+                "model": model,
+                "input": content,
+                "n": generation.n,
+                "sampling": sampling,
+                "front_end": "legacy",
+            },
+            "timeout": generation.timeout,
+            "stream": generation.stream,
+        }
+
+    def _check_lengths(self, model: str, content: Item, sampling: Item) -> None:
+        """Applies the client's own limits, when it has any; the engine applies the model's."""
+        most_input = self.mapping_max_input_length.get(model)
+        most = self.mapping_max_model_length.get(model)
+        if self.force_skip_context_length_check or (most_input is None and most is None):
+            return
+        text = content["value"]
+        if content["kind"] == "messages":
+            text = self._endpoint.apply_template(model, text, True)
+        length = len(self._endpoint.tokenize(model, text))
+        if most_input is not None and length > most_input:
+            raise TooLargeError(f"input length {length} is larger than max_input_length {most_input}")
+        if most is not None:
+            if length >= most:
+                raise TooLargeError(f"input length {length} leaves no room for an answer in max_model_length {most}")
+            wanted = sampling.get("max_tokens", self.get_max_output_length(model))
+            sampling["max_tokens"] = min(wanted, most - length)
+
+    # How a request becomes an answer.
+
+    def _query(self, model: str, pairs: List[Tuple[Item, Item]]) -> List[LLMResponse]:
+        items = [item for item, _ in pairs]
+        if any(request["stream"] for _, request in pairs):
+            raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
+        if self.verbose:
+            print(f"Send to model[{model}]:{items}", flush=True)
+        results = self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
+        if results is None:
+            calls: List["Call"] = []
+            try:
+                for _, request in pairs:
+                    calls.append(self._endpoint.chat(request["request"], request["timeout"]))
+                results = [result for call, item in zip(calls, items) for result in _results(call.result(), item)]
+            finally:
+                for call in calls:
+                    call.cancel()
+        replaced = self._trigger(EventName.AFTER_CALL_MODEL, model, results)
+        if replaced is not None:
+            results = replaced
+        clean = self.mapping_clean_func.get(model, _unchanged)
+        return [
+            LLMResponse(
+                output=clean(result["predict"]) if isinstance(result["predict"], str) else result["predict"],
+                input=result.get("input", {}),
+                metadata=result.get("metadata", {}),
+            )
+            for result in results
+        ]
+
+    def _stream(
+        self,
+        conversations: talk.Conversations,
+        model: Optional[str],
+        role_mapping: Optional[RoleMapping],
+        llm_config: Config,
+        extra_request_params: Config,
+    ) -> Tuple["Call", Callable[[str], str]]:
+        model = self._model(model, _NO_MODEL)
+        history = self._history(model, conversations, False)
+        item, request = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
+        if request["request"]["n"] != 1:
+            raise UnsupportedError("stream_chat_oai streams one answer; use chat_oai for n above 1", param="n")
+        if self.verbose:
+            print(f"Send to model[{model}]:{[item]}", flush=True)
+        clean = self.mapping_clean_func.get(model, _unchanged)
+        return self._endpoint.chat(request["request"], request["timeout"]), clean
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _results(response: Dict[str, Any], item: Item) -> List[Dict[str, Any]]:
+    """One result per choice, in the form that event callbacks see."""
+    usage, timing = response["usage"], response["timing"]
+    results = []
+    for choice in response["choices"]:
+        reason = choice["finish_reason"]
+        if reason["reason"] == "error":
+            raise make(reason["detail"]["kind"], reason["detail"]["message"], usage=usage)
+        seconds = timing["total_ms"] / 1000
+        tokens = usage["completion_tokens"]
+        logprobs = choice.get("logprobs")
+        metadata = {
+            "request_id": response["request_id"],
+            "input_tokens_count": usage["prompt_tokens"],
+            "generated_tokens_count": tokens,
+            "time_cost": timing["total_ms"],
+            "first_token_time": timing["first_token_ms"],
+            "speed": tokens / seconds if seconds > 0 else 0.0,
+            "prob": sum(token["logprob"] or 0.0 for token in logprobs) if logprobs else -1.0,
+            "finish_reason": reason["reason"],
+        }
+        if choice["reasoning"]:
+            metadata["reasoning_content"] = choice["reasoning"]
+        results.append({"predict": choice["text"], "metadata": metadata, "input": item})
+    return results
+
+
+def _items(call: "Call", clean: Callable[[str], str], delta_mode: bool) -> Iterator[StreamItem]:
+    """Folds events into items; a snapshot equal to the one before is skipped."""
+    meta = SingleOutputMeta()
+    raw = seen = reasoning = ""
+    for event in call:
+        kind = event["event"]
+        if kind == "started":
+            meta.extra_info["request_id"] = event["request_id"]
+        elif kind == "notice" and event["notice"] == "restarted":
+            raw = seen = reasoning = ""
+        elif kind == "reasoning":
+            reasoning += event["text"]
+            meta.reasoning_content = event["text"] if delta_mode else reasoning
+            yield StreamItem("" if delta_mode else seen, meta)
+        elif kind == "text":
+            raw += event["text"]
+            text = clean(raw)
+            if text != seen:
+                new, seen = text[len(seen) :], text
+                if delta_mode:
+                    meta.reasoning_content = ""
+                if not meta.first_token_time:
+                    meta.first_token_time = call.timing()["first_token_ms"]
+                yield StreamItem(new if delta_mode else text, meta)
+        elif kind == "finished":
+            if event["reason"] == "error":
+                raise make(event["detail"]["kind"], event["detail"]["message"])
+            meta.finish_reason = event["reason"]
+        elif kind == "usage":
+            timing = call.timing()
+            meta.input_tokens_count = event["prompt_tokens"]
+            meta.generated_tokens_count = event["completion_tokens"]
+            meta.extra_info["time_cost"] = timing["total_ms"]
+            if timing["total_ms"] > 0:
+                meta.extra_info["speed"] = event["completion_tokens"] / timing["total_ms"] * 1000
+
+
+def default_chat_wrapper(
+    llm: ByzerLLM, conversations: Optional[talk.Conversations] = None, llm_config: Config = {}
+) -> List[LLMResponse]:
+    """Continues a conversation with the client's default model."""
+    return llm.chat_oai(conversations=conversations or [], llm_config=llm_config)

@@ -1,0 +1,298 @@
+"""Reads the parameters of requests (`llm_config`) and deployments (`infer_params`), typed at this border.
+
+Values may be native or strings (`"0.5"`, `"false"`), as SQL sends them. An unknown key is an error that names the
+nearest valid one. Keys of Byzer-LLM that have no effect here are reported, so that the caller can say so.
+"""
+
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+
+from byzerllm.errors import InvalidRequestError, UnsupportedError
+
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no", "")
+
+
+def boolean(key: str, value: Any) -> bool:
+    """A truth value, native or written."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in _TRUE + _FALSE:
+        return value.strip().lower() in _TRUE
+    raise _wrong(key, "true or false", value)
+
+
+def integer(key: str, value: Any) -> int:
+    """A whole number, native or written."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value.strip())
+        except ValueError:
+            pass
+    raise _wrong(key, "a whole number", value)
+
+
+def number(key: str, value: Any) -> float:
+    """A number, native or written."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value.strip())
+        except ValueError:
+            pass
+    raise _wrong(key, "a number", value)
+
+
+def _whole(low: int) -> Callable[[str, Any], int]:
+    def read(key: str, value: Any) -> int:
+        result = integer(key, value)
+        if result < low:
+            raise _wrong(key, f"a whole number of at least {low}", value)
+        return result
+
+    return read
+
+
+def _top_k(key: str, value: Any) -> int:
+    result = integer(key, value)
+    return 0 if result == -1 else _whole(0)(key, result)
+
+
+def _seed(key: str, value: Any) -> Optional[int]:
+    result = integer(key, value)
+    return None if result == -1 else _whole(0)(key, result)
+
+
+def _stop(key: str, value: Any) -> List[str]:
+    if isinstance(value, str):
+        decoded = _decoded_list(value)
+        value = [value] if decoded is None else decoded
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise _wrong(key, "a string or a list of strings", value)
+
+
+def _comma_separated(key: str, value: Any) -> List[str]:
+    if isinstance(value, str):
+        return [part for part in (part.strip() for part in value.split(",")) if part]
+    return _stop(key, value)
+
+
+def _token_ids(key: str, value: Any) -> List[int]:
+    if isinstance(value, str):
+        decoded = _decoded_list(value)
+        value = [part for part in value.split(",") if part.strip()] if decoded is None else decoded
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        return [_whole(0)(key, item) for item in value]
+    raise _wrong(key, "a list of token ids", value)
+
+
+def _logprobs(key: str, value: Any) -> Optional[int]:
+    if isinstance(value, bool):
+        return 0 if value else None
+    return _whole(0)(key, value)
+
+
+def _decoded_list(text: str) -> Optional[List[Any]]:
+    if not text.lstrip().startswith("["):
+        return None
+    import json
+
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return None
+    return decoded if isinstance(decoded, list) else None
+
+
+Reader = Callable[[str, Any], Any]
+
+# Spelling → (field of the engine's sampling parameters, how to read it).
+SAMPLING: Dict[str, Tuple[str, Reader]] = {
+    "temperature": ("temperature", number),
+    "top_p": ("top_p", number),
+    "top_k": ("top_k", _top_k),
+    "min_p": ("min_p", number),
+    "seed": ("seed", _seed),
+    "max_tokens": ("max_tokens", _whole(0)),
+    "max_new_tokens": ("max_tokens", _whole(0)),
+    "max_length": ("max_tokens", _whole(0)),
+    "stop": ("stop", _stop),
+    "stopping_sequences": ("stop", _comma_separated),
+    "stop_token_ids": ("stop_token_ids", _token_ids),
+    "logprobs": ("logprobs", _logprobs),
+}
+
+# Keys that Byzer-LLM's backends took and that change nothing here, with the values that ask for nothing.
+_WITHOUT_EFFECT: Dict[str, Tuple[Any, ...]] = {
+    "repetition_penalty": (1, 1.0, "1", "1.0"),
+    "presence_penalty": (0, 0.0, "0", "0.0"),
+    "frequency_penalty": (0, 0.0, "0", "0.0"),
+    "best_of": (1, "1"),
+    "use_beam_search": (False, "false"),
+    "early_stopping": (False, "false"),
+    "ignore_eos": (False, "false"),
+    "batch_size": (1, "1"),
+    "incremental_output": (False, True, "false", "true"),
+    "inference_mode": (),
+    "stopping_sequences_skip_check_min_length": (),
+    "extra_request_params": ({},),
+    "normalize_embeddings": (),
+}
+
+_NOT_HERE: Dict[str, str] = {
+    "image": "images are not supported by this model",
+    "request_id": "requests are named by the server; close the generator of stream_chat_oai to stop one",
+    "abort": "close the generator of stream_chat_oai to stop a request",
+    "adapter_name_or_path": "adapters are not supported by this version",
+    "lora_name": "adapters are not supported by this version",
+    "lora_int_id": "adapters are not supported by this version",
+}
+
+_REQUEST_KEYS = (*SAMPLING, "n", "timeout_s", "stream", *_WITHOUT_EFFECT, *_NOT_HERE)
+
+
+class Generation:
+    """The parameters of one request."""
+
+    def __init__(self) -> None:
+        self.sampling: Dict[str, Any] = {}
+        self.n = 1
+        self.timeout: Optional[float] = None
+        self.stream = False
+        self.ignored: List[str] = []
+        """Keys whose value asks for something that has no effect."""
+
+
+def generation(config: Mapping[str, Any]) -> Generation:
+    """Reads `llm_config`: bare keys and keys with the prefix `gen.` or `generation.`; a later key wins."""
+    result = Generation()
+    for key, value in config.items():
+        name = _without_prefix(key)
+        if name not in _REQUEST_KEYS:
+            raise unknown(key, _REQUEST_KEYS, "generation key")
+        if value is None:
+            continue
+        if name in SAMPLING:
+            field, read = SAMPLING[name]
+            result.sampling[field] = read(key, value)
+        elif name == "n":
+            result.n = _whole(1)(key, value)
+        elif name == "timeout_s":
+            result.timeout = number(key, value)
+            if not 0 < result.timeout < float("inf"):
+                raise _wrong(key, "a number of seconds above 0", value)
+        elif name == "stream":
+            result.stream = boolean(key, value)
+        elif name in _NOT_HERE:
+            raise UnsupportedError(f"{key}: {_NOT_HERE[name]}", param=key)
+        elif value not in _WITHOUT_EFFECT[name]:
+            result.ignored.append(key)
+    result.sampling = {field: value for field, value in result.sampling.items() if value is not None}
+    return result
+
+
+def _without_prefix(key: str) -> str:
+    for prefix in ("generation.", "gen."):
+        if key.startswith(prefix):
+            return key[len(prefix) :]
+    return key
+
+
+_LIMITS: Dict[str, Tuple[str, Reader]] = {
+    "max_sequences": ("max_sequences", _whole(1)),
+    "queue_limit": ("queue_limit", _whole(0)),
+    "context_length": ("context_length", _whole(1)),
+    "cache_bytes": ("cache_bytes", _whole(1)),
+    "concurrency": ("concurrency", _whole(1)),
+    "backend.max_model_len": ("context_length", _whole(1)),
+    "backend.max_num_seqs": ("max_sequences", _whole(1)),
+    "n_ctx": ("context_length", _whole(1)),
+}
+
+# Options of the engines that Byzer-LLM drove; ours decides these things itself.
+_DEPLOY_WITHOUT_EFFECT = frozenset(
+    """
+    quatization quantization backend.quantization use_cache backend.use_cache message_format backend.message_format
+    llm_int8_threshold longContextMode udfName localPathPrefix hf_token
+    backend.worker_use_ray backend.engine_use_ray backend.dtype backend.seed backend.pipeline_parallel_size
+    backend.tensor_parallel_size backend.block_size backend.swap_space backend.gpu_memory_utilization
+    backend.disable_log_stats backend.max_num_batched_tokens backend.trust_remote_code backend.tokenizer_mode
+    backend.enforce_eager backend.max_context_len_to_capture backend.load_format backend.revision
+    n_gpu_layers split_mode main_gpu tensor_split use_mmap use_mlock n_batch n_threads n_threads_batch offload_kqv
+    last_n_tokens_size numa chat_format verbose
+    """.split()
+)
+_OFF = (False, "false", "False", None, "")
+
+
+class Deployment:
+    """The parameters of one deployment."""
+
+    def __init__(self) -> None:
+        self.defaults: Dict[str, Any] = {}
+        self.limits: Dict[str, Any] = {}
+        self.compute: Optional[str] = None
+        self.ignored: List[str] = []
+        """Options that have no effect on our engine."""
+
+
+def deployment(params: Mapping[str, Any]) -> Deployment:
+    """Reads `infer_params`: generation defaults, limits, `compute`, and options of other engines."""
+    result = Deployment()
+    for key, value in params.items():
+        name = _without_prefix(key)
+        if key in _LIMITS:
+            field, read = _LIMITS[key]
+            if value is not None:
+                result.limits[field] = read(key, value)
+        elif key == "compute":
+            if value not in ("fast", "exact"):
+                raise _wrong(key, '"fast" or "exact"', value)
+            result.compute = value
+        elif name in SAMPLING:
+            field, read = SAMPLING[name]
+            if value is not None:
+                result.defaults[field] = read(key, value)
+        elif key in _DEPLOY_WITHOUT_EFFECT or _is_typed(key):
+            if value not in _OFF:
+                result.ignored.append(f"{key}={value!r}")
+        elif key.startswith("saas."):
+            raise InvalidRequestError(f"{key} is only for pretrained_model_type 'saas/…'", param=key)
+        else:
+            valid = (*SAMPLING, *_LIMITS, "compute", *_DEPLOY_WITHOUT_EFFECT)
+            raise unknown(key, valid, "key in infer_params")
+    return result
+
+
+def _is_typed(key: str) -> bool:
+    """Whether a key has the older form `infer.bool.load_in_4bit`."""
+    parts = key.split(".")
+    return len(parts) == 3 and parts[0] == "infer"
+
+
+def unknown(key: str, valid: Iterable[str], what: str) -> InvalidRequestError:
+    """The error for an unknown key; it names the nearest valid one, in the prefix that the caller used."""
+    import difflib
+
+    candidates = sorted(set(valid))
+    name = _without_prefix(key)
+    near = difflib.get_close_matches(key, candidates, n=1) or difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    if near:
+        prefix = key[: len(key) - len(name)]
+        hint = f"did you mean {prefix + near[0]!r}?"
+    else:
+        hint = f"valid keys are {', '.join(candidates)}"
+    return InvalidRequestError(f"unknown {what} {key!r}; {hint}", param=key)
+
+
+def _wrong(key: str, expected: str, value: Any) -> InvalidRequestError:
+    return InvalidRequestError(f"{key} must be {expected}, got {value!r}", param=key)

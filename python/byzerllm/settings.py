@@ -1,0 +1,259 @@
+"""The state of a client and the chain of `setup_*` methods."""
+
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, TypeVar
+
+from byzerllm.notices import say_once
+from byzerllm.parameters import boolean, integer
+from byzerllm.templates import RoleMapping, default_role_mapping
+from byzerllm.types import EventCallback, EventName, InferBackend
+
+Self = TypeVar("Self", bound="Settings")
+
+_DEFAULT_MAX_OUTPUT_LENGTH = 1024
+
+_MANY_REQUESTS = (InferBackend.VLLM, InferBackend.DeepSpeed)
+
+
+def _default_sys_conf() -> Dict[str, Any]:
+    return {
+        "pythonMode": "ray",
+        "maxConcurrency": 1,
+        "num_gpus": 1,
+        "masterMaxConcurrency": 1000,
+        "workerMaxConcurrency": 1,
+        "infer_backend": InferBackend.Transformers,
+    }
+
+
+class Settings:
+    """What a `ByzerLLM` remembers between calls. Every `setup_*` method returns the client."""
+
+    def __init__(self, url: Optional[str] = None, **kwargs: Any) -> None:
+        self.url = url
+        self.verbose: bool = boolean("verbose", kwargs.pop("verbose", False))
+        self.force_skip_context_length_check: bool = boolean(
+            "force_skip_context_length_check", kwargs.pop("force_skip_context_length_check", False)
+        )
+        self.skip_nontext_check: bool = boolean("skip_nontext_check", kwargs.pop("skip_nontext_check", False))
+        self.byzer_engine_url: Optional[str] = kwargs.pop("byzer_engine_url", None)
+        length = kwargs.pop("default_max_output_length", None)
+        self._output_length_was_set = length is not None
+        self.default_max_output_length: int = (
+            _DEFAULT_MAX_OUTPUT_LENGTH if length is None else integer("default_max_output_length", length)
+        )
+        self._token: Optional[str] = kwargs.pop("token", None)
+        if kwargs:
+            say_once(f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}")
+
+        self.default_model_name: Optional[str] = None
+        self.default_emb_model_name: Optional[str] = None
+        self.default_rerank_model_name: Optional[str] = None
+        self.sys_conf: Dict[str, Any] = _default_sys_conf()
+        self._chosen: Set[str] = set()
+        self.context = SimpleNamespace(conf=self.sys_conf)
+        self.ray_context = None
+
+        self.default_role_mapping: RoleMapping = default_role_mapping()
+        self.mapping_role_mapping: Dict[str, RoleMapping] = {}
+        self.mapping_extra_generation_params: Dict[str, Dict[str, Any]] = {}
+        self.mapping_clean_func: Dict[str, Callable[[str], str]] = {}
+        self.mapping_auto_use_apply_chat_template: Dict[str, bool] = {}
+        self.mapping_max_model_length: Dict[str, int] = {}
+        self.mapping_max_input_length: Dict[str, int] = {}
+        self.mapping_max_output_length: Dict[str, int] = {}
+        self.mapping_base_system_message: Dict[str, str] = {}
+        self.mapping_function_calling_format_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_response_class_format_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_response_class_format_after_chat_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_impl_func_format_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_sys_function_calling_format_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_sys_response_class_format_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_sys_response_class_format_after_chat_func: Dict[str, Callable[..., str]] = {}
+        self.mapping_sys_impl_func_format_func: Dict[str, Callable[..., str]] = {}
+        self.meta_cache: Dict[str, Dict[str, Any]] = {}
+        self.func_impl_cache: Dict[str, Callable[..., Any]] = {}
+        self.event_callbacks: Dict[EventName, List[EventCallback]] = {}
+        self.sub_clients: Dict[str, Any] = {}
+        self.pin_model_worker_mapping: Optional[Mapping[str, int]] = None
+
+    # Deployments to come.
+
+    def setup_reset(self) -> None:
+        """Forgets every choice about deployments to come."""
+        self.sys_conf.clear()
+        self.sys_conf.update(_default_sys_conf())
+        self._chosen.clear()
+
+    def setup(self: Self, name: str, value: Any) -> Self:
+        """Sets one key of `sys_conf`."""
+        self.sys_conf[name] = value
+        self._chosen.add(name)
+        return self
+
+    def setup_infer_backend(self: Self, backend: str) -> Self:
+        """Names the engine that Byzer-LLM would have used. Kept as a label; ours runs the model."""
+        self.setup("infer_backend", backend)
+        if backend in _MANY_REQUESTS or backend == InferBackend.Transformers:
+            self.sys_conf["masterMaxConcurrency"] = 1000
+            self.sys_conf["workerMaxConcurrency"] = 100 if backend in _MANY_REQUESTS else 1
+        return self
+
+    def setup_gpus_per_worker(self: Self, num_gpus: float) -> Self:
+        """GPUs per worker, possibly a fraction."""
+        return self.setup("num_gpus", num_gpus)
+
+    def setup_cpus_per_worker(self: Self, num_cpus: float) -> Self:
+        """CPUs per worker, possibly a fraction."""
+        return self.setup("num_cpus", num_cpus)
+
+    def setup_worker_concurrency(self: Self, num: int) -> Self:
+        """How many requests a worker runs at a time."""
+        return self.setup("workerMaxConcurrency", num)
+
+    def setup_num_workers(self: Self, num: int) -> Self:
+        """How many workers a deployment has."""
+        return self.setup("maxConcurrency", num)
+
+    def setup_load_balance_way(self: Self, way: str) -> Self:
+        """How requests are spread over workers."""
+        return self.setup("load_balance", way)
+
+    def setup_pin_model_worker_mapping(self: Self, mapping: Mapping[str, int]) -> Self:
+        """Which worker serves which kind of request."""
+        self.pin_model_worker_mapping = mapping
+        return self
+
+    # Requests.
+
+    def setup_default_model_name(self: Self, name: str) -> Self:
+        """The model of chats that name none."""
+        self.default_model_name = name
+        return self
+
+    def setup_default_emb_model_name(self: Self, name: str) -> Self:
+        """The model of embeddings that name none."""
+        self.default_emb_model_name = name
+        return self
+
+    def setup_default_re_rank_model_name(self: Self, name: str) -> Self:
+        """The model of rerankings that name none."""
+        self.default_rerank_model_name = name
+        return self
+
+    def setup_max_model_length(self: Self, model: str, length: int) -> Self:
+        """How many tokens prompt and answer may have together."""
+        self.mapping_max_model_length[model] = length
+        return self
+
+    def setup_max_input_length(self: Self, model: str, length: int) -> Self:
+        """How many tokens a prompt may have."""
+        self.mapping_max_input_length[model] = length
+        return self
+
+    def setup_max_output_length(self: Self, model: str, length: int) -> Self:
+        """How many new tokens an answer may have."""
+        self.mapping_max_output_length[model] = length
+        return self
+
+    def get_max_model_length(self, model: str) -> Optional[int]:
+        """What `setup_max_model_length` set."""
+        return self.mapping_max_model_length.get(model)
+
+    def get_max_input_length(self, model: str) -> Optional[int]:
+        """What `setup_max_input_length` set."""
+        return self.mapping_max_input_length.get(model)
+
+    def get_max_output_length(self, model: str) -> int:
+        """What `setup_max_output_length` set, or the client's default."""
+        return self.mapping_max_output_length.get(model, self.default_max_output_length)
+
+    def setup_role_mapping(self: Self, model: str, role_mapping: RoleMapping) -> Self:
+        """Renders this model's prompts on the client, with these words around the messages."""
+        self.mapping_role_mapping[model] = role_mapping
+        self.mapping_auto_use_apply_chat_template.pop(model, None)
+        return self
+
+    def setup_extra_generation_params(self: Self, model: str, extra_generation_params: Mapping[str, Any]) -> Self:
+        """Adds generation keys to every request for the model; later ones win."""
+        known = self.mapping_extra_generation_params.get(model, {})
+        self.mapping_extra_generation_params[model] = {**known, **extra_generation_params}
+        return self
+
+    def setup_base_system_messages(self: Self, model: str, base_system_message: str) -> Self:
+        """The text that `enable_default_sys_message=True` puts first."""
+        self.mapping_base_system_message[model] = base_system_message
+        return self
+
+    def setup_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """How a prompt that offers tools is written."""
+        self.mapping_function_calling_format_func[model] = func
+        return self
+
+    def setup_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """How a prompt that asks for a class is written."""
+        self.mapping_response_class_format_func[model] = func
+        return self
+
+    def setup_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """How a prompt that turns an answer into a class is written."""
+        self.mapping_response_class_format_after_chat_func[model] = func
+        return self
+
+    def setup_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """How a prompt that asks for a function's code is written."""
+        self.mapping_impl_func_format_func[model] = func
+        return self
+
+    def setup_sys_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """Like `setup_function_calling_format_func`, with the default system message."""
+        self.mapping_sys_function_calling_format_func[model] = func
+        return self
+
+    def setup_sys_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """Like `setup_response_class_format_func`, with the default system message."""
+        self.mapping_sys_response_class_format_func[model] = func
+        return self
+
+    def setup_sys_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """Like `setup_response_class_format_after_chat_func`, with the default system message."""
+        self.mapping_sys_response_class_format_after_chat_func[model] = func
+        return self
+
+    def setup_sys_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+        """Like `setup_impl_func_format_func`, with the default system message."""
+        self.mapping_sys_impl_func_format_func[model] = func
+        return self
+
+    # Companions.
+
+    def setup_sub_client(self: Self, name: str, client: Any = None) -> Self:
+        """Remembers a helper client, or a list of them, under a name; `None` forgets it."""
+        if client is None:
+            return self.remove_sub_client(name)
+        self.sub_clients[name] = client
+        return self
+
+    def get_sub_client(self, name: str) -> Any:
+        """The helper client of that name, or `None`."""
+        return self.sub_clients.get(name)
+
+    def remove_sub_client(self: Self, name: str) -> Self:
+        """Forgets a helper client."""
+        self.sub_clients.pop(name, None)
+        return self
+
+    def add_event_callback(self, event_name: EventName, callback: EventCallback) -> None:
+        """Runs `callback(client, model, value)` at each such event; `(False, value)` replaces the value."""
+        self.event_callbacks.setdefault(event_name, []).append(callback)
+
+    def _trigger(self, event_name: EventName, *arguments: Any) -> Optional[Any]:
+        for callback in self.event_callbacks.get(event_name, []):
+            proceed, value = _callback_result(callback(self, *arguments))
+            if not proceed and value is not None:
+                return value
+        return None
+
+
+def _callback_result(result: Any) -> Tuple[bool, Any]:
+    return result if isinstance(result, tuple) and len(result) == 2 else (True, None)

@@ -1,0 +1,243 @@
+//! `Endpoint`: deployments here or on a server, behind the same methods.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use byzerllm_client::Client;
+use byzerllm_core::{ChatRequest, Error, Message, RequestContext};
+use byzerllm_runtime::{DeploymentSpec, Runtime};
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::convert;
+use crate::error;
+use crate::process::Process;
+
+/// The place where models live.
+#[pyclass(frozen, module = "byzerllm._native")]
+pub(crate) struct Endpoint(Place);
+
+enum Place {
+    Embedded { process: Arc<Process>, runtime: Runtime },
+    Remote { url: String, token: Option<String>, connection: Mutex<Connection> },
+}
+
+/// A client and the process whose sockets it holds. Locked only while the GIL is held.
+struct Connection {
+    process: u32,
+    client: Option<Client>,
+}
+
+impl Connection {
+    /// Lets go of the client: drops it where it was made, and leaks it in a forked child.
+    fn release(&mut self) {
+        let client = self.client.take();
+        if self.process != std::process::id() {
+            std::mem::forget(client);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What a method works with, for its own duration.
+enum Target {
+    Embedded(Runtime),
+    Remote(Client),
+}
+
+impl Endpoint {
+    pub(crate) fn embedded(process: Arc<Process>, runtime: Runtime) -> Self {
+        Self(Place::Embedded { process, runtime })
+    }
+
+    pub(crate) fn remote(client: Client, token: Option<String>) -> Self {
+        let url = client.url().to_owned();
+        let connection = Mutex::new(Connection { process: std::process::id(), client: Some(client) });
+        Self(Place::Remote { url, token, connection })
+    }
+
+    /// The process to run on and what to run against. An engine does not survive a fork; a connection is made anew.
+    fn target(&self, py: Python<'_>) -> PyResult<(Arc<Process>, Target)> {
+        match &self.0 {
+            Place::Embedded { process, runtime } => {
+                if !process.is_current() {
+                    return Err(Process::forked(py));
+                }
+                Ok((Arc::clone(process), Target::Embedded(runtime.clone())))
+            }
+            Place::Remote { url, token, connection } => {
+                let process = Process::current(py)?;
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                if connection.process != std::process::id() {
+                    connection.release();
+                    connection.process = std::process::id();
+                }
+                let client = match &connection.client {
+                    Some(client) => client.clone(),
+                    None => {
+                        let fresh =
+                            Client::new(url, token.clone()).map_err(|error| error::exception(py, &error))?;
+                        connection.client.insert(fresh).clone()
+                    }
+                };
+                Ok((process, Target::Remote(client)))
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Endpoint {
+    /// Whether models live in this process.
+    #[getter(embedded)]
+    fn is_embedded(&self) -> bool {
+        matches!(self.0, Place::Embedded { .. })
+    }
+
+    /// The server's URL; `None` when models live in this process.
+    #[getter]
+    fn url(&self) -> Option<&str> {
+        match &self.0 {
+            Place::Embedded { .. } => None,
+            Place::Remote { url, .. } => Some(url),
+        }
+    }
+
+    /// Deploys a model and waits until it is ready.
+    fn deploy<'py>(&self, py: Python<'py>, spec: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                let spec: DeploymentSpec = convert::deserialized(spec, "deployment")?;
+                let status = process.run(py, runtime.deploy(spec))?;
+                convert::serialized(py, &status)
+            }
+            Target::Remote(client) => {
+                let spec = convert::json(spec)?;
+                let status = process.run(py, client.deploy(&spec))?;
+                convert::to_python(py, &status)
+            }
+        }
+    }
+
+    /// Removes a deployment; its requests have `drain_seconds` to finish.
+    #[pyo3(signature = (name, drain_seconds=30.0))]
+    fn undeploy(&self, py: Python<'_>, name: &str, drain_seconds: f64) -> PyResult<()> {
+        let drain = seconds(py, "drain_seconds", drain_seconds)?;
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => process.run(py, runtime.undeploy(name, drain)),
+            Target::Remote(client) => process.run(py, client.undeploy(name, Some(drain))),
+        }
+    }
+
+    /// The statuses of all deployments.
+    fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => convert::serialized(py, &runtime.list()),
+            Target::Remote(client) => convert::serialized(py, &process.run(py, client.list())?),
+        }
+    }
+
+    /// The status of one deployment.
+    fn status<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                let status = runtime.status(name).map_err(|error| error::exception(py, &error))?;
+                convert::serialized(py, &status)
+            }
+            Target::Remote(client) => convert::to_python(py, &process.run(py, client.status(name))?),
+        }
+    }
+
+    /// What inference clients may know of a deployment: `info`, `labels`, `created`.
+    fn model<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                let facts = facts(&runtime, name).map_err(|error| error::exception(py, &error))?;
+                convert::to_python(py, &facts)
+            }
+            Target::Remote(client) => convert::to_python(py, &process.run(py, client.model(name))?),
+        }
+    }
+
+    /// Starts a generation. Without a `timeout` in seconds it may take as long as it needs.
+    #[pyo3(signature = (request, timeout=None))]
+    fn chat(&self, py: Python<'_>, request: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Call> {
+        let started = Instant::now();
+        let request: ChatRequest = convert::deserialized(request, "request")?;
+        let deadline = match timeout {
+            Some(timeout) => started.checked_add(seconds(py, "timeout", timeout)?),
+            None => None,
+        };
+        let (process, target) = self.target(py)?;
+        let stream = match target {
+            Target::Embedded(runtime) => {
+                let context = RequestContext { deadline, ..RequestContext::local() };
+                process.run(py, runtime.chat(context, request))?
+            }
+            Target::Remote(client) => process.run(py, async {
+                match deadline {
+                    Some(deadline) => tokio::time::timeout_at(deadline.into(), client.chat(&request))
+                        .await
+                        .unwrap_or_else(|_| Err(crate::call::too_late())),
+                    None => client.chat(&request).await,
+                }
+            })?,
+        };
+        Ok(Call::new(process, stream, started, deadline))
+    }
+
+    /// Renders messages with a model's chat template.
+    #[pyo3(signature = (model, messages, add_generation_prompt=true))]
+    fn apply_template(
+        &self,
+        py: Python<'_>,
+        model: &str,
+        messages: &Bound<'_, PyAny>,
+        add_generation_prompt: bool,
+    ) -> PyResult<String> {
+        let messages: Vec<Message> = convert::deserialized(messages, "messages")?;
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => py
+                .detach(|| runtime.apply_template(model, &messages, add_generation_prompt))
+                .map_err(|error| error::exception(py, &error)),
+            Target::Remote(client) => {
+                process.run(py, client.apply_template(model, &messages, add_generation_prompt))
+            }
+        }
+    }
+
+    /// Turns text into token ids.
+    fn tokenize(&self, py: Python<'_>, model: &str, text: &str) -> PyResult<Vec<u32>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                py.detach(|| runtime.tokenize(model, text)).map_err(|error| error::exception(py, &error))
+            }
+            Target::Remote(client) => process.run(py, client.tokenize(model, text)),
+        }
+    }
+}
+
+fn facts(runtime: &Runtime, name: &str) -> Result<Value, Error> {
+    let handle = runtime.model(name)?;
+    let status = runtime.status(name)?;
+    Ok(json!({ "info": *handle.info, "labels": status.spec.labels, "created": status.created }))
+}
+
+fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|_| {
+        error::invalid(py, format!("{name} must be a number of seconds, 0 or more, got {value}"))
+    })
+}
