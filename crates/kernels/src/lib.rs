@@ -1,1 +1,34 @@
-//! (module docs)
+//! CPU numerics of the engine: packed quantized weights and their products, paged attention, norms, rotary
+//! positions and activations, on one shared compute pool.
+//!
+//! Invariant: an output row never depends on the other rows of a batch, on the number of threads, or on the
+//! instruction set. Every sum runs in an order fixed by constants, with the same fused multiply-adds everywhere.
+
+mod activation;
+mod attention;
+mod cores;
+mod error;
+mod isa;
+mod lanes;
+mod math;
+mod matrix;
+mod memory;
+mod norm;
+mod quant;
+mod rope;
+mod rows;
+mod threads;
+
+pub use activation::{Activation, activate, add, add_scaled, gated, soft_cap};
+pub use attention::{
+    AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, FREED_BLOCK, Mask, attend,
+};
+pub use cores::usable_cores;
+pub use error::KernelError;
+pub use isa::Isa;
+pub use matrix::{Compute, Matrix};
+pub use memory::Scratch;
+pub use norm::{layer_norm, rms_norm, rms_norm_heads};
+pub use quant::{TensorType, TensorView, dequantize};
+pub use rope::{RopeKind, rope};
+pub use threads::{ComputePool, PoolOptions, Turn};

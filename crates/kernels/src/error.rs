@@ -1,0 +1,58 @@
+//! What can go wrong before any arithmetic starts: the arithmetic itself cannot fail.
+
+use crate::quant::TensorType;
+
+/// A tensor or request that the kernels cannot take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The row length does not fit the encoding.
+    #[error("{kind} tensors need rows of a multiple of {block} values, got {cols}")]
+    Columns {
+        /// The encoding.
+        kind: TensorType,
+        /// Values in one block of it.
+        block: usize,
+        /// The row length found.
+        cols: usize,
+    },
+    /// The byte length does not fit the shape.
+    #[error("{kind} tensor of {rows} x {cols} needs {needed} bytes, got {found}")]
+    Length {
+        /// The encoding.
+        kind: TensorType,
+        /// Rows of the tensor.
+        rows: usize,
+        /// Columns of the tensor.
+        cols: usize,
+        /// Bytes that the shape needs.
+        needed: usize,
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// The shape overflows the address space.
+    #[error("tensor of {rows} x {cols} is too large for this machine")]
+    TooLarge {
+        /// Rows of the tensor.
+        rows: usize,
+        /// Columns of the tensor.
+        cols: usize,
+    },
+    /// The parts of one stacked matrix differ in their columns.
+    #[error("stacked parts need equal columns, got {first} and {other}")]
+    Stack {
+        /// Columns of the first part.
+        first: usize,
+        /// Columns of the part that differs.
+        other: usize,
+    },
+    /// A matrix without rows or columns.
+    #[error("a matrix needs at least one row and one column")]
+    Empty,
+    /// The allocator has no room.
+    #[error("out of memory: {bytes} bytes could not be allocated")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+}

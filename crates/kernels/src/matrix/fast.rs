@@ -1,0 +1,242 @@
+//! Integer products: 8-bit activations times codes, summed exactly within a group, then scaled and added in f32.
+#![expect(unsafe_code, reason = "innermost loops over raw panels")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::layout::{GROUP, PANEL, record_bytes, zero_code};
+use super::{ROW_CHUNK, Sink};
+use crate::isa::Isa;
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::memory::GroupInfo;
+
+/// Groups whose codes stay in the first-level cache while the rows pass by.
+const BLOCK_GROUPS: usize = 16;
+
+struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool> {
+    records: *const u8,
+    groups: usize,
+    codes: *const i8,
+    infos: *const GroupInfo,
+    rows: Range<usize>,
+    sink: &'a Sink<'a>,
+}
+
+/// Multiplies rows of the batch with one panel.
+///
+/// # Safety
+/// `records` is a whole panel of this packing, `codes` and `infos` hold all rows, and nobody else writes these
+/// rows of the sink.
+#[inline]
+pub(super) unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool>(
+    isa: Isa,
+    records: *const u8,
+    groups: usize,
+    codes: &[i8],
+    infos: &[GroupInfo],
+    rows: Range<usize>,
+    sink: &Sink<'_>,
+) {
+    let (codes, infos) = (codes.as_ptr(), infos.as_ptr());
+    dispatch(isa, Product::<BITS, WIDTH, MINIMA, HALF> { records, groups, codes, infos, rows, sink });
+}
+
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool> Kernel
+    for Product<'_, BITS, WIDTH, MINIMA, HALF>
+{
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
+        let few = self.rows.len() <= 2;
+        let group_bytes = Self::RECORD * (GROUP / WIDTH);
+        for start in self.rows.clone().step_by(ROW_CHUNK) {
+            let chunk = ROW_CHUNK.min(self.rows.end - start);
+            let block = if few { self.groups } else { BLOCK_GROUPS };
+            for group in (0..self.groups).step_by(block) {
+                let groups = block.min(self.groups - group);
+                let part = Part {
+                    records: self.records.add(group * group_bytes),
+                    groups,
+                    codes: self.codes.add((start * self.groups + group) * GROUP),
+                    infos: self.infos.add(start * self.groups + group),
+                    stride: self.groups,
+                    fresh: group == 0,
+                };
+                let sums = sums.as_mut_ptr().cast::<f32>();
+                let mut row = 0;
+                if L::WIDE {
+                    while row + 6 <= chunk {
+                        Self::block::<L, 6, 2>(&part, row, 0, sums);
+                        row += 6;
+                    }
+                    while row + 3 <= chunk {
+                        Self::block::<L, 3, 2>(&part, row, 0, sums);
+                        row += 3;
+                    }
+                    while row < chunk {
+                        Self::block::<L, 1, 2>(&part, row, 0, sums);
+                        row += 1;
+                    }
+                } else {
+                    while row + 3 <= chunk {
+                        Self::block::<L, 3, 1>(&part, row, 0, sums);
+                        Self::block::<L, 3, 1>(&part, row, 1, sums);
+                        row += 3;
+                    }
+                    while row < chunk {
+                        Self::block::<L, 1, 1>(&part, row, 0, sums);
+                        Self::block::<L, 1, 1>(&part, row, 1, sums);
+                        row += 1;
+                    }
+                }
+            }
+            let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<[f32; PANEL]>(), chunk);
+            self.sink.write(start, sums);
+        }
+    }
+}
+
+/// Some groups of a panel with the activations that meet them.
+struct Part {
+    records: *const u8,
+    groups: usize,
+    codes: *const i8,
+    infos: *const GroupInfo,
+    /// Groups from one activation row to the next.
+    stride: usize,
+    /// Whether the sums begin at zero.
+    fresh: bool,
+}
+
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool>
+    Product<'_, BITS, WIDTH, MINIMA, HALF>
+{
+    const RECORD: usize = record_bytes(BITS, WIDTH, MINIMA, HALF);
+    const ZERO: i32 = zero_code(BITS, MINIMA);
+    /// Codes that use the eighth bit.
+    const FULL: bool = BITS == 8 && !MINIMA;
+
+    /// Adds `ROWS` rows times `VECTORS` vectors of lanes, from vector `first` on, to the sums.
+    #[inline(always)]
+    unsafe fn block<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+        part: &Part,
+        row: usize,
+        first: usize,
+        sums: *mut f32,
+    ) {
+        let sums = sums.add(row * PANEL + first * LANES);
+        let mut totals = [[L::splat(0.0); VECTORS]; ROWS];
+        if !part.fresh {
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    totals[r][v] = L::load(sums.add(r * PANEL + v * LANES));
+                }
+            }
+        }
+        let codes: [*const i8; ROWS] =
+            std::array::from_fn(|r| part.codes.wrapping_add((row + r) * part.stride * GROUP));
+        let infos: [*const GroupInfo; ROWS] =
+            std::array::from_fn(|r| part.infos.wrapping_add((row + r) * part.stride));
+        let mut record = part.records;
+        for group in 0..part.groups {
+            for half in 0..GROUP / WIDTH {
+                let at = group * GROUP + half * WIDTH;
+                let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
+                let mut code_sums = [0_i32; ROWS];
+                for r in 0..ROWS {
+                    let info = infos[r].add(group);
+                    code_sums[r] = if WIDTH == GROUP { (*info).sum } else { (*info).sums[half] };
+                    if Self::ZERO != 0 && !(Self::FULL && L::SUBTRACTS_OFFSET) {
+                        counts[r] = [L::splat_i(-Self::ZERO * code_sums[r]); VECTORS];
+                    }
+                }
+                Self::dots::<L, ROWS, VECTORS>(record, first, &codes, at, &mut counts);
+                let scales: [L::F; VECTORS] =
+                    std::array::from_fn(|v| Self::header::<L>(record, 0, first + v));
+                let minima: [L::F; VECTORS] = std::array::from_fn(|v| {
+                    if MINIMA { Self::header::<L>(record, 1, first + v) } else { scales[v] }
+                });
+                for r in 0..ROWS {
+                    let scale = (*infos[r].add(group)).scale;
+                    let step = L::splat(scale);
+                    let shift = L::splat(scale * code_sums[r] as f32);
+                    for v in 0..VECTORS {
+                        let total = L::fma(L::to_f32(counts[r][v]), L::mul(scales[v], step), totals[r][v]);
+                        totals[r][v] = if MINIMA { L::fma(minima[v], shift, total) } else { total };
+                    }
+                }
+                record = record.add(Self::RECORD);
+            }
+        }
+        for r in 0..ROWS {
+            for v in 0..VECTORS {
+                L::store(sums.add(r * PANEL + v * LANES), totals[r][v]);
+            }
+        }
+    }
+
+    /// Scales (slot 0) or minima (slot 1) of one vector of lanes.
+    #[inline(always)]
+    unsafe fn header<L: Lanes>(record: *const u8, slot: usize, vector: usize) -> L::F {
+        header::<L, HALF>(record, slot, vector)
+    }
+
+    #[inline(always)]
+    unsafe fn dots<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+        record: *const u8,
+        first: usize,
+        codes: &[*const i8; ROWS],
+        at: usize,
+        counts: &mut [[L::I; VECTORS]; ROWS],
+    ) {
+        let start = record.add(Self::RECORD - PANEL * WIDTH * if BITS == 8 { 8 } else { 4 } / 8);
+        if BITS == 8 {
+            for quad in 0..WIDTH / 4 {
+                for v in 0..VECTORS {
+                    let bytes = L::load_b(start.add((quad * 2 + first + v) * 64));
+                    for r in 0..ROWS {
+                        let with = codes[r].add(at + 4 * quad);
+                        counts[r][v] = if Self::FULL {
+                            L::dot_offset(counts[r][v], bytes, with)
+                        } else {
+                            L::dot_small(counts[r][v], bytes, with)
+                        };
+                    }
+                }
+            }
+            return;
+        }
+        let bits = start.sub(4 * PANEL);
+        for quad in 0..4 {
+            for v in 0..VECTORS {
+                let place = quad * 2 + first + v;
+                let bytes = L::load_b(start.add(place * 64));
+                let (mut low, mut high) = (L::low_nibbles(bytes), L::high_nibbles(bytes));
+                if BITS == 5 {
+                    low = L::add_fifth_bit(low, bits.add(place * 8));
+                    high = L::add_fifth_bit(high, bits.add((place + 8) * 8));
+                }
+                for r in 0..ROWS {
+                    counts[r][v] = L::dot_small(counts[r][v], low, codes[r].add(at + 4 * quad));
+                }
+                for r in 0..ROWS {
+                    counts[r][v] = L::dot_small(counts[r][v], high, codes[r].add(at + 16 + 4 * quad));
+                }
+            }
+        }
+    }
+}
+
+/// Scales (slot 0) or minima (slot 1) of one vector of lanes of a record.
+#[inline(always)]
+pub(super) unsafe fn header<L: Lanes, const HALF: bool>(
+    record: *const u8,
+    slot: usize,
+    vector: usize,
+) -> L::F {
+    let at = slot * PANEL + vector * LANES;
+    if HALF { L::load_f16(record.cast::<u16>().add(at)) } else { L::load(record.cast::<f32>().add(at)) }
+}

@@ -1,0 +1,310 @@
+//! Weight matrices in the order that the products read them: panels of 32 output rows side by side in the lanes,
+//! walked along the columns.
+//!
+//! Invariant: each output is a chain of sums over the columns in one order, alone in its lane; so its bits do not
+//! depend on how many rows, panels or threads run beside it.
+#![expect(unsafe_code, reason = "panels and output columns are handed to different workers")]
+
+mod activations;
+mod exact;
+mod fast;
+mod layout;
+mod pack;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::KernelError;
+use crate::isa::Isa;
+use crate::memory::{AlignedBytes, Scratch, Shared, grown};
+use crate::quant::{TensorType, TensorView};
+use crate::threads::Turn;
+use activations::quantize_rows;
+use layout::{GROUP, PANEL, Packing, with_packing};
+
+/// How products are computed. Results differ between the two; within one they never depend on the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Compute {
+    /// Floats times the exact values of the weights.
+    Exact,
+    /// Activations rounded to 8 bits per group of 32, integer products within a group.
+    #[default]
+    Fast,
+}
+
+impl fmt::Display for Compute {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Compute::Exact => "exact",
+            Compute::Fast => "fast",
+        })
+    }
+}
+
+impl FromStr for Compute {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "exact" => Ok(Compute::Exact),
+            "fast" => Ok(Compute::Fast),
+            other => Err(format!("unknown compute mode {other:?}: use exact or fast")),
+        }
+    }
+}
+
+/// 32 (or at the end of a part, fewer) output rows.
+#[derive(Debug, Clone, Copy)]
+struct Panel {
+    packing: Packing,
+    /// Where its records begin.
+    offset: usize,
+    /// Its first output column.
+    first: usize,
+    /// Its output columns.
+    columns: usize,
+}
+
+/// The weights of y = x Wᵀ, packed.
+pub struct Matrix {
+    data: AlignedBytes,
+    panels: Vec<Panel>,
+    kinds: Vec<TensorType>,
+    rows: usize,
+    cols: usize,
+    compute: Compute,
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path_on(Isa::active());
+        out.debug_struct("Matrix")
+            .field("rows", &self.rows)
+            .field("cols", &self.cols)
+            .field("path", &path)
+            .finish()
+    }
+}
+
+/// Rows of the batch whose sums are kept at hand at once.
+const ROW_CHUNK: usize = 96;
+
+impl Matrix {
+    /// Packs matrices stacked along their rows (for example query, key and value) into one. The parts may differ
+    /// in their encoding.
+    ///
+    /// # Errors
+    /// When there is no part, a part is empty, the columns differ, or memory runs out.
+    pub fn pack(turn: &Turn<'_>, parts: &[TensorView<'_>], compute: Compute) -> Result<Self, KernelError> {
+        let cols = parts.first().ok_or(KernelError::Empty)?.cols();
+        let mut panels = Vec::new();
+        let mut sources = Vec::new();
+        let (mut bytes, mut rows) = (0_usize, 0_usize);
+        for part in parts {
+            if part.cols() != cols {
+                return Err(KernelError::Stack { first: cols, other: part.cols() });
+            }
+            if part.rows() == 0 || cols == 0 {
+                return Err(KernelError::Empty);
+            }
+            let packing = Packing::of(part.kind(), compute);
+            let too_large = KernelError::TooLarge { rows: part.rows(), cols };
+            let panel_bytes =
+                packing.group_bytes().checked_mul(cols.div_ceil(GROUP)).ok_or(too_large.clone())?;
+            for start in (0..part.rows()).step_by(PANEL) {
+                let columns = PANEL.min(part.rows() - start);
+                panels.push(Panel { packing, offset: bytes, first: rows + start, columns });
+                sources.push((part, start));
+                bytes = bytes.checked_add(panel_bytes).ok_or(too_large.clone())?;
+            }
+            rows = rows.checked_add(part.rows()).ok_or(too_large)?;
+        }
+        let mut data = AlignedBytes::zeroed(bytes)?;
+        let shared = Shared::new(data.as_mut_ptr());
+        turn.run(panels.len(), &|task, _| {
+            let (view, start) = sources[task];
+            let panel = panels[task];
+            let len = panel.packing.group_bytes() * cols.div_ceil(GROUP);
+            // SAFETY: panels lie one after the other inside `data`, and each task writes its own.
+            let to = unsafe { shared.part(panel.offset, len) };
+            pack::pack_panel(view, start, panel.columns, panel.packing, to);
+        });
+        let kinds = parts.iter().map(TensorView::kind).collect();
+        Ok(Self { data, panels, kinds, rows, cols, compute })
+    }
+
+    /// Output columns: the rows of W.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input columns: the columns of W.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes of the packed weights.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Bytes that a part of this shape takes once packed, for estimates before anything is read.
+    #[must_use]
+    pub fn packed_bytes(kind: TensorType, rows: usize, cols: usize, compute: Compute) -> u64 {
+        let panel = Packing::of(kind, compute).group_bytes() as u64 * cols.div_ceil(GROUP) as u64;
+        panel * rows.div_ceil(PANEL) as u64
+    }
+
+    /// How products are computed.
+    #[must_use]
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// The code path, for people: encodings, layout, arithmetic, instruction set.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.path_on(Isa::active())
+    }
+
+    fn path_on(&self, isa: Isa) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for kind in &self.kinds {
+            let name =
+                format!("{}:{}x{PANEL}", kind.name().to_lowercase(), Packing::of(*kind, self.compute).name());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let arithmetic = match self.compute {
+            Compute::Exact => "f32",
+            Compute::Fast => "int8",
+        };
+        let isa =
+            if isa == Isa::Avx512 && self.compute == Compute::Fast { "avx512-vnni" } else { isa.name() };
+        format!("{} {arithmetic} {isa}", names.join("+"))
+    }
+
+    /// `output = input Wᵀ + bias`: `input` is (M, cols), `output` is (M, rows).
+    ///
+    /// # Panics
+    /// When the lengths do not fit.
+    pub fn apply(
+        &self,
+        turn: &Turn<'_>,
+        input: &[f32],
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let batch = input.len() / self.cols;
+        assert!(input.len() == batch * self.cols, "input rows are not as long as the matrix has columns");
+        assert!(output.len() == batch * self.rows, "output has another number of rows than the input");
+        assert!(
+            bias.is_none_or(|bias| bias.len() == self.rows),
+            "bias is not as long as the matrix has rows"
+        );
+        if batch == 0 {
+            return;
+        }
+        let isa = turn.isa();
+        let groups = self.cols.div_ceil(GROUP);
+        let quantized = (self.compute == Compute::Fast).then(|| {
+            let codes = grown(&mut scratch.codes, batch * groups * GROUP);
+            let infos = grown(&mut scratch.groups, batch * groups);
+            quantize_rows(turn, input, self.cols, codes, infos);
+            (&*codes, &*infos)
+        });
+        let split = Split::new(turn.threads(), self.panels.len(), batch, self.data.len());
+        let shared = Shared::new(output.as_mut_ptr());
+        turn.run(split.tasks(), &|task, _| {
+            let (panels, rows) = split.part(task);
+            for panel in &self.panels[panels] {
+                // SAFETY: `pack` wrote this panel's records at its offset.
+                let records = unsafe { self.data.as_ptr().add(panel.offset) };
+                let columns = panel.first..panel.first + panel.columns;
+                let sink = Sink {
+                    output: shared,
+                    stride: self.rows,
+                    first: panel.first,
+                    columns: panel.columns,
+                    bias: bias.map(|bias| &bias[columns]),
+                };
+                let rows = rows.clone();
+                // SAFETY: records, activations and output have the lengths that the kernels walk: all were
+                // checked above, and tasks write disjoint output blocks.
+                unsafe {
+                    match quantized {
+                        Some((codes, infos)) => {
+                            with_packing!(
+                                panel.packing,
+                                fast::run(isa, records, groups, codes, infos, rows, &sink)
+                            );
+                        }
+                        None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where a panel's sums go.
+struct Sink<'a> {
+    output: Shared<f32>,
+    stride: usize,
+    first: usize,
+    columns: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl Sink<'_> {
+    /// Writes rows `row..` from sums of 32 lanes each, adding the bias.
+    ///
+    /// # Safety
+    /// No other task writes these rows of this panel, and they exist.
+    #[inline(always)]
+    unsafe fn write(&self, row: usize, sums: &[[f32; PANEL]]) {
+        for (index, sums) in sums.iter().enumerate() {
+            // SAFETY: promised by the caller.
+            let output = unsafe { self.output.part((row + index) * self.stride + self.first, self.columns) };
+            output.copy_from_slice(&sums[..self.columns]);
+            if let Some(bias) = self.bias {
+                for (value, bias) in output.iter_mut().zip(bias) {
+                    *value += bias;
+                }
+            }
+        }
+    }
+}
+
+/// Panels and rows cut into tasks: panels first; rows only where there are too few panels for all workers.
+struct Split {
+    panels: usize,
+    panels_each: usize,
+    rows: usize,
+    rows_each: usize,
+}
+
+impl Split {
+    fn new(threads: usize, panels: usize, rows: usize, bytes: usize) -> Self {
+        // Small enough to balance, large enough that claiming a task costs nothing beside it.
+        let work = (bytes / panels.max(1)).max(1) * rows.min(16);
+        let panels_each = (32 * 1024 / work).min(panels / (4 * threads).max(1)).max(1);
+        let rows_each = if threads > 1 && panels < 4 * threads { ROW_CHUNK } else { rows };
+        Self { panels, panels_each, rows, rows_each }
+    }
+
+    fn tasks(&self) -> usize {
+        self.panels.div_ceil(self.panels_each) * self.rows.div_ceil(self.rows_each)
+    }
+
+    fn part(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let row_tasks = self.rows.div_ceil(self.rows_each);
+        let (panel, row) = (task / row_tasks * self.panels_each, task % row_tasks * self.rows_each);
+        (panel..(panel + self.panels_each).min(self.panels), row..(row + self.rows_each).min(self.rows))
+    }
+}

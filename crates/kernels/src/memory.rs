@@ -1,0 +1,125 @@
+//! Aligned memory for packed weights and caches, and the work memory that an engine reuses from step to step.
+#![expect(unsafe_code, reason = "aligned allocation and memory shared by disjoint parts")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+use crate::error::KernelError;
+
+/// Alignment of every buffer: one cache line, one vector.
+const ALIGN: usize = 64;
+
+/// Zeroed bytes at a cache line's border. The system hands zero pages out lazily, so untouched parts cost nothing.
+pub(crate) struct AlignedBytes {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it owns its memory like a boxed slice.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: shared references only read; writers hold exclusive references or write disjoint parts.
+unsafe impl Sync for AlignedBytes {}
+
+impl AlignedBytes {
+    pub(crate) fn zeroed(len: usize) -> Result<Self, KernelError> {
+        let refuse = KernelError::OutOfMemory { bytes: len };
+        if len == 0 {
+            return Ok(Self { at: NonNull::dangling(), len });
+        }
+        let layout = Layout::from_size_align(len, ALIGN).map_err(|_| refuse.clone())?;
+        // SAFETY: the layout is not empty.
+        let at = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refuse)?;
+        Ok(Self { at, len })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.at.as_ptr()
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.at.as_ptr()
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        if self.len != 0
+            && let Ok(layout) = Layout::from_size_align(self.len, ALIGN)
+        {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.at.as_ptr(), layout) };
+        }
+    }
+}
+
+/// A raw pointer that parallel tasks may share because each touches its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(*mut T);
+
+// SAFETY: whoever makes one promises that tasks access disjoint parts.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The caller promises that the tasks that receive it access disjoint parts while it lives.
+    pub(crate) fn new(at: *mut T) -> Self {
+        Self(at)
+    }
+
+    /// The pointer. A method, so that closures capture the whole wrapper.
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+
+    /// A part of a slice that no other task touches.
+    ///
+    /// # Safety
+    /// `start..start + len` lies inside the slice, and no other task accesses it.
+    pub(crate) unsafe fn part<'a>(self, start: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+/// What the int8 kernels know of 32 quantized activations.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct GroupInfo {
+    /// The value of one step.
+    pub(crate) scale: f32,
+    /// Sums of the first and of the last 16 codes.
+    pub(crate) sums: [i32; 2],
+    /// Sum of all 32.
+    pub(crate) sum: i32,
+}
+
+/// Work memory of one engine. It grows to what the largest step needs and is then reused.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(crate) codes: Vec<i8>,
+    pub(crate) groups: Vec<GroupInfo>,
+    pub(crate) work: Vec<f32>,
+}
+
+impl Scratch {
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.codes.capacity()
+            + self.groups.capacity() * size_of::<GroupInfo>()
+            + self.work.capacity() * size_of::<f32>()
+    }
+}
+
+/// At least `len` elements of a vector that keeps its memory.
+pub(crate) fn grown<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}

@@ -1,0 +1,159 @@
+//! Normalisation of rows.
+#![expect(unsafe_code, reason = "written against the vector vocabulary")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation")]
+
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::rows::split_mut;
+use crate::threads::Turn;
+
+/// Sixteen values of a slice, zeros past its end.
+#[inline(always)]
+pub(crate) unsafe fn load_some<L: Lanes>(from: &[f32], at: usize) -> L::F {
+    if at + LANES <= from.len() {
+        L::load(from.as_ptr().add(at))
+    } else {
+        let mut padded = [0.0; LANES];
+        padded[..from.len() - at].copy_from_slice(&from[at..]);
+        L::load(padded.as_ptr())
+    }
+}
+
+/// Stores as many of sixteen values as the slice has room for.
+#[inline(always)]
+pub(crate) unsafe fn store_some<L: Lanes>(to: &mut [f32], at: usize, value: L::F) {
+    if at + LANES <= to.len() {
+        L::store(to.as_mut_ptr().add(at), value);
+    } else {
+        let mut padded = [0.0; LANES];
+        L::store(padded.as_mut_ptr(), value);
+        let room = to.len() - at;
+        to[at..].copy_from_slice(&padded[..room]);
+    }
+}
+
+/// Normalises `output` rows in place of copies of `input` rows; without `input`, in place.
+struct Norm<'a> {
+    input: Option<&'a [f32]>,
+    output: &'a mut [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    eps: f32,
+    center: bool,
+}
+
+impl Kernel for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let width = self.weight.len();
+        for (row, output) in self.output.chunks_exact_mut(width).enumerate() {
+            if let Some(input) = self.input {
+                output.copy_from_slice(&input[row * width..(row + 1) * width]);
+            }
+            let mut shift = 0.0;
+            if self.center {
+                let mut sum = L::splat(0.0);
+                for at in (0..width).step_by(LANES) {
+                    sum = L::add(sum, load_some::<L>(output, at));
+                }
+                shift = L::sum(sum) / width as f32;
+            }
+            let mut squares = L::splat(0.0);
+            for at in (0..width).step_by(LANES) {
+                let value = L::sub(load_some::<L>(output, at), L::splat(shift));
+                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
+                squares = L::fma(value, value, squares);
+            }
+            let factor = 1.0 / (L::sum(squares) / width as f32 + self.eps).sqrt();
+            for at in (0..width).step_by(LANES) {
+                let value = L::sub(load_some::<L>(output, at), L::splat(shift));
+                let scaled = L::mul(value, L::splat(factor));
+                let weight = load_some::<L>(self.weight, at);
+                let value = match self.bias {
+                    Some(bias) => L::fma(scaled, weight, load_some::<L>(bias, at)),
+                    None => L::mul(scaled, weight),
+                };
+                store_some::<L>(output, at, value);
+            }
+        }
+    }
+}
+
+/// Root-mean-square normalisation of each row of `input` (T, D) with `weight` (D).
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn rms_norm(turn: &Turn<'_>, input: &[f32], weight: &[f32], eps: f32, output: &mut [f32]) {
+    assert_eq!(input.len(), output.len(), "input and output differ in length");
+    normalise(turn, Some(input), weight, None, eps, false, output);
+}
+
+/// Root-mean-square normalisation in place of each head: `values` has rows of `row_stride` floats, and the heads
+/// of a row follow each other from `offset`, each as long as `weight`.
+///
+/// # Panics
+/// When the heads do not fit into a row.
+pub fn rms_norm_heads(
+    turn: &Turn<'_>,
+    values: &mut [f32],
+    row_stride: usize,
+    offset: usize,
+    heads: usize,
+    weight: &[f32],
+    eps: f32,
+) {
+    let width = heads * weight.len();
+    assert!(offset + width <= row_stride && values.len().is_multiple_of(row_stride), "heads exceed the row");
+    if weight.is_empty() {
+        return;
+    }
+    let isa = turn.isa();
+    split_mut(turn, values, row_stride, &|_, rows| {
+        for row in rows.chunks_exact_mut(row_stride) {
+            let output = &mut row[offset..offset + width];
+            let kernel = Norm { input: None, output, weight, bias: None, eps, center: false };
+            // SAFETY: the kernel works on slices only.
+            unsafe { dispatch(isa, kernel) };
+        }
+    });
+}
+
+/// Layer normalisation of each row of `input` (T, D) with `weight` (D) and `bias` (D).
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn layer_norm(
+    turn: &Turn<'_>,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+    output: &mut [f32],
+) {
+    assert_eq!(input.len(), output.len(), "input and output differ in length");
+    normalise(turn, Some(input), weight, bias, eps, true, output);
+}
+
+fn normalise(
+    turn: &Turn<'_>,
+    input: Option<&[f32]>,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+    center: bool,
+    output: &mut [f32],
+) {
+    let width = weight.len();
+    if width == 0 {
+        return;
+    }
+    assert!(output.len().is_multiple_of(width), "rows are not as long as the weight");
+    assert!(bias.is_none_or(|bias| bias.len() == width), "bias and weight differ in length");
+    let isa = turn.isa();
+    split_mut(turn, output, width, &|range, output| {
+        let input = input.map(|input| &input[range.start * width..range.end * width]);
+        // SAFETY: the kernel works on slices only.
+        unsafe { dispatch(isa, Norm { input, output, weight, bias, eps, center }) };
+    });
+}
