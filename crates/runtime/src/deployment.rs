@@ -1,10 +1,18 @@
-//! A deployment's states, and what is told about it.
+//! A deployment: its states, who may enter it, and what is told about it.
 
-use byzerllm_core::{Error, GenerationDefaults, ModelInfo, Origin, Result, resolve};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use byzerllm_core::{Error, ErrorKind, GenerationDefaults, ModelInfo, OPENAI_DEFAULTS, Origin, Result, resolve};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::spec::DeploymentSpec;
+use crate::admission::Admission;
+use crate::loader::LoadedModel;
+use crate::spec::{DeploymentSpec, Limits};
 
 /// Where a deployment stands.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,7 +80,7 @@ pub struct DeploymentStatus {
     pub state: DeploymentState,
     /// What is known of the model, once it is loaded.
     pub info: Option<ModelInfo>,
-    /// When it was first deployed, in seconds since 1970.
+    /// When it was deployed, in seconds since 1970.
     pub created: u64,
     /// Requests that run or wait.
     pub active: u32,
@@ -92,4 +100,208 @@ pub fn effective_values(layers: &[(Origin, &GenerationDefaults)]) -> Result<Vec<
         values.get(name).map(|value| EffectiveValue { name: name.to_owned(), value: value.clone(), origin })
     });
     Ok(pairs.collect())
+}
+
+/// A model that is loaded, with what surrounds it.
+pub(crate) struct Running {
+    pub(crate) model: LoadedModel,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) effective: Vec<EffectiveValue>,
+    /// Weights and cache.
+    pub(crate) reserved: u64,
+}
+
+impl Running {
+    pub(crate) fn new(spec: &DeploymentSpec, model: LoadedModel, reserved: u64) -> Result<Self> {
+        let effective = effective_values(&[
+            (Origin::Deployment, &spec.defaults),
+            (Origin::Checkpoint, &model.handle.defaults),
+            (Origin::FrontEnd, &OPENAI_DEFAULTS),
+        ])?;
+        let limits = &spec.limits;
+        let concurrency =
+            limits.concurrency.or(limits.max_sequences).unwrap_or(Limits::MAX_SEQUENCES);
+        let queue_limit = limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT);
+        let admission = Arc::new(Admission::new(concurrency, queue_limit));
+        Ok(Self { model, admission, effective, reserved })
+    }
+
+    /// Ends the model's threads, on a thread that may wait for them.
+    pub(crate) async fn stop(self: Arc<Self>) {
+        let stopped = crate::lifecycle::blocking(move || {
+            self.model.worker.shutdown();
+            Ok(())
+        });
+        if let Err(error) = stopped.await {
+            tracing::warn!(%error, "a model did not stop properly");
+        }
+    }
+}
+
+enum Phase {
+    Loading,
+    Ready(Arc<Running>),
+    Draining(Arc<Running>),
+    /// Drained, or replaced before it was ready.
+    Gone,
+    Failed(Error),
+}
+
+/// One deployment. Its spec never changes; a new spec is a new deployment of the same name.
+pub(crate) struct Deployment {
+    pub(crate) name: Arc<str>,
+    pub(crate) spec: DeploymentSpec,
+    pub(crate) created: u64,
+    /// Bits of an `f32`.
+    pub(crate) progress: Arc<AtomicU32>,
+    /// Nobody wants it any more: ends its load.
+    pub(crate) unwanted: CancellationToken,
+    /// Ends the requests that outlive the drain limit.
+    pub(crate) stop: CancellationToken,
+    /// The requests that run or wait.
+    requests: TaskTracker,
+    /// Ends the load of the one that is to replace this one.
+    successor: Mutex<Option<CancellationToken>>,
+    phase: RwLock<Phase>,
+}
+
+impl Deployment {
+    pub(crate) fn loading(spec: DeploymentSpec, created: u64, unwanted: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            name: spec.name.as_str().into(),
+            spec,
+            created,
+            progress: Arc::default(),
+            unwanted,
+            stop: CancellationToken::new(),
+            requests: TaskTracker::new(),
+            successor: Mutex::default(),
+            phase: RwLock::new(Phase::Loading),
+        })
+    }
+
+    pub(crate) fn set_ready(&self, running: Running) {
+        self.set(Phase::Ready(Arc::new(running)));
+    }
+
+    pub(crate) fn set_failed(&self, error: Error) {
+        self.set(Phase::Failed(error));
+    }
+
+    /// Refuses new requests from now on; the model, when there was one that took requests.
+    pub(crate) fn begin_drain(&self) -> Option<Arc<Running>> {
+        self.unwanted.cancel();
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        let running = match std::mem::replace(&mut *phase, Phase::Gone) {
+            Phase::Ready(running) => {
+                *phase = Phase::Draining(Arc::clone(&running));
+                Some(running)
+            }
+            other => {
+                *phase = other;
+                None
+            }
+        };
+        drop(phase);
+        self.requests.close();
+        running
+    }
+
+    /// The model that finishes its last requests.
+    pub(crate) fn draining(&self) -> Option<Arc<Running>> {
+        match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Draining(running) => Some(Arc::clone(running)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_successor(&self, unwanted: &CancellationToken) {
+        *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = Some(unwanted.clone());
+    }
+
+    pub(crate) fn cancel_successor(&self) {
+        if let Some(unwanted) = self.successor.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            unwanted.cancel();
+        }
+    }
+
+    /// Waits until no request runs or waits. Only after [`Deployment::begin_drain`].
+    pub(crate) async fn idle(&self) {
+        self.requests.wait().await;
+    }
+
+    /// Lets go of the model.
+    pub(crate) fn set_gone(&self) {
+        self.set(Phase::Gone);
+    }
+
+    fn set(&self, phase: Phase) {
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// The model with a place among its requests, when it takes them.
+    pub(crate) fn enter(&self) -> Result<(Arc<Running>, TaskTrackerToken)> {
+        // Under the lock: a drain that begins later sees the token.
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        match &*phase {
+            Phase::Ready(running) => Ok((Arc::clone(running), self.requests.token())),
+            other => Err(self.refusal(other)),
+        }
+    }
+
+    /// The model, when it takes requests.
+    pub(crate) fn running(&self) -> Result<Arc<Running>> {
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        match &*phase {
+            Phase::Ready(running) => Ok(Arc::clone(running)),
+            other => Err(self.refusal(other)),
+        }
+    }
+
+    fn refusal(&self, phase: &Phase) -> Error {
+        let name = &self.name;
+        let message = match phase {
+            Phase::Loading => {
+                format!("'{name}' is still loading ({:.0} %); try again when it is ready", 100.0 * self.fraction())
+            }
+            Phase::Failed(error) => {
+                format!("'{name}' could not be loaded: {error}; deploy it again or undeploy it")
+            }
+            Phase::Ready(_) | Phase::Draining(_) | Phase::Gone => {
+                format!("'{name}' is being removed and takes no new requests")
+            }
+        };
+        let error = Error::new(ErrorKind::Unavailable, message);
+        match phase {
+            Phase::Loading => error.with_retry_after(std::time::Duration::from_secs(2)),
+            _ => error,
+        }
+    }
+
+    fn fraction(&self) -> f32 {
+        f32::from_bits(self.progress.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(&*self.phase.read().unwrap_or_else(PoisonError::into_inner), Phase::Ready(_))
+    }
+
+    pub(crate) fn status(&self) -> DeploymentStatus {
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        let (state, running) = match &*phase {
+            Phase::Loading => (DeploymentState::Loading { progress: self.fraction() }, None),
+            Phase::Ready(running) => (DeploymentState::Ready, Some(running)),
+            Phase::Draining(running) => (DeploymentState::Draining, Some(running)),
+            Phase::Gone => (DeploymentState::Draining, None),
+            Phase::Failed(error) => (DeploymentState::Failed { error: error.duplicate() }, None),
+        };
+        DeploymentStatus {
+            spec: self.spec.clone(),
+            state,
+            info: running.map(|running| (*running.model.handle.info).clone()),
+            created: self.created,
+            active: u32::try_from(self.requests.len()).unwrap_or(u32::MAX),
+            effective: running.map(|running| running.effective.clone()).unwrap_or_default(),
+        }
+    }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use byzerllm_core::{Error, ErrorKind, ModelInfo, Result};
+use byzerllm_core::{ModelInfo, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::EffectiveValue;
+use crate::lifecycle::{blocking, check_path};
+use crate::loader::{Loader, LocalLoader};
 
 /// What a checkpoint holds and would need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,8 +66,8 @@ pub struct MemoryReport {
     pub context_bytes: u64,
     /// Key/value cache that the runtime would choose.
     pub cache_bytes: u64,
-    /// Memory that this process can still have.
-    pub available_bytes: u64,
+    /// Memory that this process can still have, when the system says it.
+    pub available_bytes: Option<u64>,
     /// Whether weights and one full context fit.
     pub fits: bool,
 }
@@ -73,8 +75,14 @@ pub struct MemoryReport {
 /// Reads the headers of a checkpoint; loads nothing.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] when nothing is there, and whatever is wrong with the files, naming file and field.
+/// [`byzerllm_core::ErrorKind::NotFound`] when nothing is there, and whatever is wrong with the files, naming file
+/// and field.
 pub async fn inspect(path: &Path) -> Result<Inspection> {
-    let _ = path;
-    Err(Error::new(ErrorKind::Unsupported, "this build cannot read checkpoints"))
+    let path = path.to_path_buf();
+    blocking(move || inspect_with(&LocalLoader, &path)).await
+}
+
+pub(crate) fn inspect_with(loader: &dyn Loader, path: &Path) -> Result<Inspection> {
+    check_path(path)?;
+    loader.inspect(path)
 }

@@ -6,6 +6,7 @@
 mod admission;
 mod deployment;
 mod inspect;
+mod lifecycle;
 mod loader;
 mod lock;
 mod memory;
@@ -14,7 +15,9 @@ mod settings;
 mod size;
 mod spec;
 mod store;
+pub mod testing;
 
+pub use byzerllm_kernels::ComputePool;
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use loader::{LoadContext, LoadedModel, Loader, LocalLoader, MemoryNeed, Worker};

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{Error, ErrorKind, ModelHandle, Result};
+use byzerllm_kernels::ComputePool;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -41,11 +42,15 @@ pub struct MemoryNeed {
     pub weight_bytes: u64,
     /// Key/value cache of one full context, the spec's context limit applied.
     pub context_bytes: u64,
+    /// Tokens of that context.
+    pub context_length: u32,
 }
 
 /// What a loader is given beside the spec.
 #[derive(Debug, Clone)]
 pub struct LoadContext {
+    /// The pool that all deployments of the runtime share.
+    pub pool: Arc<ComputePool>,
     /// Bytes of key/value cache that the deployment may use.
     pub cache_bytes: u64,
     pub(crate) progress: Arc<AtomicU32>,

@@ -1,15 +1,18 @@
-//! The runtime: names and the models behind them.
+//! The runtime as its callers see it: names, and requests to the models behind them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{
-    ChatRequest, Error, ErrorKind, EventStream, Message, ModelHandle, RequestContext, Result,
+    ChatModel, ChatRequest, Error, ErrorKind, EventStream, Message, ModelHandle, Origin, RequestContext, Result,
+    resolve,
 };
 
+use crate::admission::{Admitted, removed};
 use crate::deployment::DeploymentStatus;
 use crate::inspect::Inspection;
+use crate::lifecycle::{Lifecycle, blocking};
 use crate::loader::{Loader, LocalLoader};
 use crate::spec::DeploymentSpec;
 
@@ -25,17 +28,17 @@ pub struct RuntimeOptions {
 }
 
 /// Names and the models behind them. Cheap to clone; all clones are the same runtime.
+///
+/// Call [`Runtime::shutdown`] at the end: it lets answers finish and waits for the threads.
 #[derive(Clone)]
 pub struct Runtime {
-    inner: Arc<Inner>,
+    lifecycle: Arc<Lifecycle>,
 }
 
-struct Inner {
-    loader: Arc<dyn Loader>,
-}
-
-fn unsupported<T>() -> Result<T> {
-    Err(Error::new(ErrorKind::Unsupported, "this build cannot run models"))
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Runtime").field("deployments", &self.lifecycle.names()).finish_non_exhaustive()
+    }
 }
 
 impl Runtime {
@@ -47,24 +50,22 @@ impl Runtime {
         Self::open_with(options, Arc::new(LocalLoader)).await
     }
 
-    /// Opens a runtime whose models come from a loader of the caller.
+    /// Opens a runtime whose models come from a loader of the caller; [`crate::testing`] has one.
     ///
     /// # Errors
     /// As [`Runtime::open`].
     pub async fn open_with(options: RuntimeOptions, loader: Arc<dyn Loader>) -> Result<Self> {
-        let _ = options;
-        Ok(Self { inner: Arc::new(Inner { loader }) })
+        Ok(Self { lifecycle: Lifecycle::open(options, loader).await? })
     }
 
     /// Loads a model and returns when it is ready. A deployment of the same name is replaced: the new one loads
-    /// first when memory allows it, and a failed load keeps the old one.
+    /// first when memory allows it, and a failed load keeps the old one. Dropping the future does not stop the load;
+    /// [`Runtime::undeploy`] does.
     ///
     /// # Errors
-    /// Why it could not be loaded.
+    /// Why it could not be loaded; then nothing is stored.
     pub async fn deploy(&self, spec: DeploymentSpec) -> Result<DeploymentStatus> {
-        spec.validate()?;
-        let _ = &self.inner.loader;
-        unsupported()
+        Arc::clone(&self.lifecycle).deploy(spec).await
     }
 
     /// Removes a deployment: new requests are refused, running ones have until `drain` is over.
@@ -72,14 +73,13 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::NotFound`].
     pub async fn undeploy(&self, name: &str, drain: Duration) -> Result<()> {
-        let _ = (name, drain);
-        unsupported()
+        Arc::clone(&self.lifecycle).undeploy(name, drain).await
     }
 
     /// All deployments, by name.
     #[must_use]
     pub fn list(&self) -> Vec<DeploymentStatus> {
-        Vec::new()
+        self.lifecycle.all().iter().map(|deployment| deployment.status()).collect()
     }
 
     /// One deployment.
@@ -87,26 +87,44 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::NotFound`], naming those that exist.
     pub fn status(&self, name: &str) -> Result<DeploymentStatus> {
-        let _ = name;
-        unsupported()
+        Ok(self.lifecycle.find(name)?.status())
     }
 
-    /// The model of a deployment that is ready.
+    /// The model of a deployment that is ready. Requests through the handle pass no admission; use
+    /// [`Runtime::chat`] to serve.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], or [`ErrorKind::Unavailable`] with the reason.
     pub fn model(&self, name: &str) -> Result<ModelHandle> {
-        let _ = name;
-        unsupported()
+        Ok(self.lifecycle.find(name)?.running()?.model.handle.clone())
     }
 
-    /// Starts a generation.
+    /// Starts a generation: finds the model, fills in defaults (request, deployment, checkpoint, front end), waits
+    /// for a place, and hands the request over. The place is held as long as the stream lives.
     ///
     /// # Errors
     /// Before the first event: an unknown or unavailable model, bad parameters, overload, a deadline.
-    pub async fn chat(&self, context: RequestContext, request: ChatRequest) -> Result<EventStream> {
-        let _ = (context, request);
-        unsupported()
+    pub async fn chat(&self, context: RequestContext, mut request: ChatRequest) -> Result<EventStream> {
+        self.lifecycle.check_open()?;
+        let deployment = self.lifecycle.find(&request.model)?;
+        let (running, token) = deployment.enter()?;
+        let handle = &running.model.handle;
+        let model = chat_model(handle, &deployment.name)?;
+        request.sampling = resolve(&[
+            (Origin::Request, &request.sampling),
+            (Origin::Deployment, &deployment.spec.defaults),
+            (Origin::Checkpoint, &handle.defaults),
+            (Origin::FrontEnd, request.front_end.defaults()),
+        ])?
+        .sampling;
+        let permit = running.admission.admit(&deployment.name, context.deadline, &deployment.stop).await?;
+        let stream = tokio::select! {
+            biased;
+            () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
+            stream = model.chat(request, context) => stream?,
+        };
+        let (name, stop) = (Arc::clone(&deployment.name), deployment.stop.clone());
+        Ok(Box::pin(Admitted::new(name, stream, permit, token, stop)))
     }
 
     /// Renders messages with the model's chat template.
@@ -119,8 +137,7 @@ impl Runtime {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String> {
-        let _ = (model, messages, add_generation_prompt);
-        unsupported()
+        chat_model(&self.model(model)?, model)?.apply_template(messages, add_generation_prompt)
     }
 
     /// Turns text into token ids.
@@ -128,8 +145,7 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::model`].
     pub fn tokenize(&self, model: &str, text: &str) -> Result<Vec<u32>> {
-        let _ = (model, text);
-        unsupported()
+        chat_model(&self.model(model)?, model)?.tokenize(text)
     }
 
     /// Describes a checkpoint without loading it.
@@ -137,21 +153,43 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::NotFound`] when nothing is there, and whatever is wrong with the files.
     pub async fn inspect(&self, path: &Path) -> Result<Inspection> {
-        let _ = path;
-        unsupported()
+        let (loader, path) = (Arc::clone(&self.lifecycle.loader), path.to_path_buf());
+        blocking(move || crate::inspect::inspect_with(&*loader, &path)).await
     }
 
-    /// Whether every model that is ready makes progress.
+    /// Whether every model that is ready makes progress. Those that load or failed do not count.
     ///
     /// # Errors
     /// The first failure.
     pub async fn ready(&self, deadline: Instant) -> Result<()> {
-        let _ = deadline;
-        Ok(())
+        let probes = self.lifecycle.all().into_iter().filter_map(|deployment| {
+            let running = deployment.running().ok()?;
+            Some(async move { probe(&deployment.name, &*running.model.worker, deadline).await })
+        });
+        futures::future::try_join_all(probes).await.map(|_| ())
     }
 
-    /// Refuses new requests, lets running ones finish until `drain` is over, and stops everything.
+    /// Refuses new requests, lets running ones finish until `drain` is over, and stops everything. The state
+    /// directory is free for another owner afterwards.
     pub async fn shutdown(&self, drain: Duration) {
-        let _ = drain;
+        self.lifecycle.shutdown(drain).await;
     }
+}
+
+async fn probe(name: &str, worker: &dyn crate::loader::Worker, deadline: Instant) -> Result<()> {
+    match tokio::time::timeout_at(deadline.into(), worker.probe(deadline)).await {
+        Ok(result) => result,
+        Err(elapsed) => Err(Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!("'{name}' did not answer its probe within the deadline"),
+        )
+        .with_source(elapsed)),
+    }
+}
+
+fn chat_model(handle: &ModelHandle, name: &str) -> Result<Arc<dyn ChatModel>> {
+    handle
+        .chat
+        .clone()
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("'{name}' does not generate text")))
 }
