@@ -71,11 +71,6 @@ impl<T> Shared<T> {
         Self(at)
     }
 
-    /// The pointer. A method, so that closures capture the whole wrapper.
-    pub(crate) fn get(self) -> *mut T {
-        self.0
-    }
-
     /// A part of a slice that no other task touches.
     ///
     /// # Safety

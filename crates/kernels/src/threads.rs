@@ -148,6 +148,13 @@ impl ComputePool {
         self.workers.len() + 1
     }
 
+    /// How many threads stand in the queue for a turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let tickets = lock(&self.shared.tickets);
+        usize::try_from((tickets.next - tickets.serving).saturating_sub(1)).unwrap_or(usize::MAX)
+    }
+
     /// Waits for the pool, first come first served, and holds it until the turn is dropped.
     ///
     /// # Panics

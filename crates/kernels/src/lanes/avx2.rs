@@ -157,16 +157,6 @@ impl Lanes for Avx2 {
         [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])]
     }
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self::F {
-        let one = |at: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())));
-        [one(from), one(from.add(8))]
-    }
-    #[inline(always)]
-    unsafe fn load_u8(from: *const u8) -> Self::F {
-        let one = |at: *const u8| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())));
-        [one(from), one(from.add(8))]
-    }
-    #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32 {
         let magnitude = Self::abs(value);
         let one = |value: __m256, magnitude: __m256| {

@@ -1,0 +1,314 @@
+//! Attention against a naive softmax, and its independence of everything else.
+
+use byzerllm_kernels::{
+    AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, FREED_BLOCK, Isa, Mask, Scratch,
+    attend,
+};
+use proptest::prelude::*;
+
+use crate::support::{Random, bits, error, pool};
+
+/// One sequence with all its keys and values.
+#[derive(Clone)]
+struct Sequence {
+    length: usize,
+    first: usize,
+    mask: Mask,
+    /// (length, kv_heads * head_dim)
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// (length - first, heads * head_dim)
+    queries: Vec<f32>,
+}
+
+#[derive(Clone)]
+struct Case {
+    shape: AttentionShape,
+    block_tokens: usize,
+    kind: CacheType,
+    sequences: Vec<Sequence>,
+}
+
+impl Case {
+    fn width(&self) -> usize {
+        self.shape.heads * self.shape.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.shape.kv_heads * self.shape.head_dim
+    }
+
+    fn random(random: &mut Random, shape: AttentionShape, block_tokens: usize, kind: CacheType) -> Self {
+        let mut case = Self { shape, block_tokens, kind, sequences: Vec::new() };
+        for _ in 0..1 + random.below(4) {
+            let length = 1 + random.below(200);
+            let count = if random.below(2) == 0 { 1 } else { 1 + random.below(length.min(70)) };
+            let mask = match random.below(4) {
+                0 => Mask::Bidirectional,
+                1 => Mask::Prefix(random.below(length + 20)),
+                _ => Mask::Causal,
+            };
+            let mut half = |count: usize| -> Vec<f32> {
+                let values = random.floats(count);
+                // Values that both cache types hold exactly, so that one reference serves both.
+                values.iter().map(|value| half::f16::from_f32(*value).to_f32()).collect()
+            };
+            let (keys, values) = (half(length * case.kv_width()), half(length * case.kv_width()));
+            let queries = half(count * case.width()).iter().map(|value| 3.0 * value).collect();
+            case.sequences.push(Sequence { length, first: length - count, mask, keys, values, queries });
+        }
+        case
+    }
+
+    fn visible(&self, sequence: &Sequence, query: usize, key: usize) -> bool {
+        let inside = match sequence.mask {
+            Mask::Causal => key <= query,
+            Mask::Bidirectional => true,
+            Mask::Prefix(prefix) => key <= query || key < prefix,
+        };
+        inside && self.shape.window.is_none_or(|window| key + window > query)
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let shape = &self.shape;
+        let dim = shape.head_dim;
+        let mut output = Vec::new();
+        for sequence in &self.sequences {
+            for (row, queries) in sequence.queries.chunks_exact(self.width()).enumerate() {
+                let position = sequence.first + row;
+                for (head, query) in queries.chunks_exact(dim).enumerate() {
+                    let kv = head / (shape.heads / shape.kv_heads);
+                    let at = |key: usize| key * self.kv_width() + kv * dim;
+                    let keys: Vec<usize> =
+                        (0..sequence.length).filter(|key| self.visible(sequence, position, *key)).collect();
+                    let scores: Vec<f64> = keys
+                        .iter()
+                        .map(|key| {
+                            let key_values = &sequence.keys[at(*key)..at(*key) + dim];
+                            let dot: f64 = query
+                                .iter()
+                                .zip(key_values)
+                                .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                                .sum();
+                            let mut score = dot * f64::from(shape.scale);
+                            if let Some(cap) = shape.soft_cap {
+                                score = f64::from(cap) * (score / f64::from(cap)).tanh();
+                            }
+                            if let Some(slopes) = &shape.alibi_slopes {
+                                score -= f64::from(slopes[head]) * position.abs_diff(*key) as f64;
+                            }
+                            score
+                        })
+                        .collect();
+                    let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let weights: Vec<f64> = scores.iter().map(|score| (score - peak).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for index in 0..dim {
+                        let sum: f64 = keys
+                            .iter()
+                            .zip(&weights)
+                            .map(|(key, weight)| weight * f64::from(sequence.values[at(*key) + index]))
+                            .sum();
+                        output.push(if total > 0.0 { sum / total } else { 0.0 });
+                    }
+                }
+            }
+        }
+        output
+    }
+
+    /// Runs the kernel with blocks in a random order, in a cache full of rubbish.
+    fn run(&self, isa: Isa, threads: usize, seed: u64) -> Vec<f32> {
+        let mut random = Random::new(seed);
+        let needed: Vec<usize> =
+            self.sequences.iter().map(|s| s.length.div_ceil(self.block_tokens)).collect();
+        let blocks = needed.iter().sum::<usize>() + 3;
+        let mut free: Vec<u32> = (0..blocks as u32).collect();
+        for index in (1..free.len()).rev() {
+            free.swap(index, random.below(index + 1));
+        }
+        let mut plane = CachePlane::new(CacheShape {
+            blocks,
+            block_tokens: self.block_tokens,
+            kv_heads: self.shape.kv_heads,
+            head_dim: self.shape.head_dim,
+            kind: self.kind,
+        })
+        .unwrap();
+        let rubbish = vec![if seed.is_multiple_of(2) { f32::NAN } else { 1e4 }; self.kv_width()];
+        for block in 0..blocks {
+            for slot in 0..self.block_tokens {
+                plane.write(block as u32, slot, &rubbish, &rubbish);
+            }
+        }
+        let stride = self.width() + 5;
+        let mut queries = Vec::new();
+        let mut tables = Vec::new();
+        let mut rows = Vec::new();
+        for (sequence, needed) in self.sequences.iter().zip(needed) {
+            let mut table: Vec<u32> = free.split_off(free.len() - needed);
+            let lowest = self.shape.window.map_or(0, |window| (sequence.first + 1).saturating_sub(window));
+            for position in 0..sequence.length {
+                let range = position * self.kv_width()..(position + 1) * self.kv_width();
+                let (block, slot) = (table[position / self.block_tokens], position % self.block_tokens);
+                plane.write(block, slot, &sequence.keys[range.clone()], &sequence.values[range]);
+            }
+            for (index, block) in table.iter_mut().enumerate() {
+                if (index + 1) * self.block_tokens <= lowest {
+                    *block = FREED_BLOCK;
+                }
+            }
+            tables.push(table);
+            let start = queries.len() / stride;
+            for row in sequence.queries.chunks_exact(self.width()) {
+                queries.extend_from_slice(row);
+                queries.extend([f32::NAN; 5]);
+            }
+            rows.push(start..queries.len() / stride);
+        }
+        let sequences: Vec<_> = self
+            .sequences
+            .iter()
+            .zip(&tables)
+            .zip(rows)
+            .map(|((sequence, blocks), rows)| AttentionSequence {
+                rows,
+                first_position: sequence.first,
+                length: sequence.length,
+                blocks,
+                mask: sequence.mask,
+            })
+            .collect();
+        let mut output = vec![f32::NAN; queries.len() / stride * self.width()];
+        let pool = pool(threads, isa);
+        let mut scratch = Scratch::default();
+        attend(&pool.turn(), &self.shape, &plane, &queries, stride, &sequences, &mut output, &mut scratch);
+        output
+    }
+}
+
+fn shapes() -> impl Strategy<Value = AttentionShape> {
+    let window = prop::option::of(1_usize..90);
+    let head_dim = prop::sample::select(vec![8, 16, 20, 32, 64, 80, 96, 128]);
+    (1_usize..4, 1_usize..5, head_dim, prop::option::of(1.0_f32..30.0), window, any::<bool>()).prop_map(
+        |(kv_heads, group, head_dim, soft_cap, window, alibi)| {
+            let heads = kv_heads * group;
+            let alibi_slopes = alibi.then(|| (0..heads).map(|head| 0.5_f32.powi(head as i32 + 1)).collect());
+            let scale = 1.0 / (head_dim as f32).sqrt();
+            AttentionShape { heads, kv_heads, head_dim, scale, soft_cap, window, alibi_slopes }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_a_naive_softmax_on_every_instruction_set(
+        shape in shapes(),
+        block_tokens in prop::sample::select(vec![1_usize, 5, 8, 16, 24, 32, 64, 100]),
+        half: bool,
+        seed: u64,
+    ) {
+        let kind = if half { CacheType::F16 } else { CacheType::F32 };
+        let case = Case::random(&mut Random::new(seed), shape, block_tokens, kind);
+        let reference = case.reference();
+        let scalar = case.run(Isa::Scalar, 1, seed);
+        prop_assert!(error(&scalar, &reference) < 2e-5, "{}", error(&scalar, &reference));
+        for isa in Isa::available() {
+            prop_assert_eq!(bits(&case.run(isa, 2, seed ^ 1)), bits(&scalar), "{}", isa);
+        }
+    }
+
+    #[test]
+    fn does_not_depend_on_neighbours_chunks_blocks_or_threads(
+        shape in shapes(),
+        block_tokens in prop::sample::select(vec![8_usize, 16, 32]),
+        half: bool,
+        seed: u64,
+    ) {
+        let kind = if half { CacheType::F16 } else { CacheType::F32 };
+        let mut random = Random::new(seed);
+        let case = Case::random(&mut random, shape, block_tokens, kind);
+        let isa = Isa::detect();
+        let whole = case.run(isa, 2, seed);
+        prop_assert_eq!(bits(&case.run(isa, 3, seed.wrapping_add(1))), bits(&whole));
+        let mut start = 0;
+        for sequence in &case.sequences {
+            let rows = sequence.length - sequence.first;
+            let expected = &whole[start * case.width()..(start + rows) * case.width()];
+            start += rows;
+            // The rows in two calls; for causal masks the second part's keys do not exist yet in the first.
+            let cut = random.below(rows + 1);
+            let mut parts = Vec::new();
+            for range in [0..cut, cut..rows] {
+                if range.is_empty() {
+                    continue;
+                }
+                let causal = sequence.mask == Mask::Causal;
+                let length = if causal { sequence.first + range.end } else { sequence.length };
+                let mut part = sequence.clone();
+                part.first = sequence.first + range.start;
+                part.queries = sequence.queries[range.start * case.width()..range.end * case.width()].to_vec();
+                part.keys.truncate(length * case.kv_width());
+                part.values.truncate(length * case.kv_width());
+                part.length = length;
+                let single = Case { sequences: vec![part], ..case.clone() };
+                parts.extend(single.run(isa, 1, seed.wrapping_add(2)));
+            }
+            prop_assert_eq!(bits(&parts), bits(expected));
+        }
+    }
+}
+
+#[test]
+fn blocks_are_copied_and_memory_is_reused() {
+    let shape = CacheShape { blocks: 3, block_tokens: 16, kv_heads: 2, head_dim: 20, kind: CacheType::F16 };
+    let mut plane = CachePlane::new(shape).unwrap();
+    assert_eq!(plane.bytes(), shape.bytes().unwrap());
+    let mut random = Random::new(3);
+    let (keys, values) = (random.floats(40), random.floats(40));
+    plane.write(0, 0, &keys, &values);
+    plane.copy_block(0, 2);
+    let attention = AttentionShape {
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 20,
+        scale: 1.0,
+        soft_cap: None,
+        window: None,
+        alibi_slopes: None,
+    };
+    let pool = pool(1, Isa::detect());
+    let turn = pool.turn();
+    let mut scratch = Scratch::default();
+    let mut outputs = Vec::new();
+    let mut held = Vec::new();
+    for block in [0, 2, 1, 0] {
+        let blocks = [block];
+        let sequence = AttentionSequence {
+            rows: 0..1,
+            first_position: 0,
+            length: 1,
+            blocks: &blocks,
+            mask: Mask::Causal,
+        };
+        let mut output = vec![0.0; 40];
+        attend(&turn, &attention, &plane, &keys, 40, &[sequence], &mut output, &mut scratch);
+        outputs.push(output);
+        held.push(scratch.bytes());
+    }
+    assert_eq!(outputs[0], outputs[1]);
+    assert!(outputs[2].iter().all(|value| *value == 0.0), "an unwritten block holds zeros");
+    assert_eq!(outputs[0], outputs[3]);
+    assert!(held.iter().all(|bytes| *bytes == held[0]));
+}
+
+#[test]
+fn absurd_planes_are_refused() {
+    let shape = CacheShape { blocks: 1, block_tokens: 16, kv_heads: 1, head_dim: 64, kind: CacheType::F32 };
+    assert!(CachePlane::new(CacheShape { blocks: 0, ..shape }).is_err());
+    assert!(CachePlane::new(CacheShape { blocks: usize::MAX / 8, ..shape }).is_err());
+    assert!(CachePlane::new(CacheShape { head_dim: usize::MAX / 2, ..shape }).is_err());
+    assert!(CachePlane::new(CacheShape { block_tokens: usize::MAX, ..shape }).is_err());
+}
