@@ -1,0 +1,16 @@
+# Thin on purpose: the logic is in scripts/.
+#
+#   make run                   set everything up, deploy a model as `chat`, answer, serve on 127.0.0.1:8000
+#   make run MODEL=qwen        a model that speaks Chinese; MODEL=/path takes any GGUF file or model directory
+#   make run ONCE=1 PORT=9000  end after the first answer; use this port and no other
+#   make test                  every test of every language
+
+PYTHON ?= python3
+MODEL ?= smollm2
+
+.PHONY: run test
+run:
+	@$(PYTHON) scripts/run.py --model '$(MODEL)' $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
+
+test:
+	@$(PYTHON) scripts/run_tests.py $(if $(ONLY),--only $(ONLY)) -- $(ARGS)

@@ -1,0 +1,384 @@
+//! What can be typed: commands, options, help. No behaviour.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run large language models on this machine and talk to them over HTTP, Python or this command line.
+#[derive(Debug, Parser)]
+#[command(name = "byzerllm", bin_name = "byzerllm", disable_version_flag = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  byzerllm serve --port 8000
+  byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
+  byzerllm chat --model chat
+  byzerllm generate --model ./model.gguf --prompt 'What is the capital of France?'
+
+Exit codes: 0 done, 1 failed, 2 misused.")]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// When to use colour.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub(crate) color: Colour,
+    /// Say more on standard error; twice for debugging.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How numbers are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ComputeArgument {
+    /// Activations are quantized to 8 bits for the large products.
+    Fast,
+    /// Activations stay in 32-bit floats.
+    Exact,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve deployments over OpenAI-compatible HTTP until Ctrl-C.
+    Serve(ServeArguments),
+    /// Load a model into a running server and wait until it answers.
+    Deploy(DeployArguments),
+    /// Finish what a deployment is doing and remove it.
+    Undeploy(UndeployArguments),
+    /// Show a server's deployments.
+    List(ListArguments),
+    /// Show what a model file or deployment is, without loading it.
+    Inspect(InspectArguments),
+    /// Talk to a model in the terminal.
+    Chat(ChatArguments),
+    /// Answer one prompt on standard output.
+    Generate(GenerateArguments),
+    /// Measure prefill, decode, time to first token and memory.
+    Bench(BenchArguments),
+    /// Check this machine and say how to mend what is wrong.
+    Doctor(DoctorArguments),
+    /// Print the version.
+    Version(VersionArguments),
+}
+
+/// Which server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArguments {
+    /// The server's address [default: your running server, else http://127.0.0.1:8000].
+    #[arg(long, env = "BYZERLLM_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm serve
+  byzerllm serve --port 0 --state ./state
+  byzerllm serve --port 8001 --allow-host my-laptop.local
+
+Deployments are kept in the state directory and come back after a restart. The first Ctrl-C finishes the
+requests in flight; the second one leaves at once.")]
+pub(crate) struct ServeArguments {
+    /// The address to listen on; only loopback is allowed.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", value_parser = host)]
+    pub(crate) host: IpAddr,
+    /// The port; 0 takes any free one.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Where deployments are kept [default: $XDG_STATE_HOME/byzerllm, else ~/.local/state/byzerllm].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Compute threads [default: the cores this process may use].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// A further name in the Host header to answer to, besides loopback; may be repeated.
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// A web origin that may call the server; may be repeated.
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+    /// How long requests in flight may go on after the first Ctrl-C, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) drain_seconds: u64,
+}
+
+/// Options of `deploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
+  byzerllm deploy --name chat --model ./model-directory --compute exact
+  byzerllm deploy --name chat --model ./model.gguf --set temperature=0.2 --set context_length=4096
+
+A deployment of the same name is replaced; when the new model does not load, the old one stays.")]
+pub(crate) struct DeployArguments {
+    /// The name that requests use as `model`.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// A GGUF file or a Hugging Face directory, on the server's machine.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// How numbers are computed [default: fast].
+    #[arg(long, value_enum)]
+    pub(crate) compute: Option<ComputeArgument>,
+    /// A default or limit of the deployment; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Print the deployment as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `undeploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  byzerllm undeploy chat --url http://127.0.0.1:8000")]
+pub(crate) struct UndeployArguments {
+    /// The deployment.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// How long requests in flight may go on, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) drain_seconds: u64,
+}
+
+/// Options of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm list
+  byzerllm list --url http://127.0.0.1:8000 --json")]
+pub(crate) struct ListArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm inspect ./model.gguf
+  byzerllm inspect ./model-directory --tensors
+  byzerllm inspect chat --json")]
+pub(crate) struct InspectArguments {
+    /// A GGUF file, a Hugging Face directory, or the name of a deployment when no such path exists.
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// List every tensor instead of counts per type.
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Sampling options shared by `chat` and `generate`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SamplingArguments {
+    /// 0 always takes the most likely token.
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Keep the smallest set of tokens that reaches this probability.
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Keep the K most likely tokens.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Same seed, same text.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// New tokens at most.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+}
+
+/// Where the model of `chat` and `generate` lives and how it is loaded.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArguments {
+    /// How numbers are computed when the model runs in this process [default: fast].
+    #[arg(long, value_enum)]
+    pub(crate) compute: Option<ComputeArgument>,
+    /// Compute threads when the model runs in this process [default: the cores this process may use].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// Options of `chat`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm chat
+  byzerllm chat --model chat --url http://127.0.0.1:8000
+  byzerllm chat --model ./model.gguf --system 'Answer in one sentence.'
+
+A path runs in this process, a name on the server. Type /help inside. Without a terminal each input line is
+one message.")]
+pub(crate) struct ChatArguments {
+    /// A deployment or a path [default: the server's only deployment].
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Instructions that stand above the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
+    #[command(flatten)]
+    pub(crate) load: LoadArguments,
+}
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm generate --model ./model.gguf --prompt 'What is the capital of France?' --temperature 0
+  byzerllm generate --model chat --prompt 'Once upon a time' --raw --max-tokens 64
+  byzerllm generate --model chat --prompt - --json < question.txt")]
+pub(crate) struct GenerateArguments {
+    /// A deployment or a path.
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) model: String,
+    /// The question; `-` reads standard input.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Instructions that stand above the question.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub(crate) system: Option<String>,
+    /// Continue the text as it is, without the model's chat template.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
+    #[command(flatten)]
+    pub(crate) load: LoadArguments,
+    /// Print the whole answer as JSON at the end instead of streaming text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm bench --model ./model.gguf --prompt-tokens 512 --decode-tokens 64 --streams 1,16 --json
+  byzerllm bench --model ./model.gguf --compute exact --threads 2
+  byzerllm bench --url http://127.0.0.1:8000 --model chat
+
+A path is measured in this process. With --url any OpenAI-compatible server is measured; its key is read from
+OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in every run.")]
+pub(crate) struct BenchArguments {
+    /// A path, or the model's name when --url is given.
+    #[arg(long, value_name = "PATH|NAME")]
+    pub(crate) model: String,
+    /// Measure this server instead of an engine in this process.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Prompt length of the prefill measurement.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) prompt_tokens: u32,
+    /// Tokens that each stream generates.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) decode_tokens: u32,
+    /// Prompt length of each decoding stream.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) decode_prompt_tokens: u32,
+    /// How many streams decode at once, as a list.
+    #[arg(long, default_value = "1,16", value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) streams: Vec<u32>,
+    /// Measurements of each kind.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    #[command(flatten)]
+    pub(crate) load: LoadArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm doctor
+  byzerllm doctor --port 8001 --json")]
+pub(crate) struct DoctorArguments {
+    /// The port that a server would use.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// The state directory that a server would use [default: as for serve].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An address, or the one name that always means this machine.
+fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::from([127, 0, 0, 1]));
+    }
+    text.parse().map_err(|_| format!("`{text}` is no IP address; write 127.0.0.1, ::1 or localhost"))
+}
+
+/// Splits `key=value`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err(format!("write key=value, for example temperature=0.2, instead of `{text}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_an_example() {
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no summary");
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                name == "version" || example.contains(&format!("byzerllm {name}")),
+                "{name} has no example"
+            );
+        }
+    }
+
+    #[test]
+    fn a_setting_needs_a_key_and_a_value() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(key_value("=x").is_err());
+        assert!(key_value("temperature").is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server.
+//!
+//! Every number is the median of the repeats. Prompts are synthetic, the same in every run, and differ from each
+//! other from their first token on, so that no prefix cache helps.
+
+mod http;
+mod local;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+
+use crate::arguments::BenchArguments;
+use crate::bench::http::Remote;
+use crate::bench::local::Local;
+use crate::bench::report::{Decode, Measured, Report};
+use crate::output::{Failure, Outcome, Output};
+
+/// One generation to measure.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// Makes its prompt differ from the others.
+    number: u32,
+    prompt_tokens: u32,
+    new_tokens: u32,
+}
+
+/// What was measured of one generation.
+#[derive(Debug, Clone)]
+struct Run {
+    started: Instant,
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    /// When the first token came, since `started`.
+    first: Duration,
+    /// When the last token came, since `started`.
+    last: Duration,
+}
+
+impl Run {
+    fn first_at(&self) -> Instant {
+        self.started + self.first
+    }
+
+    fn last_at(&self) -> Instant {
+        self.started + self.last
+    }
+}
+
+/// What is measured.
+enum Target {
+    Local(Box<Local>),
+    Remote(Remote),
+}
+
+impl Target {
+    async fn run(&self, work: Work) -> Outcome<Run> {
+        match self {
+            Self::Local(local) => local.run(work).await,
+            Self::Remote(remote) => remote.run(work).await,
+        }
+    }
+}
+
+/// Measures and reports.
+pub(crate) async fn bench(arguments: BenchArguments, output: Output) -> Outcome {
+    let target = match &arguments.url {
+        Some(url) => Target::Remote(Remote::new(url, &arguments.model)?),
+        None => Target::Local(Box::new(Local::load(&arguments).await?)),
+    };
+    let result = tokio::select! {
+        result = measure(&target, &arguments, output) => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end", "Measure again.")),
+    };
+    let memory = match &target {
+        Target::Local(_) => crate::machine::peak_memory(),
+        Target::Remote(_) => None,
+    };
+    let facts = match target {
+        Target::Local(local) => local.close(),
+        Target::Remote(remote) => remote.facts(),
+    };
+    let report = Report::new(&arguments, result?, facts, memory);
+    if arguments.json {
+        return output.json(&report);
+    }
+    report.lines().into_iter().try_for_each(|line| output.line(line))
+}
+
+async fn measure(target: &Target, arguments: &BenchArguments, output: Output) -> Outcome<Measured> {
+    let mut numbers = 0..;
+    let mut next = |prompt_tokens, new_tokens| Work {
+        number: numbers.next().unwrap_or_default(),
+        prompt_tokens,
+        new_tokens,
+    };
+    // The first run pays for page faults and thread start-up; it is not counted.
+    target.run(next(arguments.prompt_tokens.min(64), 2)).await?;
+
+    let mut prefill = Vec::new();
+    for repeat in 1..=arguments.repeat {
+        output.note(format_args!("prefill {repeat}/{}", arguments.repeat));
+        prefill.push(target.run(next(arguments.prompt_tokens, 1)).await?);
+    }
+    let mut decode = Vec::new();
+    for &streams in &arguments.streams {
+        let mut speeds = Vec::new();
+        let mut short = 0;
+        for repeat in 1..=arguments.repeat {
+            output.note(format_args!("decode {streams} streams {repeat}/{}", arguments.repeat));
+            let work: Vec<Work> =
+                (0..streams).map(|_| next(arguments.decode_prompt_tokens, arguments.decode_tokens)).collect();
+            let runs = try_join_all(work.into_iter().map(|work| target.run(work))).await?;
+            short += runs.iter().filter(|run| run.completion_tokens < arguments.decode_tokens).count();
+            speeds.push(together(&runs)?);
+        }
+        if short > 0 {
+            output.note(format_args!("{short} answers ended before {} tokens", arguments.decode_tokens));
+        }
+        decode.push(Decode::new(streams, median(&speeds)));
+    }
+    let speeds: Vec<f64> =
+        prefill.iter().map(|run| f64::from(run.prompt_tokens) / run.first.as_secs_f64()).collect();
+    let first: Vec<f64> = prefill.iter().map(|run| run.first.as_secs_f64() * 1000.0).collect();
+    Ok(Measured {
+        prompt_tokens: prefill.first().map_or(0, |run| run.prompt_tokens),
+        prefill_tokens_per_second: median(&speeds),
+        time_to_first_token_ms: median(&first),
+        decode,
+    })
+}
+
+/// Tokens per second of streams that run at once, from the first token of any to the last token of all. First
+/// tokens belong to the prompt and are not counted.
+fn together(runs: &[Run]) -> Outcome<f64> {
+    let begin = runs.iter().map(Run::first_at).min();
+    let end = runs.iter().map(Run::last_at).max();
+    let tokens: u32 = runs.iter().map(|run| run.completion_tokens.saturating_sub(1)).sum();
+    match (begin, end) {
+        (Some(begin), Some(end)) if tokens > 0 && end > begin => {
+            Ok(f64::from(tokens) / (end - begin).as_secs_f64())
+        }
+        _ => Err(Failure::new("the answers were too short to measure", "Raise --decode-tokens.")),
+    }
+}
+
+/// The middle value; the mean of both for an even count.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[count / 2],
+        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
+    }
+}
+
+/// A small random sequence, the same on every machine (a linear congruential generator).
+fn random(seed: u32) -> impl Iterator<Item = u32> {
+    let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(started: Instant, first: u64, last: u64, tokens: u32) -> Run {
+        Run {
+            started,
+            prompt_tokens: 1,
+            completion_tokens: tokens,
+            first: Duration::from_millis(first),
+            last: Duration::from_millis(last),
+        }
+    }
+
+    #[test]
+    fn streams_count_from_the_first_token_of_any_to_the_last_of_all() {
+        let now = Instant::now();
+        let speed = together(&[run(now, 100, 900, 11), run(now, 200, 1100, 11)]).unwrap();
+        assert!((speed - 20.0).abs() < 1e-9, "{speed}");
+        assert!(together(&[run(now, 100, 100, 1)]).is_err());
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!([median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0]), median(&[])], [2.0, 2.5, 0.0]);
+    }
+
+    #[test]
+    fn prompts_repeat_exactly_and_differ_by_number() {
+        let take = |seed| random(seed).take(8).collect::<Vec<_>>();
+        assert_eq!(take(1), take(1));
+        assert_ne!(take(1)[0], take(2)[0]);
+    }
+}

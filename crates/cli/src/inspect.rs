@@ -1,0 +1,177 @@
+//! `byzerllm inspect`: what a checkpoint is, from its headers alone.
+
+use std::path::Path;
+
+use byzerllm_core::Origin;
+use byzerllm_runtime::{EffectiveValue, Inspection};
+
+use crate::arguments::InspectArguments;
+use crate::connection::Connection;
+use crate::deploy::read;
+use crate::output::{Outcome, Output, bytes, table};
+
+/// Shows a path of this machine, or the checkpoint of a deployment.
+pub(crate) async fn inspect(arguments: InspectArguments, output: Output) -> Outcome {
+    let path = Path::new(&arguments.model);
+    let names_path = arguments.model.contains('/') || arguments.model.ends_with(".gguf");
+    let inspection = if path.exists() || names_path {
+        byzerllm_runtime::inspect(&std::path::absolute(path)?).await?
+    } else {
+        deployed(&arguments.model, arguments.server.url.as_deref()).await?
+    };
+    if arguments.json {
+        return output.json(&inspection);
+    }
+    for line in report(&inspection, arguments.tensors, output) {
+        output.line(line)?;
+    }
+    Ok(())
+}
+
+/// Asks the server where the deployment's checkpoint is, and what it is.
+async fn deployed(name: &str, url: Option<&str>) -> Outcome<Inspection> {
+    let connection = Connection::open(url)?;
+    let answer = async {
+        let status = connection.client.status(name).await?;
+        let model = status.pointer("/spec/model").and_then(|model| model.as_str()).unwrap_or_default();
+        connection.client.inspect(Path::new(model)).await
+    };
+    match answer.await {
+        Ok(inspection) => read(&inspection),
+        Err(error) => Err(connection.explain(error).await),
+    }
+}
+
+fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<String> {
+    let paint = output.paint();
+    let mut lines = Vec::new();
+    let info = &inspection.info;
+    let memory = &inspection.memory;
+    let mut facts = vec![
+        ("path", inspection.path.display().to_string()),
+        ("format", inspection.format.clone()),
+        ("architecture", info.architectures.join(", ")),
+        ("parameters", count(inspection.parameters)),
+        ("context", info.context_length.map_or_else(|| "unknown".to_owned(), |n| format!("{n} tokens"))),
+    ];
+    if let Some(languages) = &info.languages {
+        facts.push(("languages", languages.join(", ")));
+    }
+    facts.extend([
+        (
+            "memory",
+            format!(
+                "{} weights + {} cache per full context; {} available, {}",
+                bytes(memory.weight_bytes),
+                bytes(memory.context_bytes),
+                memory.available_bytes.map_or_else(|| "unknown".to_owned(), bytes),
+                if memory.fits { paint.green("fits") } else { paint.red("does not fit") }
+            ),
+        ),
+        ("cache", format!("{} by default", bytes(memory.cache_bytes))),
+    ]);
+    let mut rows: Vec<Vec<String>> =
+        facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    rows.extend(info.details.iter().map(|(name, value)| vec![name.clone(), plain(value)]));
+    lines.extend(table(&rows));
+
+    lines.push(String::new());
+    if every_tensor {
+        lines.push(paint.bold(&format!("tensors ({})", inspection.tensors.len())));
+        let rows: Vec<Vec<String>> = inspection
+            .tensors
+            .iter()
+            .map(|tensor| {
+                let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+                vec![
+                    format!("  {}", tensor.name),
+                    tensor.kind.clone(),
+                    format!("[{}]", shape.join(", ")),
+                    bytes(tensor.bytes),
+                ]
+            })
+            .collect();
+        lines.extend(table(&rows));
+    } else {
+        lines.push(paint.bold(&format!("tensors ({}; --tensors lists them)", inspection.tensors.len())));
+        let rows: Vec<Vec<String>> = inspection
+            .types
+            .iter()
+            .map(|(kind, summary)| {
+                vec![format!("  {kind}"), format!("{} tensors", summary.tensors), bytes(summary.bytes)]
+            })
+            .collect();
+        lines.extend(table(&rows));
+    }
+
+    lines.push(String::new());
+    lines.push(paint.bold("generation defaults (through the OpenAI API)"));
+    lines.extend(effective(&inspection.effective));
+    if inspection.effective_legacy != inspection.effective {
+        lines.push(paint.bold("generation defaults (for programs written against Byzer-LLM)"));
+        lines.extend(effective(&inspection.effective_legacy));
+    }
+
+    lines.push(String::new());
+    match &inspection.chat_template {
+        Some(template) => {
+            lines.push(paint.bold("chat template"));
+            lines.extend(template.lines().map(|line| format!("  {}", printable(line))));
+        }
+        None => lines.push("no chat template: only raw prompts".to_owned()),
+    }
+    lines
+}
+
+fn effective(values: &[EffectiveValue]) -> Vec<String> {
+    let rows: Vec<Vec<String>> = values
+        .iter()
+        .map(|value| {
+            let origin = match value.origin {
+                Origin::Request => "from the request",
+                Origin::Deployment => "from the deployment",
+                Origin::Checkpoint => "from the model's generation_config",
+                Origin::FrontEnd => "from the front end",
+            };
+            vec![format!("  {}", value.name), plain(&value.value), origin.to_owned()]
+        })
+        .collect();
+    table(&rows)
+}
+
+/// A JSON value without the quotes of a plain text.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), printable)
+}
+
+/// Text from a file that must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// `134.5 million`.
+fn count(number: u64) -> String {
+    match number {
+        0..1_000_000 => number.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.1} million", number as f64 / 1e6),
+        _ => format!("{:.2} billion", number as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_readable() {
+        assert_eq!(
+            [count(999), count(134_515_008), count(7_241_732_096)],
+            ["999", "134.5 million", "7.24 billion"]
+        );
+    }
+
+    #[test]
+    fn a_file_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
+    }
+}

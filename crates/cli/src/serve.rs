@@ -1,0 +1,186 @@
+//! `byzerllm serve`: one runtime behind one HTTP server, until a signal.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use byzerllm_client::runtime_file::{self, ServerRecord};
+use byzerllm_runtime::{Runtime, RuntimeOptions};
+use byzerllm_server::ServerOptions;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::arguments::ServeArguments;
+use crate::output::{Failure, Outcome, Output};
+
+/// Serves until the first signal, then finishes the requests in flight.
+pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome {
+    let address = SocketAddr::new(arguments.host, arguments.port);
+    if !address.ip().is_loopback() {
+        return Err(Failure::misuse(
+            format!("cannot listen on {}: only loopback addresses are allowed", address.ip()),
+            "Use --host 127.0.0.1 and reach it from other machines through an SSH tunnel.",
+        ));
+    }
+    let state = match arguments.state {
+        Some(state) => std::path::absolute(state)?,
+        None => default_state()?,
+    };
+    let mut signals = Signals::listen()?;
+    let admin_token = random_token()?;
+    let server = byzerllm_server::bind(ServerOptions {
+        address,
+        allowed_hosts: arguments.allow_host,
+        allowed_origins: arguments.allow_origin,
+        admin_token: admin_token.clone(),
+    })
+    .await
+    .map_err(|error| cannot_listen(address, &error))?;
+    let runtime = Runtime::open(RuntimeOptions {
+        state: Some(state.clone()),
+        threads: arguments.threads.map(usize::from),
+        pin: true,
+    })
+    .await?;
+    let address = server.address();
+    let url = format!("http://{address}");
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    let record = runtime_file::write(&ServerRecord {
+        url: url.clone(),
+        port: address.port(),
+        pid: std::process::id(),
+        token: admin_token,
+        state: Some(state.clone()),
+        started,
+    })?;
+    output.line(format_args!("byzerllm serves on {url}, state in {}", state.display()))?;
+    output.note("Deploy a model with `byzerllm deploy --name NAME --model PATH`; Ctrl-C stops.");
+
+    let drain = Duration::from_secs(arguments.drain_seconds);
+    let (stop, stopped) = watch::channel(false);
+    let mut wait = stopped.clone();
+    let serving = server.run(runtime.clone(), async move {
+        let _closed = wait.wait_for(|stop| *stop).await;
+    });
+    tokio::pin!(serving);
+    let early = tokio::select! {
+        result = &mut serving => Some(result),
+        () = signals.next() => None,
+    };
+    let result = match early {
+        Some(result) => result,
+        None => {
+            output.note("Finishing the requests in flight; Ctrl-C again leaves at once.");
+            let _no_receiver = stop.send(true);
+            let finish = async {
+                let result = tokio::time::timeout(drain, &mut serving).await;
+                runtime.shutdown(Duration::from_secs(1)).await;
+                result.unwrap_or(Ok(()))
+            };
+            tokio::select! {
+                result = finish => result,
+                () = signals.next() => {
+                    drop(record);
+                    leave_at_once()
+                }
+            }
+        }
+    };
+    drop(record);
+    result?;
+    output.note("Stopped.");
+    Ok(())
+}
+
+/// Ctrl-C and the polite signal of service managers.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
+    }
+}
+
+/// Ends the process without waiting for anything: 128 plus the number of the interrupt signal, as shells do.
+#[expect(clippy::disallowed_methods, reason = "the user asked twice; destructors would wait for requests")]
+fn leave_at_once() -> ! {
+    std::process::exit(130)
+}
+
+/// The state directory when none is given.
+pub(crate) fn default_state() -> Outcome<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("byzerllm"))
+        .ok_or_else(|| {
+            Failure::misuse(
+                "neither XDG_STATE_HOME nor HOME is set",
+                "Name a state directory with --state DIR.",
+            )
+        })
+}
+
+/// 256 random bits in hexadecimal.
+fn random_token() -> Outcome<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(
+            format!("the system gives no random numbers: {error}"),
+            "Check that /dev/urandom can be read.",
+        )
+    })?;
+    let mut token = String::with_capacity(64);
+    for byte in bytes {
+        let _infallible = write!(token, "{byte:02x}");
+    }
+    Ok(token)
+}
+
+/// Says who holds the port when we know it.
+fn cannot_listen(address: SocketAddr, error: &byzerllm_core::Error) -> Failure {
+    let port = address.port();
+    let occupied = std::net::TcpListener::bind(address)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+    if !occupied {
+        let message = format!("cannot listen on {address}: {}", error.message());
+        return Failure::new(message, "Choose another address with --host or another port with --port.");
+    }
+    let owner = runtime_file::find(Some(port)).ok().flatten();
+    match owner {
+        Some(record) if address.ip() == IpAddr::from([127, 0, 0, 1]) => Failure::new(
+            format!("port {port} is held by your byzerllm server (process {})", record.pid),
+            format!(
+                "Use it with --url {}, stop it with `kill {}`, or take --port 0.",
+                record.url, record.pid
+            ),
+        ),
+        _ => Failure::new(
+            format!("port {port} is already in use by another program"),
+            "Choose another one with --port N; --port 0 takes any free port.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_long_and_differ() {
+        let (one, other) = (random_token().unwrap(), random_token().unwrap());
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,149 @@
+//! Whom `chat` and `generate` talk to: a model loaded into this process, or a deployment of a server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use byzerllm_core::{ChatRequest, EventStream, Input, RequestContext, Sampling};
+use byzerllm_runtime::{DeploymentSpec, Runtime, RuntimeOptions};
+
+use crate::arguments::{LoadArguments, SamplingArguments};
+use crate::connection::Connection;
+use crate::deploy::{compute, spinner};
+use crate::output::{Failure, Outcome};
+
+/// A model that answers.
+pub(crate) struct Talker {
+    name: String,
+    place: Place,
+}
+
+enum Place {
+    Here(Runtime),
+    There(Connection),
+}
+
+/// A model's place before it is reached.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Path(PathBuf),
+    Name(String),
+}
+
+impl Talker {
+    /// Reaches the model: loads a path into this process, or finds a name on the server.
+    pub(crate) async fn open(model: Option<&str>, url: Option<&str>, load: &LoadArguments) -> Outcome<Self> {
+        match model.map(|model| target(model, Path::new(model).exists())) {
+            Some(Target::Path(path)) => Self::load(&path, load).await,
+            Some(Target::Name(name)) => Ok(Self { name, place: Place::There(Connection::open(url)?) }),
+            None => {
+                let connection = Connection::open(url)?;
+                let name = only_deployment(&connection).await?;
+                Ok(Self { name, place: Place::There(connection) })
+            }
+        }
+    }
+
+    async fn load(path: &Path, load: &LoadArguments) -> Outcome<Self> {
+        let path = std::path::absolute(path)?;
+        let mut spec = DeploymentSpec::new("model", &path);
+        if let Some(argument) = load.compute {
+            spec.compute = compute(argument);
+        }
+        let threads = load.threads.map(usize::from);
+        let runtime = Runtime::open(RuntimeOptions { state: None, threads, pin: true }).await?;
+        let bar = spinner(format!("loading {}", path.display()));
+        let deployed = runtime.deploy(spec).await;
+        bar.finish_and_clear();
+        deployed?;
+        Ok(Self { name: "model".to_owned(), place: Place::Here(runtime) })
+    }
+
+    /// What a user calls the model.
+    pub(crate) fn describe(&self) -> String {
+        match &self.place {
+            Place::Here(_) => "the model in this process".to_owned(),
+            Place::There(connection) => format!("{} at {}", self.name, connection.url),
+        }
+    }
+
+    /// Starts an answer.
+    pub(crate) async fn ask(&self, input: Input, sampling: Sampling) -> Outcome<EventStream> {
+        let request = ChatRequest { sampling, ..ChatRequest::new(&self.name, input) };
+        match &self.place {
+            Place::Here(runtime) => Ok(runtime.chat(RequestContext::local(), request).await?),
+            Place::There(connection) => match connection.client.chat(&request).await {
+                Ok(stream) => Ok(stream),
+                Err(error) => Err(connection.explain(error).await),
+            },
+        }
+    }
+
+    /// Ends a model in this process; a server's goes on.
+    pub(crate) async fn close(self) {
+        if let Place::Here(runtime) = self.place {
+            runtime.shutdown(Duration::ZERO).await;
+        }
+    }
+}
+
+/// A path when it exists or can only be meant as one, else a name.
+fn target(model: &str, exists: bool) -> Target {
+    let looks_like_path = model.contains('/') || model.starts_with('.') || model.ends_with(".gguf");
+    if exists || looks_like_path { Target::Path(model.into()) } else { Target::Name(model.to_owned()) }
+}
+
+async fn only_deployment(connection: &Connection) -> Outcome<String> {
+    let listed = match connection.client.list().await {
+        Ok(listed) => listed,
+        Err(error) => return Err(connection.explain(error).await),
+    };
+    let names: Vec<&str> = listed
+        .iter()
+        .filter_map(|status| status.pointer("/spec/name"))
+        .filter_map(|name| name.as_str())
+        .collect();
+    match names[..] {
+        [name] => Ok(name.to_owned()),
+        [] => Err(Failure::new(
+            format!("nothing is deployed at {}", connection.url),
+            "Deploy a model with `byzerllm deploy --name chat --model PATH`, or chat with --model PATH.",
+        )),
+        _ => Err(Failure::misuse(
+            format!("{} has several deployments: {}", connection.url, names.join(", ")),
+            "Choose one with --model NAME.",
+        )),
+    }
+}
+
+impl SamplingArguments {
+    /// The request's sampling: what was typed, nothing else.
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            seed: self.seed,
+            max_tokens: self.max_tokens,
+            ..Sampling::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_cannot_be_a_path() {
+        for (model, exists, path) in [
+            ("chat", false, false),
+            ("chat", true, true),
+            ("./chat", false, true),
+            ("models/chat", false, true),
+            ("missing.gguf", false, true),
+            ("qwen2.5", false, false),
+        ] {
+            assert_eq!(matches!(target(model, exists), Target::Path(_)), path, "{model}");
+        }
+    }
+}
