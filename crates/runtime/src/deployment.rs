@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use byzerllm_core::{Error, ErrorKind, GenerationDefaults, ModelInfo, OPENAI_DEFAULTS, Origin, Result, resolve};
+use byzerllm_core::{
+    Error, ErrorKind, GenerationDefaults, ModelInfo, OPENAI_DEFAULTS, Origin, Result, resolve,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -94,8 +96,9 @@ pub struct DeploymentStatus {
 /// [`byzerllm_core::ErrorKind::InvalidRequest`] naming a value out of range.
 pub fn effective_values(layers: &[(Origin, &GenerationDefaults)]) -> Result<Vec<EffectiveValue>> {
     let resolved = resolve(layers)?;
-    let values = serde_json::to_value(&resolved.sampling)
-        .map_err(|error| Error::internal("generation defaults cannot be written as JSON").with_source(error))?;
+    let values = serde_json::to_value(&resolved.sampling).map_err(|error| {
+        Error::internal("generation defaults cannot be written as JSON").with_source(error)
+    })?;
     let pairs = resolved.origins.into_iter().filter_map(|(name, origin)| {
         values.get(name).map(|value| EffectiveValue { name: name.to_owned(), value: value.clone(), origin })
     });
@@ -119,8 +122,7 @@ impl Running {
             (Origin::FrontEnd, &OPENAI_DEFAULTS),
         ])?;
         let limits = &spec.limits;
-        let concurrency =
-            limits.concurrency.or(limits.max_sequences).unwrap_or(Limits::MAX_SEQUENCES);
+        let concurrency = limits.concurrency.or(limits.max_sequences).unwrap_or(Limits::MAX_SEQUENCES);
         let queue_limit = limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT);
         let admission = Arc::new(Admission::new(concurrency, queue_limit));
         Ok(Self { model, admission, effective, reserved })
@@ -262,7 +264,10 @@ impl Deployment {
         let name = &self.name;
         let message = match phase {
             Phase::Loading => {
-                format!("'{name}' is still loading ({:.0} %); try again when it is ready", 100.0 * self.fraction())
+                format!(
+                    "'{name}' is still loading ({:.0} %); try again when it is ready",
+                    100.0 * self.fraction()
+                )
             }
             Phase::Failed(error) => {
                 format!("'{name}' could not be loaded: {error}; deploy it again or undeploy it")

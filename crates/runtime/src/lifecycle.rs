@@ -152,7 +152,9 @@ impl Lifecycle {
         // In a task of its own: a caller that goes away leaves no half-made deployment.
         match self.tasks.spawn(async move { this.deploy_now(spec).await }).await {
             Ok(result) => result,
-            Err(error) => Err(Error::internal("the deployment's task failed; please report this").with_source(error)),
+            Err(error) => {
+                Err(Error::internal("the deployment's task failed; please report this").with_source(error))
+            }
         }
     }
 
@@ -238,7 +240,7 @@ impl Lifecycle {
         let reserved = running.reserved;
         drop(running);
         let need = self.need(fresh).await?;
-        let freed = memory::available_memory().map(|available| available.saturating_add(reserved));
+        let freed = self.loader.available_memory().map(|available| available.saturating_add(reserved));
         if memory::plan(&fresh.spec.limits, &need, freed).is_err() {
             return Err(error);
         }
@@ -267,12 +269,13 @@ impl Lifecycle {
     async fn load(&self, deployment: &Arc<Deployment>) -> Result<Running> {
         let _alone = self.loading.lock().await;
         self.check_wanted(deployment)?;
-        let (loader, spec, pool) = (Arc::clone(&self.loader), deployment.spec.clone(), Arc::clone(&self.pool));
+        let (loader, spec, pool) =
+            (Arc::clone(&self.loader), deployment.spec.clone(), Arc::clone(&self.pool));
         let (progress, cancelled) = (Arc::clone(&deployment.progress), deployment.unwanted.clone());
         blocking(move || {
             check_path(&spec.model)?;
             let need = loader.need(&spec)?;
-            let cache_bytes = memory::plan(&spec.limits, &need, memory::available_memory())?;
+            let cache_bytes = memory::plan(&spec.limits, &need, loader.available_memory())?;
             let context = LoadContext { pool, cache_bytes, progress, cancelled };
             let model = loader.load(&spec, &context)?;
             context.progress(1.0);
@@ -299,7 +302,9 @@ impl Lifecycle {
         });
         match task.await {
             Ok(result) => result,
-            Err(error) => Err(Error::internal("the removal's task failed; please report this").with_source(error)),
+            Err(error) => {
+                Err(Error::internal("the removal's task failed; please report this").with_source(error))
+            }
         }
     }
 

@@ -33,6 +33,11 @@ pub trait Loader: Send + Sync + 'static {
     /// # Errors
     /// Whatever is wrong with the files.
     fn inspect(&self, path: &Path) -> Result<Inspection>;
+
+    /// Bytes of memory that models can still have; `None` when nobody knows.
+    fn available_memory(&self) -> Option<u64> {
+        crate::memory::available_memory()
+    }
 }
 
 /// Memory that a model needs.

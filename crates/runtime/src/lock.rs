@@ -20,9 +20,12 @@ fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
         _ => ErrorKind::InvalidRequest,
     };
     let path = path.display();
-    Error::new(kind, format!("cannot {what} '{path}': {error}; choose another state directory or repair this one"))
-        .with_param("state")
-        .with_source(error)
+    Error::new(
+        kind,
+        format!("cannot {what} '{path}': {error}; choose another state directory or repair this one"),
+    )
+    .with_param("state")
+    .with_source(error)
 }
 
 impl StateLock {
@@ -67,8 +70,11 @@ fn check_owner(directory: &Path) -> Result<()> {
         fs::metadata(directory).map_err(|error| failed("read the state directory", directory, error))?;
     let user = rustix::process::geteuid();
     let denied = |why: String| {
-        Err(Error::new(ErrorKind::PermissionDenied, format!("the state directory '{}' {why}", directory.display()))
-            .with_param("state"))
+        Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the state directory '{}' {why}", directory.display()),
+        )
+        .with_param("state"))
     };
     if metadata.uid() != user.as_raw() && !user.is_root() {
         return denied(format!("belongs to user {}; choose a directory of your own", metadata.uid()));
@@ -83,7 +89,8 @@ fn taken(directory: &Path, file: &mut File) -> Error {
     let mut note = String::new();
     // The owner may just be writing: an unreadable note names no process.
     let _ = file.take(32).read_to_string(&mut note);
-    let owner = note.trim().parse::<u32>().map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    let owner =
+        note.trim().parse::<u32>().map_or("another process".to_owned(), |pid| format!("process {pid}"));
     Error::new(
         ErrorKind::Conflict,
         format!(

@@ -177,7 +177,9 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_the_numbers_and_what_would_fit() {
-        let refusal = |limits: &Limits, available| plan(limits, &NEED, Some(available)).unwrap_err().message().to_owned();
+        let refusal = |limits: &Limits, available| {
+            plan(limits, &NEED, Some(available)).unwrap_err().message().to_owned()
+        };
         let message = refusal(&Limits::default(), 1059);
         assert!(message.contains("1100 and 1059 bytes"), "{message}");
         assert!(message.contains("context_length to at most 5"), "{message}");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{
-    ChatModel, ChatRequest, Error, ErrorKind, EventStream, Message, ModelHandle, Origin, RequestContext, Result,
-    resolve,
+    ChatModel, ChatRequest, Error, ErrorKind, EventStream, Message, ModelHandle, Origin, RequestContext,
+    Result, resolve,
 };
 
 use crate::admission::{Admitted, removed};

@@ -25,7 +25,9 @@ const fn limit(key: &'static str, set: Setter) -> Setting {
 }
 
 static SETTINGS: &[Setting] = &[
-    sampling("temperature", |spec, key, value| number(key, value).map(|v| spec.defaults.temperature = Some(v))),
+    sampling("temperature", |spec, key, value| {
+        number(key, value).map(|v| spec.defaults.temperature = Some(v))
+    }),
     sampling("top_p", |spec, key, value| number(key, value).map(|v| spec.defaults.top_p = Some(v))),
     sampling("top_k", |spec, key, value| number(key, value).map(|v| spec.defaults.top_k = Some(v))),
     sampling("min_p", |spec, key, value| number(key, value).map(|v| spec.defaults.min_p = Some(v))),
@@ -35,8 +37,12 @@ static SETTINGS: &[Setting] = &[
         spec.defaults.stop = Some(texts(value));
         Ok(())
     }),
-    sampling("stop_token_ids", |spec, key, value| ids(key, value).map(|v| spec.defaults.stop_token_ids = Some(v))),
-    limit("context_length", |spec, key, value| count(key, value).map(|v| spec.limits.context_length = Some(v))),
+    sampling("stop_token_ids", |spec, key, value| {
+        ids(key, value).map(|v| spec.defaults.stop_token_ids = Some(v))
+    }),
+    limit("context_length", |spec, key, value| {
+        count(key, value).map(|v| spec.limits.context_length = Some(v))
+    }),
     limit("max_sequences", |spec, key, value| count(key, value).map(|v| spec.limits.max_sequences = Some(v))),
     limit("queue_limit", |spec, key, value| number(key, value).map(|v| spec.limits.queue_limit = Some(v))),
     limit("concurrency", |spec, key, value| count(key, value).map(|v| spec.limits.concurrency = Some(v))),
@@ -66,7 +72,8 @@ pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result
     let trimmed = key.trim();
     let stripped = trimmed.strip_prefix("generation.").or_else(|| trimmed.strip_prefix("gen."));
     let wanted = stripped.unwrap_or(trimmed);
-    let found = SETTINGS.iter().find(|setting| setting.key == wanted && (stripped.is_none() || setting.sampling));
+    let found =
+        SETTINGS.iter().find(|setting| setting.key == wanted && (stripped.is_none() || setting.sampling));
     let Some(setting) = found else {
         return Err(unknown(trimmed, wanted));
     };
@@ -80,8 +87,11 @@ pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result
 fn unknown(given: &str, wanted: &str) -> Error {
     let shown: String = given.chars().take(64).collect();
     let short: String = wanted.chars().take(64).collect::<String>().to_lowercase();
-    let nearest = SETTINGS.iter().map(|setting| (edit_distance(&short, setting.key), setting.key)).min();
-    let nearest = nearest.map_or("temperature", |(_, key)| key);
+    // The beginning of a key means that key, whatever else is shorter.
+    let rank =
+        |key: &'static str| (short.len() < 3 || !key.starts_with(&short), edit_distance(&short, key), key);
+    let nearest = SETTINGS.iter().map(|setting| rank(setting.key)).min();
+    let nearest = nearest.map_or("temperature", |(_, _, key)| key);
     let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
     Error::invalid(
         shown.clone(),
@@ -194,9 +204,12 @@ mod tests {
 
     #[test]
     fn stop_takes_a_list_a_json_string_or_plain_text() {
-        for (value, expected) in
-            [(r#"["x"]"#, vec!["x"]), (r#""\n""#, vec!["\n"]), ("[INST]", vec!["[INST]"]), ("END", vec!["END"])]
-        {
+        for (value, expected) in [
+            (r#"["x"]"#, vec!["x"]),
+            (r#""\n""#, vec!["\n"]),
+            ("[INST]", vec!["[INST]"]),
+            ("END", vec!["END"]),
+        ] {
             let mut spec = spec();
             spec.set("stop", value).unwrap();
             assert_eq!(spec.defaults.stop.unwrap(), expected);

@@ -122,7 +122,10 @@ impl DeploymentSpec {
         ];
         for (name, value) in counts {
             if value == Some(0) {
-                return Err(Error::invalid(name, format!("{name} must be at least 1; leave it out for the default")));
+                return Err(Error::invalid(
+                    name,
+                    format!("{name} must be at least 1; leave it out for the default"),
+                ));
             }
         }
         Ok(())
@@ -133,7 +136,10 @@ fn validate_name(name: &str) -> Result<()> {
     let length = name.chars().count();
     if length == 0 || length > DeploymentSpec::MAX_NAME {
         let max = DeploymentSpec::MAX_NAME;
-        return Err(Error::invalid("name", format!("a deployment's name must have 1 to {max} characters, got {length}")));
+        return Err(Error::invalid(
+            "name",
+            format!("a deployment's name must have 1 to {max} characters, got {length}"),
+        ));
     }
     if let Some(bad) = name.chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
         return Err(Error::invalid(
@@ -156,7 +162,9 @@ pub(crate) fn validate_path(path: &Path) -> Result<()> {
         let path = path.display();
         return Err(Error::invalid(
             "model",
-            format!("the path of the model must be absolute, got '{path}': the server may run in another directory"),
+            format!(
+                "the path of the model must be absolute, got '{path}': the server may run in another directory"
+            ),
         ));
     }
     Ok(())

@@ -118,8 +118,9 @@ impl Store {
     pub(crate) fn all(&self) -> Result<Vec<Stored>, StoreError> {
         let connection = self.connection();
         let store = |error| convert(&self.path, error);
-        let mut query =
-            connection.prepare("SELECT name, spec, created FROM deployments ORDER BY created, name").map_err(store)?;
+        let mut query = connection
+            .prepare("SELECT name, spec, created FROM deployments ORDER BY created, name")
+            .map_err(store)?;
         let rows = query
             .query_map([], |row| {
                 let (name, text, created): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -159,7 +160,8 @@ impl Store {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).optional()?;
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")
 }
 
 fn convert(path: &Path, error: rusqlite::Error) -> StoreError {

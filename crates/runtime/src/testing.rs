@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -14,11 +14,14 @@ use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 use crate::spec::DeploymentSpec;
 
 type Make = dyn Fn(&DeploymentSpec) -> Result<Arc<ScriptedModel>> + Send + Sync;
+type Need = dyn Fn(&DeploymentSpec) -> MemoryNeed + Send + Sync;
 
 /// Answers every spec with a [`ScriptedModel`]. The spec's path must exist all the same (the root does).
 pub struct ScriptedLoader {
     make: Box<Make>,
-    need: Box<dyn Fn(&DeploymentSpec) -> MemoryNeed + Send + Sync>,
+    need: Box<Need>,
+    memory: Option<u64>,
+    used: Arc<AtomicU64>,
     loads: AtomicUsize,
     stops: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
@@ -32,18 +35,27 @@ impl ScriptedLoader {
     }
 
     /// `make` gives the model of a spec, or the reason why it cannot be loaded. It runs on a thread that may block.
-    pub fn new(make: impl Fn(&DeploymentSpec) -> Result<Arc<ScriptedModel>> + Send + Sync + 'static) -> Arc<Self> {
-        Self::needing(|_| MemoryNeed::default(), make)
+    pub fn new(
+        make: impl Fn(&DeploymentSpec) -> Result<Arc<ScriptedModel>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::build(None, Box::new(|_| MemoryNeed::default()), Box::new(make))
     }
 
-    /// Like [`ScriptedLoader::new`], with models that seem to need memory.
-    pub fn needing(
+    /// Like [`ScriptedLoader::new`], on a machine that has `memory` bytes, of which every model takes its need.
+    pub fn with_memory(
+        memory: u64,
         need: impl Fn(&DeploymentSpec) -> MemoryNeed + Send + Sync + 'static,
         make: impl Fn(&DeploymentSpec) -> Result<Arc<ScriptedModel>> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::build(Some(memory), Box::new(need), Box::new(make))
+    }
+
+    fn build(memory: Option<u64>, need: Box<Need>, make: Box<Make>) -> Arc<Self> {
         Arc::new(Self {
-            make: Box::new(make),
-            need: Box::new(need),
+            make,
+            need,
+            memory,
+            used: Arc::default(),
             loads: AtomicUsize::new(0),
             stops: Arc::default(),
             stuck: Arc::default(),
@@ -77,8 +89,19 @@ impl Loader for ScriptedLoader {
         self.loads.fetch_add(1, Ordering::SeqCst);
         context.check()?;
         let model = (self.make)(spec)?;
-        let worker = ScriptedWorker { stops: Arc::clone(&self.stops), stuck: Arc::clone(&self.stuck) };
+        let bytes = (self.need)(spec).weight_bytes + context.cache_bytes;
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+        let worker = ScriptedWorker {
+            bytes,
+            used: Arc::clone(&self.used),
+            stops: Arc::clone(&self.stops),
+            stuck: Arc::clone(&self.stuck),
+        };
         Ok(LoadedModel { handle: model.handle(), worker: Arc::new(worker) })
+    }
+
+    fn available_memory(&self) -> Option<u64> {
+        Some(self.memory?.saturating_sub(self.used.load(Ordering::SeqCst)))
     }
 
     fn inspect(&self, path: &Path) -> Result<Inspection> {
@@ -104,6 +127,8 @@ impl Loader for ScriptedLoader {
 }
 
 struct ScriptedWorker {
+    bytes: u64,
+    used: Arc<AtomicU64>,
     stops: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
 }
@@ -119,5 +144,6 @@ impl Worker for ScriptedWorker {
 
     fn shutdown(&self) {
         self.stops.fetch_add(1, Ordering::SeqCst);
+        self.used.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,50 @@
+//! The runtime from outside, over scripted models.
+
+mod chat;
+mod deploy;
+mod drain;
+mod restart;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use byzerllm_core::testing::{Gate, ScriptedModel};
+use byzerllm_core::{ChatRequest, Input, Message, RequestContext, Role};
+use byzerllm_runtime::testing::ScriptedLoader;
+use byzerllm_runtime::{DeploymentSpec, Loader, Runtime, RuntimeOptions};
+
+/// A spec of a path that exists.
+fn spec(name: &str) -> DeploymentSpec {
+    DeploymentSpec::new(name, env!("CARGO_MANIFEST_DIR"))
+}
+
+fn options(state: Option<PathBuf>) -> RuntimeOptions {
+    RuntimeOptions { state, threads: Some(1), pin: false }
+}
+
+async fn embedded(loader: Arc<dyn Loader>) -> Runtime {
+    Runtime::open_with(options(None), loader).await.unwrap()
+}
+
+fn request(model: &str) -> ChatRequest {
+    ChatRequest::new(model, Input::Messages(vec![Message::new(Role::User, "hello")]))
+}
+
+async fn answer(runtime: &Runtime, model: &str) -> byzerllm_core::Result<String> {
+    let stream = runtime.chat(RequestContext::local(), request(model)).await?;
+    let response = byzerllm_core::collect(stream).await?;
+    Ok(response.choices[0].text.clone())
+}
+
+/// A runtime with one deployment `chat` whose model waits for the gate at every word.
+async fn gated(configure: impl FnOnce(&mut DeploymentSpec)) -> (Runtime, Gate, Arc<ScriptedLoader>) {
+    let gate = Gate::closed();
+    let models = gate.clone();
+    let loader =
+        ScriptedLoader::new(move |_| Ok(Arc::new(ScriptedModel::new("one two three").with_gate(&models))));
+    let runtime = embedded(loader.clone()).await;
+    let mut spec = spec("chat");
+    configure(&mut spec);
+    runtime.deploy(spec).await.unwrap();
+    (runtime, gate, loader)
+}
