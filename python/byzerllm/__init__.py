@@ -3,7 +3,7 @@
 Importing this package loads nothing heavy; the native engine is loaded at the first call that needs it.
 """
 
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from byzerllm.client import ByzerLLM as ByzerLLM
@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'byzerllm' has no attribute {name!r}")
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted(__all__)

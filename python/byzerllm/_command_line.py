@@ -2,10 +2,9 @@
 
 import signal
 import sys
-from typing import List, Optional
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit status; `argv` is without the program's name."""
     from byzerllm import _native
 

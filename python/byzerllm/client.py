@@ -5,7 +5,8 @@ user, else one engine shared by the whole process.
 """
 
 import os
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from byzerllm import conversation as talk
 from byzerllm import families, parameters
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from byzerllm._native import Call, Endpoint
 
 Config = Mapping[str, Any]
-Item = Dict[str, Any]
+Item = dict[str, Any]
 
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
@@ -34,9 +35,9 @@ _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or set
 class ByzerLLM(Settings):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
 
-    def __init__(self, url: Optional[str] = None, **kwargs: Any) -> None:
+    def __init__(self, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
-        self._connected: Optional["Endpoint"] = None
+        self._connected: Endpoint | None = None
 
     @property
     def _endpoint(self) -> "Endpoint":
@@ -58,15 +59,17 @@ class ByzerLLM(Settings):
         pretrained_model_type: str = "custom/auto",
         udf_name: str = "",
         infer_params: Config = {},
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """Loads a model under a name and returns what `get_meta` says about it; the same name replaces."""
         family = families.family(pretrained_model_type)
         if not udf_name:
             raise InvalidRequestError("udf_name is required: the name to deploy under", param="udf_name")
         if not model_path:
-            raise InvalidRequestError("model_path is required: a checkpoint's file or folder", param="model_path")
+            raise InvalidRequestError(
+                "model_path is required: a checkpoint's file or folder", param="model_path"
+            )
         params = parameters.deployment(infer_params)
-        spec: Dict[str, Any] = {
+        spec: dict[str, Any] = {
             "name": udf_name,
             "model": os.path.abspath(os.path.expanduser(os.fspath(model_path))),
             "defaults": params.defaults,
@@ -93,18 +96,22 @@ class ByzerLLM(Settings):
             )
         return self.get_meta(udf_name)
 
-    def _concurrency(self) -> Dict[str, int]:
+    def _concurrency(self) -> dict[str, int]:
         if "workerMaxConcurrency" not in self._chosen:
             return {}
         workers = parameters.integer("num_workers", self.sys_conf["maxConcurrency"])
         slots = parameters.integer("worker_concurrency", self.sys_conf["workerMaxConcurrency"])
         return {"concurrency": max(1, workers * slots)}
 
-    def _tell_about_engine(self, name: str, ignored: List[str]) -> None:
+    def _tell_about_engine(self, name: str, ignored: list[str]) -> None:
         asked = list(ignored)
         for key in ("num_gpus", "maxConcurrency", "infer_backend"):
             value = self.sys_conf[key]
-            if key in self._chosen and value not in (0, "0", "transformers") and (key, value) != ("maxConcurrency", 1):
+            if (
+                key in self._chosen
+                and value not in (0, "0", "transformers")
+                and (key, value) != ("maxConcurrency", 1)
+            ):
                 asked.append(f"{key}={value!r}")
         if asked:
             say_once(
@@ -135,7 +142,7 @@ class ByzerLLM(Settings):
     def _is_listed(self, name: str) -> bool:
         return any(status["spec"]["name"] == name for status in self._endpoint.list())
 
-    def get_meta(self, model: Optional[str] = None, llm_config: Config = {}) -> Dict[str, Any]:
+    def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
         """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
         model = self._model(model)
         found = self._endpoint.model(model)
@@ -156,7 +163,7 @@ class ByzerLLM(Settings):
 
     # Templates.
 
-    def setup_template(self, model: str, template: Union[str, Template]) -> "ByzerLLM":
+    def setup_template(self, model: str, template: str | Template) -> "ByzerLLM":
         """Chooses how prompts are rendered: `"auto"` for the model's own template, or a `Template`.
 
         Without a choice, a model that has a template uses it, and another one gets `User:` and `Assistant:` lines.
@@ -168,13 +175,18 @@ class ByzerLLM(Settings):
             for mapping, func in (
                 (self.mapping_function_calling_format_func, template.function_calling_format_func),
                 (self.mapping_response_class_format_func, template.response_class_format_func),
-                (self.mapping_response_class_format_after_chat_func, template.response_class_format_after_chat_func),
+                (
+                    self.mapping_response_class_format_after_chat_func,
+                    template.response_class_format_after_chat_func,
+                ),
             ):
                 if func is not None:
                     mapping[model] = func
             return self
         if template != "auto":
-            raise InvalidRequestError(f'template must be "auto" or a Template, got {template!r}', param="template")
+            raise InvalidRequestError(
+                f'template must be "auto" or a Template, got {template!r}', param="template"
+            )
         try:
             meta = self.get_meta(model)
         except (NotFoundError, UnavailableError):
@@ -204,7 +216,7 @@ class ByzerLLM(Settings):
             return self._endpoint.apply_template(model, talk.for_engine(history), True)
         return render(history, role_mapping)
 
-    def apply_chat_template(self, model: str, s: Union[str, talk.Conversations], llm_config: Config = {}) -> str:
+    def apply_chat_template(self, model: str, s: str | talk.Conversations, llm_config: Config = {}) -> str:
         """Renders messages, as a list or as its JSON, with the model's own template."""
         if isinstance(s, str):
             import json
@@ -212,11 +224,13 @@ class ByzerLLM(Settings):
             try:
                 s = json.loads(s)
             except ValueError as error:
-                raise InvalidRequestError(f"s must be the JSON of a list of messages: {error}", param="s") from None
+                raise InvalidRequestError(
+                    f"s must be the JSON of a list of messages: {error}", param="s"
+                ) from None
         history = talk.for_engine(talk.messages(s))
         return self._endpoint.apply_template(self._model(model), history, True)
 
-    def tokenize(self, model: Optional[str], s: str, llm_config: Config = {}) -> List[LLMResponse]:
+    def tokenize(self, model: str | None, s: str, llm_config: Config = {}) -> list[LLMResponse]:
         """The token ids of a text, as `[0].output[0]`."""
         ids = self._endpoint.tokenize(self._model(model), s)
         return [LLMResponse(output=[ids], input={"instruction": s, "tokenizer": True})]
@@ -226,22 +240,22 @@ class ByzerLLM(Settings):
     def chat_oai(
         self,
         conversations: talk.Conversations,
-        tools: List[Any] = [],
+        tools: list[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
-        impl_func: Optional[Callable[..., Any]] = None,
+        impl_func: Callable[..., Any] | None = None,
         execute_impl_func: bool = False,
-        impl_func_params: Optional[Dict[str, Any]] = None,
-        func_params: Optional[Dict[str, Any]] = None,
+        impl_func_params: dict[str, Any] | None = None,
+        func_params: dict[str, Any] | None = None,
         response_class: Any = None,
         response_after_chat: bool = False,
         enable_default_sys_message: bool = False,
-        model: Optional[str] = None,
-        role_mapping: Optional[RoleMapping] = None,
+        model: str | None = None,
+        role_mapping: RoleMapping | None = None,
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
-    ) -> List[LLMResponse]:
+    ) -> list[LLMResponse]:
         """Continues a conversation: messages with roles, or one user message as a string."""
         model = self._model(model, _NO_MODEL)
         wants_tools = bool(tools) or tool_choice is not None
@@ -268,9 +282,9 @@ class ByzerLLM(Settings):
     def stream_chat_oai(
         self,
         conversations: talk.Conversations,
-        model: Optional[str] = None,
-        role_mapping: Optional[RoleMapping] = None,
-        delta_mode: Union[bool, Config] = False,
+        model: str | None = None,
+        role_mapping: RoleMapping | None = None,
+        delta_mode: bool | Config = False,
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> Iterator[StreamItem]:
@@ -278,9 +292,7 @@ class ByzerLLM(Settings):
 
         Closing the generator, or dropping it, stops the work.
         """
-        if isinstance(delta_mode, Mapping):
-            # The older order of arguments, without delta_mode.
-            delta_mode, llm_config = False, delta_mode
+        delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
         call, clean = self._stream(conversations, model, role_mapping, llm_config, extra_request_params)
         try:
             yield from _items(call, clean, delta_mode)
@@ -290,17 +302,16 @@ class ByzerLLM(Settings):
     async def async_stream_chat_oai(
         self,
         conversations: talk.Conversations,
-        role_mapping: Optional[RoleMapping] = None,
-        model: Optional[str] = None,
-        delta_mode: Union[bool, Config] = False,
+        role_mapping: RoleMapping | None = None,
+        model: str | None = None,
+        delta_mode: bool | Config = False,
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> AsyncIterator[StreamItem]:
         """`stream_chat_oai` for an event loop, which it never blocks."""
         import asyncio
 
-        if isinstance(delta_mode, Mapping):
-            delta_mode, llm_config = False, delta_mode
+        delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
         call, clean = await asyncio.to_thread(
             self._stream, conversations, model, role_mapping, llm_config, extra_request_params
         )
@@ -312,8 +323,8 @@ class ByzerLLM(Settings):
             call.cancel()
 
     def chat(
-        self, model: Optional[str], request: Union[LLMRequest, str], extract_params: Config = {}
-    ) -> List[LLMResponse]:
+        self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
+    ) -> list[LLMResponse]:
         """The older form of a chat: instructions without history, one answer each."""
         model = self._model(model)
         if isinstance(request, str):
@@ -343,20 +354,20 @@ class ByzerLLM(Settings):
         return self._query(model, pairs)
 
     def raw_chat(
-        self, model: Optional[str], request: Union[LLMRequest, str], extract_params: Config = {}
-    ) -> List[LLMResponse]:
+        self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
+    ) -> list[LLMResponse]:
         """The same as `chat`."""
         return self.chat(model, request, extract_params)
 
     # How a chat becomes a request.
 
-    def _model(self, model: Optional[str], message: str = "model name is required") -> str:
+    def _model(self, model: str | None, message: str = "model name is required") -> str:
         name = model or self.default_model_name
         if not name:
             raise InvalidRequestError(message, param="model")
         return name
 
-    def _history(self, model: str, conversations: talk.Conversations, with_base: bool) -> List[Item]:
+    def _history(self, model: str, conversations: talk.Conversations, with_base: bool) -> list[Item]:
         history = talk.messages(conversations)
         base = self.mapping_base_system_message.get(model)
         if with_base and base:
@@ -369,11 +380,11 @@ class ByzerLLM(Settings):
     def _chat_request(
         self,
         model: str,
-        history: List[Item],
-        role_mapping: Optional[RoleMapping],
+        history: list[Item],
+        role_mapping: RoleMapping | None,
         llm_config: Config,
         extra_request_params: Config,
-    ) -> Tuple[Item, Item]:
+    ) -> tuple[Item, Item]:
         """What is told about the request, and the request itself."""
         config = {**self.mapping_extra_generation_params.get(model, {}), **llm_config}
         if extra_request_params:
@@ -399,7 +410,9 @@ class ByzerLLM(Settings):
         sampling = generation.sampling
         for key in generation.ignored:
             say_once(f"{model}: {key} has no effect on byzerllm's own engine")
-        if "max_tokens" not in sampling and (model in self.mapping_max_output_length or self._output_length_was_set):
+        if "max_tokens" not in sampling and (
+            model in self.mapping_max_output_length or self._output_length_was_set
+        ):
             sampling["max_tokens"] = self.get_max_output_length(model)
         self._check_lengths(model, content, sampling)
         return {
@@ -428,13 +441,15 @@ class ByzerLLM(Settings):
             raise TooLargeError(f"input length {length} is larger than max_input_length {most_input}")
         if most is not None:
             if length >= most:
-                raise TooLargeError(f"input length {length} leaves no room for an answer in max_model_length {most}")
+                raise TooLargeError(
+                    f"input length {length} leaves no room for an answer in max_model_length {most}"
+                )
             wanted = sampling.get("max_tokens", self.get_max_output_length(model))
             sampling["max_tokens"] = min(wanted, most - length)
 
     # How a request becomes an answer.
 
-    def _query(self, model: str, pairs: List[Tuple[Item, Item]]) -> List[LLMResponse]:
+    def _query(self, model: str, pairs: list[tuple[Item, Item]]) -> list[LLMResponse]:
         items = [item for item, _ in pairs]
         if any(request["stream"] for _, request in pairs):
             raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
@@ -442,11 +457,15 @@ class ByzerLLM(Settings):
             print(f"Send to model[{model}]:{items}", flush=True)
         results = self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
         if results is None:
-            calls: List["Call"] = []
+            calls: list[Call] = []
             try:
                 for _, request in pairs:
                     calls.append(self._endpoint.chat(request["request"], request["timeout"]))
-                results = [result for call, item in zip(calls, items) for result in _results(call.result(), item)]
+                results = [
+                    result
+                    for call, item in zip(calls, items, strict=False)
+                    for result in _results(call.result(), item)
+                ]
             finally:
                 for call in calls:
                     call.cancel()
@@ -466,27 +485,34 @@ class ByzerLLM(Settings):
     def _stream(
         self,
         conversations: talk.Conversations,
-        model: Optional[str],
-        role_mapping: Optional[RoleMapping],
+        model: str | None,
+        role_mapping: RoleMapping | None,
         llm_config: Config,
         extra_request_params: Config,
-    ) -> Tuple["Call", Callable[[str], str]]:
+    ) -> tuple["Call", Callable[[str], str]]:
         model = self._model(model, _NO_MODEL)
         history = self._history(model, conversations, False)
         item, request = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
         if request["request"]["n"] != 1:
-            raise UnsupportedError("stream_chat_oai streams one answer; use chat_oai for n above 1", param="n")
+            raise UnsupportedError(
+                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
+            )
         if self.verbose:
             print(f"Send to model[{model}]:{[item]}", flush=True)
         clean = self.mapping_clean_func.get(model, _unchanged)
         return self._endpoint.chat(request["request"], request["timeout"]), clean
 
 
+def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[bool, Config]:
+    """Older programs have `llm_config` in the place of `delta_mode`."""
+    return (False, delta_mode) if isinstance(delta_mode, Mapping) else (delta_mode, llm_config)
+
+
 def _unchanged(text: str) -> str:
     return text
 
 
-def _results(response: Dict[str, Any], item: Item) -> List[Dict[str, Any]]:
+def _results(response: dict[str, Any], item: Item) -> list[dict[str, Any]]:
     """One result per choice, in the form that event callbacks see."""
     usage, timing = response["usage"], response["timing"]
     results = []
@@ -551,7 +577,7 @@ def _items(call: "Call", clean: Callable[[str], str], delta_mode: bool) -> Itera
 
 
 def default_chat_wrapper(
-    llm: ByzerLLM, conversations: Optional[talk.Conversations] = None, llm_config: Config = {}
-) -> List[LLMResponse]:
+    llm: ByzerLLM, conversations: talk.Conversations | None = None, llm_config: Config = {}
+) -> list[LLMResponse]:
     """Continues a conversation with the client's default model."""
     return llm.chat_oai(conversations=conversations or [], llm_config=llm_config)

@@ -1,16 +1,17 @@
 """Checks the messages of a conversation and brings them into the form that the engine takes."""
 
-from typing import Any, Dict, List, Mapping, Sequence, Union
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from byzerllm.errors import InvalidRequestError, UnsupportedError
 from byzerllm.types import LLMHistoryItem
 
-Conversations = Union[str, Sequence[Union[Mapping[str, Any], LLMHistoryItem]]]
+Conversations = str | Sequence[Mapping[str, Any] | LLMHistoryItem]
 
 _ROLES = ("system", "user", "assistant", "tool")
 
 
-def messages(conversations: Conversations) -> List[Dict[str, Any]]:
+def messages(conversations: Conversations) -> list[dict[str, Any]]:
     """A fresh list of fresh messages without their `metadata`; a string is one user message."""
     if isinstance(conversations, str):
         return [{"role": "user", "content": conversations}]
@@ -24,7 +25,7 @@ def messages(conversations: Conversations) -> List[Dict[str, Any]]:
     return [_message(index, item) for index, item in enumerate(conversations)]
 
 
-def _message(index: int, item: Any) -> Dict[str, Any]:
+def _message(index: int, item: Any) -> dict[str, Any]:
     if isinstance(item, LLMHistoryItem):
         item = {"role": item.role, "content": item.content}
     if not isinstance(item, Mapping) or not isinstance(item.get("role"), str):
@@ -44,7 +45,7 @@ def _message(index: int, item: Any) -> Dict[str, Any]:
     return {"role": item["role"], "content": content, **rest}
 
 
-def for_engine(conversation: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def for_engine(conversation: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The engine's form: what only templates read lies under `extra`."""
     result = []
     for index, message in enumerate(conversation):

@@ -4,7 +4,8 @@ Branch on the class (or on `.kind`), never on the message. Classes also inherit 
 programs written against Byzer-LLM caught.
 """
 
-from typing import Any, Dict, Mapping, Optional, Type
+from collections.abc import Mapping
+from typing import Any
 
 
 class ByzerLLMError(Exception):
@@ -19,9 +20,9 @@ class ByzerLLMError(Exception):
         self,
         message: str = "",
         *,
-        param: Optional[str] = None,
-        retry_after: Optional[float] = None,
-        usage: Optional[Mapping[str, Any]] = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        usage: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -135,7 +136,7 @@ class InternalError(ByzerLLMError, RuntimeError):
     code = "internal"
 
 
-BY_KIND: Dict[str, Type[ByzerLLMError]] = {
+BY_KIND: dict[str, type[ByzerLLMError]] = {
     error.kind: error
     for error in (
         InvalidRequestError,
@@ -159,9 +160,9 @@ BY_KIND: Dict[str, Type[ByzerLLMError]] = {
 def make(
     kind: str,
     message: str,
-    param: Optional[str] = None,
-    retry_after: Optional[float] = None,
-    usage: Optional[Mapping[str, Any]] = None,
+    param: str | None = None,
+    retry_after: float | None = None,
+    usage: Mapping[str, Any] | None = None,
 ) -> ByzerLLMError:
     """The exception for a kind; the native module raises what this returns."""
     return BY_KIND.get(kind, InternalError)(message, param=param, retry_after=retry_after, usage=usage)

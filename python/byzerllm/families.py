@@ -1,12 +1,12 @@
 """The words of `pretrained_model_type`, and which checkpoints they stand for."""
 
-from typing import Dict, Iterable, Optional, Tuple
+from collections.abc import Iterable
 
 from byzerllm.errors import UnsupportedError
 from byzerllm.parameters import unknown
 
 # Word → what the architecture's name contains; empty means that the file decides.
-_CHAT: Dict[str, Tuple[str, ...]] = {
+_CHAT: dict[str, tuple[str, ...]] = {
     "auto": (),
     "llama": ("llama",),
     "llama2": ("llama", "mistral", "yi"),
@@ -40,9 +40,10 @@ def family(pretrained_model_type: str) -> str:
     word = pretrained_model_type or "custom/auto"
     if word.startswith("saas/"):
         raise UnsupportedError(
-            f"pretrained_model_type {word!r}: hosted models are not supported by this version", param="pretrained_model_type"
+            f"pretrained_model_type {word!r}: hosted models are not supported by this version",
+            param="pretrained_model_type",
         )
-    name = word[len("custom/") :] if word.startswith("custom/") else word
+    name = word.removeprefix("custom/")
     if name in _OTHER_TASKS:
         raise UnsupportedError(
             f"pretrained_model_type {word!r}: {_OTHER_TASKS[name]} models are not supported by this version",
@@ -53,7 +54,7 @@ def family(pretrained_model_type: str) -> str:
     return name
 
 
-def mismatch(name: str, architectures: Iterable[str]) -> Optional[str]:
+def mismatch(name: str, architectures: Iterable[str]) -> str | None:
     """Says what is odd when the file is of another family than the word; the file decides all the same."""
     found = [architecture for architecture in architectures if architecture]
     expected = _CHAT.get(name, ())
@@ -61,4 +62,6 @@ def mismatch(name: str, architectures: Iterable[str]) -> Optional[str]:
         return None
     if any(word in architecture.lower() for word in expected for architecture in found):
         return None
-    return f"pretrained_model_type says {name!r}, but the model is a {', '.join(found)}; it runs as what it is"
+    return (
+        f"pretrained_model_type says {name!r}, but the model is a {', '.join(found)}; it runs as what it is"
+    )

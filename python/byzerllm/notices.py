@@ -1,8 +1,6 @@
 """Things worth telling once, through the logger `byzerllm` (shown on stderr unless the program configures it)."""
 
-from typing import Set
-
-_said: Set[str] = set()
+_said: set[str] = set()
 
 
 def say_once(message: str) -> None:

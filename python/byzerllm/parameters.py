@@ -4,7 +4,8 @@ Values may be native or strings (`"0.5"`, `"false"`), as SQL sends them. An unkn
 nearest valid one. Keys of Byzer-LLM that have no effect here are reported, so that the caller can say so.
 """
 
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from byzerllm.errors import InvalidRequestError, UnsupportedError
 
@@ -64,12 +65,12 @@ def _top_k(key: str, value: Any) -> int:
     return 0 if result == -1 else _whole(0)(key, result)
 
 
-def _seed(key: str, value: Any) -> Optional[int]:
+def _seed(key: str, value: Any) -> int | None:
     result = integer(key, value)
     return None if result == -1 else _whole(0)(key, result)
 
 
-def _stop(key: str, value: Any) -> List[str]:
+def _stop(key: str, value: Any) -> list[str]:
     if isinstance(value, str):
         decoded = _decoded_list(value)
         value = [value] if decoded is None else decoded
@@ -78,13 +79,13 @@ def _stop(key: str, value: Any) -> List[str]:
     raise _wrong(key, "a string or a list of strings", value)
 
 
-def _comma_separated(key: str, value: Any) -> List[str]:
+def _comma_separated(key: str, value: Any) -> list[str]:
     if isinstance(value, str):
         return [part for part in (part.strip() for part in value.split(",")) if part]
     return _stop(key, value)
 
 
-def _token_ids(key: str, value: Any) -> List[int]:
+def _token_ids(key: str, value: Any) -> list[int]:
     if isinstance(value, str):
         decoded = _decoded_list(value)
         value = [part for part in value.split(",") if part.strip()] if decoded is None else decoded
@@ -95,13 +96,13 @@ def _token_ids(key: str, value: Any) -> List[int]:
     raise _wrong(key, "a list of token ids", value)
 
 
-def _logprobs(key: str, value: Any) -> Optional[int]:
+def _logprobs(key: str, value: Any) -> int | None:
     if isinstance(value, bool):
         return 0 if value else None
     return _whole(0)(key, value)
 
 
-def _decoded_list(text: str) -> Optional[List[Any]]:
+def _decoded_list(text: str) -> list[Any] | None:
     if not text.lstrip().startswith("["):
         return None
     import json
@@ -116,7 +117,7 @@ def _decoded_list(text: str) -> Optional[List[Any]]:
 Reader = Callable[[str, Any], Any]
 
 # Spelling → (field of the engine's sampling parameters, how to read it).
-SAMPLING: Dict[str, Tuple[str, Reader]] = {
+SAMPLING: dict[str, tuple[str, Reader]] = {
     "temperature": ("temperature", number),
     "top_p": ("top_p", number),
     "top_k": ("top_k", _top_k),
@@ -132,7 +133,7 @@ SAMPLING: Dict[str, Tuple[str, Reader]] = {
 }
 
 # Keys that Byzer-LLM's backends took and that change nothing here, with the values that ask for nothing.
-_WITHOUT_EFFECT: Dict[str, Tuple[Any, ...]] = {
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1, 1.0, "1", "1.0"),
     "presence_penalty": (0, 0.0, "0", "0.0"),
     "frequency_penalty": (0, 0.0, "0", "0.0"),
@@ -148,7 +149,7 @@ _WITHOUT_EFFECT: Dict[str, Tuple[Any, ...]] = {
     "normalize_embeddings": (),
 }
 
-_NOT_HERE: Dict[str, str] = {
+_NOT_HERE: dict[str, str] = {
     "image": "images are not supported by this model",
     "request_id": "requests are named by the server; close the generator of stream_chat_oai to stop one",
     "abort": "close the generator of stream_chat_oai to stop a request",
@@ -164,11 +165,11 @@ class Generation:
     """The parameters of one request."""
 
     def __init__(self) -> None:
-        self.sampling: Dict[str, Any] = {}
+        self.sampling: dict[str, Any] = {}
         self.n = 1
-        self.timeout: Optional[float] = None
+        self.timeout: float | None = None
         self.stream = False
-        self.ignored: List[str] = []
+        self.ignored: list[str] = []
         """Keys whose value asks for something that has no effect."""
 
 
@@ -207,7 +208,7 @@ def _without_prefix(key: str) -> str:
     return key
 
 
-_LIMITS: Dict[str, Tuple[str, Reader]] = {
+_LIMITS: dict[str, tuple[str, Reader]] = {
     "max_sequences": ("max_sequences", _whole(1)),
     "queue_limit": ("queue_limit", _whole(0)),
     "context_length": ("context_length", _whole(1)),
@@ -220,16 +221,51 @@ _LIMITS: Dict[str, Tuple[str, Reader]] = {
 
 # Options of the engines that Byzer-LLM drove; ours decides these things itself.
 _DEPLOY_WITHOUT_EFFECT = frozenset(
-    """
-    quatization quantization backend.quantization use_cache backend.use_cache message_format backend.message_format
-    llm_int8_threshold longContextMode udfName localPathPrefix hf_token
-    backend.worker_use_ray backend.engine_use_ray backend.dtype backend.seed backend.pipeline_parallel_size
-    backend.tensor_parallel_size backend.block_size backend.swap_space backend.gpu_memory_utilization
-    backend.disable_log_stats backend.max_num_batched_tokens backend.trust_remote_code backend.tokenizer_mode
-    backend.enforce_eager backend.max_context_len_to_capture backend.load_format backend.revision
-    n_gpu_layers split_mode main_gpu tensor_split use_mmap use_mlock n_batch n_threads n_threads_batch offload_kqv
-    last_n_tokens_size numa chat_format verbose
-    """.split()
+    [
+        "quatization",
+        "quantization",
+        "backend.quantization",
+        "use_cache",
+        "backend.use_cache",
+        "message_format",
+        "backend.message_format",
+        "llm_int8_threshold",
+        "longContextMode",
+        "udfName",
+        "localPathPrefix",
+        "hf_token",
+        "backend.worker_use_ray",
+        "backend.engine_use_ray",
+        "backend.dtype",
+        "backend.seed",
+        "backend.pipeline_parallel_size",
+        "backend.tensor_parallel_size",
+        "backend.block_size",
+        "backend.swap_space",
+        "backend.gpu_memory_utilization",
+        "backend.disable_log_stats",
+        "backend.max_num_batched_tokens",
+        "backend.trust_remote_code",
+        "backend.tokenizer_mode",
+        "backend.enforce_eager",
+        "backend.max_context_len_to_capture",
+        "backend.load_format",
+        "backend.revision",
+        "n_gpu_layers",
+        "split_mode",
+        "main_gpu",
+        "tensor_split",
+        "use_mmap",
+        "use_mlock",
+        "n_batch",
+        "n_threads",
+        "n_threads_batch",
+        "offload_kqv",
+        "last_n_tokens_size",
+        "numa",
+        "chat_format",
+        "verbose",
+    ]
 )
 _OFF = (False, "false", "False", None, "")
 
@@ -238,10 +274,10 @@ class Deployment:
     """The parameters of one deployment."""
 
     def __init__(self) -> None:
-        self.defaults: Dict[str, Any] = {}
-        self.limits: Dict[str, Any] = {}
-        self.compute: Optional[str] = None
-        self.ignored: List[str] = []
+        self.defaults: dict[str, Any] = {}
+        self.limits: dict[str, Any] = {}
+        self.compute: str | None = None
+        self.ignored: list[str] = []
         """Options that have no effect on our engine."""
 
 
@@ -285,7 +321,9 @@ def unknown(key: str, valid: Iterable[str], what: str) -> InvalidRequestError:
 
     candidates = sorted(set(valid))
     name = _without_prefix(key)
-    near = difflib.get_close_matches(key, candidates, n=1) or difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, candidates, n=1) or difflib.get_close_matches(
+        name, candidates, n=1, cutoff=0.5
+    )
     if near:
         prefix = key[: len(key) - len(name)]
         hint = f"did you mean {prefix + near[0]!r}?"

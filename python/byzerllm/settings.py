@@ -1,7 +1,8 @@
 """The state of a client and the chain of `setup_*` methods."""
 
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, TypeVar
+from typing import Any, TypeVar
 
 from byzerllm.notices import say_once
 from byzerllm.parameters import boolean, integer
@@ -15,7 +16,7 @@ _DEFAULT_MAX_OUTPUT_LENGTH = 1024
 _MANY_REQUESTS = (InferBackend.VLLM, InferBackend.DeepSpeed)
 
 
-def _default_sys_conf() -> Dict[str, Any]:
+def _default_sys_conf() -> dict[str, Any]:
     return {
         "pythonMode": "ray",
         "maxConcurrency": 1,
@@ -29,53 +30,53 @@ def _default_sys_conf() -> Dict[str, Any]:
 class Settings:
     """What a `ByzerLLM` remembers between calls. Every `setup_*` method returns the client."""
 
-    def __init__(self, url: Optional[str] = None, **kwargs: Any) -> None:
+    def __init__(self, url: str | None = None, **kwargs: Any) -> None:
         self.url = url
         self.verbose: bool = boolean("verbose", kwargs.pop("verbose", False))
         self.force_skip_context_length_check: bool = boolean(
             "force_skip_context_length_check", kwargs.pop("force_skip_context_length_check", False)
         )
         self.skip_nontext_check: bool = boolean("skip_nontext_check", kwargs.pop("skip_nontext_check", False))
-        self.byzer_engine_url: Optional[str] = kwargs.pop("byzer_engine_url", None)
+        self.byzer_engine_url: str | None = kwargs.pop("byzer_engine_url", None)
         length = kwargs.pop("default_max_output_length", None)
         self._output_length_was_set = length is not None
         self.default_max_output_length: int = (
             _DEFAULT_MAX_OUTPUT_LENGTH if length is None else integer("default_max_output_length", length)
         )
-        self._token: Optional[str] = kwargs.pop("token", None)
+        self._token: str | None = kwargs.pop("token", None)
         if kwargs:
             say_once(f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}")
 
-        self.default_model_name: Optional[str] = None
-        self.default_emb_model_name: Optional[str] = None
-        self.default_rerank_model_name: Optional[str] = None
-        self.sys_conf: Dict[str, Any] = _default_sys_conf()
-        self._chosen: Set[str] = set()
+        self.default_model_name: str | None = None
+        self.default_emb_model_name: str | None = None
+        self.default_rerank_model_name: str | None = None
+        self.sys_conf: dict[str, Any] = _default_sys_conf()
+        self._chosen: set[str] = set()
         self.context = SimpleNamespace(conf=self.sys_conf)
         self.ray_context = None
 
         self.default_role_mapping: RoleMapping = default_role_mapping()
-        self.mapping_role_mapping: Dict[str, RoleMapping] = {}
-        self.mapping_extra_generation_params: Dict[str, Dict[str, Any]] = {}
-        self.mapping_clean_func: Dict[str, Callable[[str], str]] = {}
-        self.mapping_auto_use_apply_chat_template: Dict[str, bool] = {}
-        self.mapping_max_model_length: Dict[str, int] = {}
-        self.mapping_max_input_length: Dict[str, int] = {}
-        self.mapping_max_output_length: Dict[str, int] = {}
-        self.mapping_base_system_message: Dict[str, str] = {}
-        self.mapping_function_calling_format_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_response_class_format_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_response_class_format_after_chat_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_impl_func_format_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_sys_function_calling_format_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_sys_response_class_format_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_sys_response_class_format_after_chat_func: Dict[str, Callable[..., str]] = {}
-        self.mapping_sys_impl_func_format_func: Dict[str, Callable[..., str]] = {}
-        self.meta_cache: Dict[str, Dict[str, Any]] = {}
-        self.func_impl_cache: Dict[str, Callable[..., Any]] = {}
-        self.event_callbacks: Dict[EventName, List[EventCallback]] = {}
-        self.sub_clients: Dict[str, Any] = {}
-        self.pin_model_worker_mapping: Optional[Mapping[str, int]] = None
+        self.mapping_role_mapping: dict[str, RoleMapping] = {}
+        self.mapping_extra_generation_params: dict[str, dict[str, Any]] = {}
+        self.mapping_clean_func: dict[str, Callable[[str], str]] = {}
+        self.mapping_auto_use_apply_chat_template: dict[str, bool] = {}
+        self.mapping_max_model_length: dict[str, int] = {}
+        self.mapping_max_input_length: dict[str, int] = {}
+        self.mapping_max_output_length: dict[str, int] = {}
+        self.mapping_base_system_message: dict[str, str] = {}
+        self.mapping_function_calling_format_func: dict[str, Callable[..., str]] = {}
+        self.mapping_response_class_format_func: dict[str, Callable[..., str]] = {}
+        self.mapping_response_class_format_after_chat_func: dict[str, Callable[..., str]] = {}
+        self.mapping_impl_func_format_func: dict[str, Callable[..., str]] = {}
+        self.mapping_sys_function_calling_format_func: dict[str, Callable[..., str]] = {}
+        self.mapping_sys_response_class_format_func: dict[str, Callable[..., str]] = {}
+        self.mapping_sys_response_class_format_after_chat_func: dict[str, Callable[..., str]] = {}
+        self.mapping_sys_impl_func_format_func: dict[str, Callable[..., str]] = {}
+        self.meta_cache: dict[str, dict[str, Any]] = {}
+        self.func_impl_cache: dict[str, Callable[..., Any]] = {}
+        self.event_callbacks: dict[EventName, list[EventCallback]] = {}
+        self.sub_clients: dict[str, Any] = {}
+        self.pin_model_worker_mapping: Mapping[str, int] | None = None
 
     # Deployments to come.
 
@@ -156,11 +157,11 @@ class Settings:
         self.mapping_max_output_length[model] = length
         return self
 
-    def get_max_model_length(self, model: str) -> Optional[int]:
+    def get_max_model_length(self, model: str) -> int | None:
         """What `setup_max_model_length` set."""
         return self.mapping_max_model_length.get(model)
 
-    def get_max_input_length(self, model: str) -> Optional[int]:
+    def get_max_input_length(self, model: str) -> int | None:
         """What `setup_max_input_length` set."""
         return self.mapping_max_input_length.get(model)
 
@@ -174,7 +175,9 @@ class Settings:
         self.mapping_auto_use_apply_chat_template.pop(model, None)
         return self
 
-    def setup_extra_generation_params(self: Self, model: str, extra_generation_params: Mapping[str, Any]) -> Self:
+    def setup_extra_generation_params(
+        self: Self, model: str, extra_generation_params: Mapping[str, Any]
+    ) -> Self:
         """Adds generation keys to every request for the model; later ones win."""
         known = self.mapping_extra_generation_params.get(model, {})
         self.mapping_extra_generation_params[model] = {**known, **extra_generation_params}
@@ -215,7 +218,9 @@ class Settings:
         self.mapping_sys_response_class_format_func[model] = func
         return self
 
-    def setup_sys_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
+    def setup_sys_response_class_format_after_chat_func(
+        self: Self, model: str, func: Callable[..., str]
+    ) -> Self:
         """Like `setup_response_class_format_after_chat_func`, with the default system message."""
         self.mapping_sys_response_class_format_after_chat_func[model] = func
         return self
@@ -247,7 +252,7 @@ class Settings:
         """Runs `callback(client, model, value)` at each such event; `(False, value)` replaces the value."""
         self.event_callbacks.setdefault(event_name, []).append(callback)
 
-    def _trigger(self, event_name: EventName, *arguments: Any) -> Optional[Any]:
+    def _trigger(self, event_name: EventName, *arguments: Any) -> Any | None:
         for callback in self.event_callbacks.get(event_name, []):
             proceed, value = _callback_result(callback(self, *arguments))
             if not proceed and value is not None:
@@ -255,5 +260,5 @@ class Settings:
         return None
 
 
-def _callback_result(result: Any) -> Tuple[bool, Any]:
+def _callback_result(result: Any) -> tuple[bool, Any]:
     return result if isinstance(result, tuple) and len(result) == 2 else (True, None)

@@ -3,11 +3,12 @@
 A model that carries its own chat template needs none of these.
 """
 
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from byzerllm.errors import InvalidRequestError
 
-RoleMapping = Dict[str, Any]
+RoleMapping = dict[str, Any]
 
 DEFAULT_SYSTEM_MESSAGE = "You are a helpful assistant. Think it over and answer the user question correctly."
 
@@ -36,14 +37,14 @@ class Template:
     def __init__(
         self,
         role_mapping: RoleMapping,
-        generation_config: Optional[Dict[str, Any]] = None,
+        generation_config: dict[str, Any] | None = None,
         clean_func: Callable[[str], str] = _identity,
-        function_calling_format_func: Optional[Callable[..., str]] = None,
-        response_class_format_func: Optional[Callable[..., str]] = None,
-        response_class_format_after_chat_func: Optional[Callable[..., str]] = None,
+        function_calling_format_func: Callable[..., str] | None = None,
+        response_class_format_func: Callable[..., str] | None = None,
+        response_class_format_after_chat_func: Callable[..., str] | None = None,
     ) -> None:
         self.role_mapping = role_mapping
-        self.generation_config: Dict[str, Any] = {} if generation_config is None else generation_config
+        self.generation_config: dict[str, Any] = {} if generation_config is None else generation_config
         self.clean_func = clean_func
         self.function_calling_format_func = function_calling_format_func
         self.response_class_format_func = response_class_format_func
@@ -73,7 +74,7 @@ def _insertion_system(t: str, v: str) -> str:
     return f"<｜fim▁begin｜>{v}<｜fim▁end｜>"
 
 
-def _chat_markup(generation_config: Dict[str, Any], clean_func: Callable[[str], str]) -> Template:
+def _chat_markup(generation_config: dict[str, Any], clean_func: Callable[[str], str]) -> Template:
     return Template(
         role_mapping={
             "user_role": "<|im_start|>user\n",
@@ -196,7 +197,7 @@ def default_role_mapping() -> RoleMapping:
 
 def render(conversations: Iterable[Mapping[str, Any]], role_mapping: Mapping[str, Any]) -> str:
     """Renders messages into one prompt that ends where the assistant is to speak."""
-    parts: List[str] = []
+    parts: list[str] = []
     last_role = None
     for message in conversations:
         last_role, content = message["role"], message["content"]
@@ -213,13 +214,13 @@ def render(conversations: Iterable[Mapping[str, Any]], role_mapping: Mapping[str
 
 def _apply(mapping: Mapping[str, Any], word: str, function: str, content: str, prefix: bool = True) -> str:
     if mapping.get(function) is not None:
-        return mapping[function](t=mapping.get(word, ""), v=content)
-    return mapping.get(word, "") + content if prefix else content
+        return str(mapping[function](t=mapping.get(word, ""), v=content))
+    return f"{mapping.get(word, '')}{content}" if prefix else content
 
 
 def generate_instruction_from_history(
     ins: str,
-    his: List[Dict[str, str]],
+    his: list[dict[str, str]],
     role_mapping: Mapping[str, str] = {"user": "User", "assistant": "Assistant"},
 ) -> str:
     """The older form of a prompt: `User:` and `Assistant:` lines, or the bare instruction without history."""

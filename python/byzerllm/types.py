@@ -1,8 +1,11 @@
 """The data types of the client API."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any
+
+from typing_extensions import Self
 
 
 class Role:
@@ -39,7 +42,7 @@ class LLMHistoryItem:
 class LLMRequest:
     """A plain request: one instruction or several."""
 
-    instruction: Union[str, List[str]]
+    instruction: str | list[str]
     embedding: bool = False
     max_length: int = 4096
     top_p: float = 0.95
@@ -50,9 +53,9 @@ class LLMRequest:
 class LLMResponse:
     """An answer, the request item that it answers and what is known about it."""
 
-    output: Union[str, List[float], List[List[int]]]
-    input: Union[str, Dict[str, Any]]
-    metadata: Dict[str, Any] = field(default_factory=dict)
+    output: str | list[float] | list[list[int]]
+    input: str | dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,7 +66,7 @@ class FintuneRequestExtra:
     num_train_epochs: int = 1
     logging_steps: int = 100
     save_steps: int = 100
-    extra_params: Dict[str, Any] = field(default_factory=dict)
+    extra_params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,7 +87,7 @@ class ExecuteCodeResponse:
     output: str
     code: str
     prompt: str
-    variables: Dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
 
 
 class EventName(Enum):
@@ -94,7 +97,7 @@ class EventName(Enum):
     AFTER_CALL_MODEL = "after_call_model"
 
 
-EventCallbackResult = Tuple[bool, Optional[Any]]
+EventCallbackResult = tuple[bool, Any | None]
 EventCallback = Callable[..., EventCallbackResult]
 
 
@@ -111,14 +114,14 @@ class SingleOutputMeta:
         reasoning_content: str = "",
         finish_reason: str = "",
         first_token_time: float = 0.0,
-        extra_info: Optional[Dict[str, Any]] = None,
+        extra_info: dict[str, Any] | None = None,
     ) -> None:
         self.input_tokens_count = input_tokens_count
         self.generated_tokens_count = generated_tokens_count
         self.reasoning_content = reasoning_content
         self.finish_reason = finish_reason
         self.first_token_time = first_token_time
-        self.extra_info: Dict[str, Any] = {} if extra_info is None else extra_info
+        self.extra_info: dict[str, Any] = {} if extra_info is None else extra_info
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
@@ -128,7 +131,7 @@ class SingleOutputMeta:
 class SingleOutput:
     """One text with what is known about it."""
 
-    def __init__(self, text: str, metadata: Optional[SingleOutputMeta] = None) -> None:
+    def __init__(self, text: str, metadata: SingleOutputMeta | None = None) -> None:
         self.text = text
         self.metadata = SingleOutputMeta() if metadata is None else metadata
 
@@ -136,7 +139,7 @@ class SingleOutput:
 class StreamOutputs:
     """The outputs of one step of a stream."""
 
-    def __init__(self, outputs: List[SingleOutput]) -> None:
+    def __init__(self, outputs: list[SingleOutput]) -> None:
         self.outputs = outputs
 
 
@@ -148,21 +151,22 @@ class StreamItem(tuple):  # type: ignore[type-arg]
 
     __slots__ = ()
 
-    def __new__(cls, text: str, meta: SingleOutputMeta) -> "StreamItem":
+    def __new__(cls, text: str, meta: SingleOutputMeta) -> Self:
         return super().__new__(cls, (text, meta))
 
     @property
     def text(self) -> str:
         """The text."""
-        return self[0]
+        return str(self[0])
 
     @property
     def meta(self) -> SingleOutputMeta:
         """What is known about the answer so far."""
-        return self[1]
+        meta: SingleOutputMeta = self[1]
+        return meta
 
     def __str__(self) -> str:
-        return self[0]
+        return self.text
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, str):

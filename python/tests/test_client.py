@@ -141,7 +141,11 @@ def test_the_state_of_a_new_client():
 
 def test_constructor_arguments(caplog):
     llm = ByzerLLM(None, verbose=True, force_skip_context_length_check="true", default_max_output_length="12")
-    assert (llm.verbose, llm.force_skip_context_length_check, llm.default_max_output_length) == (True, True, 12)
+    assert (llm.verbose, llm.force_skip_context_length_check, llm.default_max_output_length) == (
+        True,
+        True,
+        12,
+    )
     assert ByzerLLM(byzer_engine_url="http://x").byzer_engine_url == "http://x"
     with caplog.at_level(logging.WARNING, "byzerllm"):
         ByzerLLM(colour="red")
@@ -202,7 +206,9 @@ def test_a_url_that_is_none_is_ignored_with_a_notice(monkeypatch, caplog):
 def test_deploy_sends_a_typed_spec(llm, place, caplog):
     llm.setup_gpus_per_worker(4).setup_num_workers(1).setup_infer_backend(InferBackend.DeepSpeed)
     with caplog.at_level(logging.WARNING, "byzerllm"):
-        meta = llm.deploy("/models/x", "custom/llama2", "two", {"generation.temperature": "0.5", "quatization": "4"})
+        meta = llm.deploy(
+            "/models/x", "custom/llama2", "two", {"generation.temperature": "0.5", "quatization": "4"}
+        )
     [spec] = place.specs
     assert spec == {
         "name": "two",
@@ -261,7 +267,11 @@ def test_relative_paths_become_absolute(llm, place, tmp_path, monkeypatch):
         ({"model_path": "/m"}, InvalidRequestError, "udf_name"),
         ({"udf_name": "a"}, InvalidRequestError, "model_path"),
         ({"pretrained_model_type": "saas/openai", "udf_name": "a"}, UnsupportedError, "saas/openai"),
-        ({"model_path": "/m", "udf_name": "a", "infer_params": {"temprature": 1}}, InvalidRequestError, "temperature"),
+        (
+            {"model_path": "/m", "udf_name": "a", "infer_params": {"temprature": 1}},
+            InvalidRequestError,
+            "temperature",
+        ),
     ],
 )
 def test_deployments_that_cannot_be(llm, place, arguments, error, words):
@@ -278,16 +288,21 @@ def test_undeploy_never_minds_a_missing_model(llm):
 
 
 def test_meta(llm):
-    assert llm.get_meta() == llm.get_meta("chat") == llm.get_meta(model="chat") == {
-        "model_deploy_type": "proprietary",
-        "backend": "ray/vllm",
-        "engine": "byzerllm",
-        "support_stream": True,
-        "support_chat_template": True,
-        "message_format": False,
-        "max_model_len": 64,
-        "architectures": ["LlamaForCausalLM"],
-    }
+    assert (
+        llm.get_meta()
+        == llm.get_meta("chat")
+        == llm.get_meta(model="chat")
+        == {
+            "model_deploy_type": "proprietary",
+            "backend": "ray/vllm",
+            "engine": "byzerllm",
+            "support_stream": True,
+            "support_chat_template": True,
+            "message_format": False,
+            "max_model_len": 64,
+            "architectures": ["LlamaForCausalLM"],
+        }
+    )
     with pytest.raises(ValueError):
         llm.get_meta("nobody")
     with pytest.raises(InvalidRequestError, match="model name is required"):
@@ -352,7 +367,10 @@ def test_a_template_wins_over_the_models_own(llm, place, caplog):
         [response] = llm.chat_oai(HELLO)
     assert response.output == "Hi"
     request = place.requests[0]
-    assert request["input"] == {"kind": "text", "value": "<|im_start|>user\nhello\n<|im_end|>\n<|im_start|>assistant\n"}
+    assert request["input"] == {
+        "kind": "text",
+        "value": "<|im_start|>user\nhello\n<|im_end|>\n<|im_start|>assistant\n",
+    }
     assert request["sampling"] == {"stop_token_ids": [151643, 151645]}
     assert "repetition_penalty" in caplog.text
     llm.setup_template("chat", "auto").chat_oai(HELLO)
@@ -372,7 +390,12 @@ def test_conversations_in_every_form(llm, place):
     llm.setup_base_system_messages("chat", "BASE")
     [response] = llm.chat_oai(history, enable_default_sys_message=True)
     assert history == before
-    assert [message["content"] for message in place.requests[0]["input"]["value"]] == ["BASE\nS", "U", "A", "V"]
+    assert [message["content"] for message in place.requests[0]["input"]["value"]] == [
+        "BASE\nS",
+        "U",
+        "A",
+        "V",
+    ]
     assert place.requests[0]["input"]["value"][3]["extra"] == {"name": "Ann"}
     assert response.input["instruction"] == "V" and len(response.input["history"]) == 3
     llm.chat_oai("just text")
@@ -409,7 +432,7 @@ def test_parameters_reach_the_request(llm, place):
     assert config == {"temperature": "0", "generation.stop": ["x"]}
     llm.chat_oai(HELLO, llm_config={"max_length": 5})
     assert place.requests[1]["sampling"]["max_tokens"] == 5
-    with pytest.raises(InvalidRequestError, match="'gen.temperature'"):
+    with pytest.raises(InvalidRequestError, match=r"'gen\.temperature'"):
         llm.chat_oai(HELLO, llm_config={"gen.temprature": 1})
 
 
@@ -506,7 +529,10 @@ def test_the_older_chat(llm, place):
     assert response.input["instruction"] == prompt
     answers = llm.raw_chat(None, LLMRequest(instruction=["a", "b"]), {"temperature": 0})
     assert [answer.output for answer in answers] == ["Hello!", "Hello!"]
-    assert [request["input"]["value"][-12:] for request in place.requests[1:]] == ["a\nAssistant:", "b\nAssistant:"]
+    assert [request["input"]["value"][-12:] for request in place.requests[1:]] == [
+        "a\nAssistant:",
+        "b\nAssistant:",
+    ]
     llm.setup_template("chat", Templates.empty()).chat("chat", "bare")
     assert place.requests[3]["input"]["value"] == "bare"
     with pytest.raises(InvalidRequestError, match="model name is required"):

@@ -17,7 +17,9 @@ print(json.dumps([sorted(sys.modules), elapsed]))
 
 
 def test_nothing_heavy_is_loaded(record_property):
-    output = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
+    ).stdout
     modules, elapsed = json.loads(output)
     record_property("import_seconds", elapsed)
     print(f"import of byzerllm.utils.client: {elapsed * 1000:.1f} ms")
@@ -26,5 +28,7 @@ def test_nothing_heavy_is_loaded(record_property):
 
 
 def test_the_top_level_is_lazy_and_complete():
-    program = "import byzerllm, sys; assert 'byzerllm.client' not in sys.modules; byzerllm.ByzerLLM; dir(byzerllm)"
+    program = (
+        "import byzerllm, sys; assert 'byzerllm.client' not in sys.modules; byzerllm.ByzerLLM; dir(byzerllm)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,7 +10,10 @@ from byzerllm.parameters import deployment, generation
 @pytest.mark.parametrize(
     ("config", "sampling"),
     [
-        ({"max_length": 12, "top_p": 0.5, "temperature": 0}, {"max_tokens": 12, "top_p": 0.5, "temperature": 0.0}),
+        (
+            {"max_length": 12, "top_p": 0.5, "temperature": 0},
+            {"max_tokens": 12, "top_p": 0.5, "temperature": 0.0},
+        ),
         ({"gen.temperature": "0.25", "generation.top_p": "1"}, {"temperature": 0.25, "top_p": 1.0}),
         ({"generation.max_new_tokens": "7"}, {"max_tokens": 7}),
         ({"gen.max_tokens": 5, "generation.max_tokens": 6}, {"max_tokens": 6}),

@@ -63,18 +63,24 @@ def test_qwen_with_system_message(llm):
     [
         (
             Templates.qwen(),
-            "<|im_start|>system\nbe {brief}<|im_end|>\n<|im_start|>user\none\n"
-            "<|im_end|>\n<|im_start|>assistant\ntwo\n<|im_start|>user\nthree\n<|im_end|>\n<|im_start|>assistant\n",
+            (
+                "<|im_start|>system\nbe {brief}<|im_end|>\n<|im_start|>user\none\n"
+                "<|im_end|>\n<|im_start|>assistant\ntwo\n<|im_start|>user\nthree\n<|im_end|>\n<|im_start|>assistant\n"
+            ),
         ),
         (
             Templates.yi(),
-            "<|im_start|>system\nbe {brief}<|im_end|>\n<|im_start|>user\none\n"
-            "<|im_end|>\n<|im_start|>assistant\ntwo\n<|im_start|>user\nthree\n<|im_end|>\n<|im_start|>assistant\n",
+            (
+                "<|im_start|>system\nbe {brief}<|im_end|>\n<|im_start|>user\none\n"
+                "<|im_end|>\n<|im_start|>assistant\ntwo\n<|im_start|>user\nthree\n<|im_end|>\n<|im_start|>assistant\n"
+            ),
         ),
         (
             Templates.llama(),
-            "<s>[INST] <<SYS>>\nbe {brief}\n<</SYS>>\n[/INST]</s>\n"
-            "<s>[INST] one [/INST]\n two </s>\n<s>[INST] three [/INST]\n",
+            (
+                "<s>[INST] <<SYS>>\nbe {brief}\n<</SYS>>\n[/INST]</s>\n"
+                "<s>[INST] one [/INST]\n two </s>\n<s>[INST] three [/INST]\n"
+            ),
         ),
         (
             Templates.deepseek_code_chat(),

@@ -21,7 +21,12 @@ from byzerllm.utils.client import (
 
 def test_defaults():
     request = LLMRequest(instruction="hi")
-    assert (request.embedding, request.max_length, request.top_p, request.temperature) == (False, 4096, 0.95, 0.1)
+    assert (request.embedding, request.max_length, request.top_p, request.temperature) == (
+        False,
+        4096,
+        0.95,
+        0.1,
+    )
     assert LLMHistoryItem("user", "hi") == LLMHistoryItem(role=Role.User, content="hi")
     assert (Role.User, Role.Assistant, Role.System) == ("user", "assistant", "system")
     assert FintuneRequest("m", "sft/llama2", "d").extra_params.max_seq_length == 1024
@@ -52,7 +57,7 @@ def test_a_stream_item_is_a_pair_and_like_its_text():
     assert "> " + item == "> hello"
     assert f"{item}" == str(item) == "hello"
     assert item[0] == item.text == "hello" and item[1].input_tokens_count == item.meta.input_tokens_count == 3
-    assert item + (1,) == ("hello", meta, 1)
+    assert (*item, 1) == ("hello", meta, 1)
 
 
 def test_every_kind_has_a_class():
