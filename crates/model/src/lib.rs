@@ -13,6 +13,7 @@ mod generation_config;
 mod load_error;
 mod network;
 pub mod rope;
+mod template;
 mod tokenizer;
 mod weights;
 
@@ -28,4 +29,5 @@ pub use decoder_weights::{
 pub use generation_config::GenerationConfig;
 pub use load_error::{LoadError, LoadResult};
 pub use network::{Network, NetworkTraits};
+pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};

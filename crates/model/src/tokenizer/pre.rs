@@ -72,10 +72,11 @@ const LLAMA3: &str = concat!(
 /// Letters with case, of the scripts that DeepSeek's first vocabulary names one by one.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ",
-    r"Ὗ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ",
+    r"Ὗ-\u{1F7D}ᾀ-ᾴᾶ-ᾼ\u{1FBE}ῂ-ῄῆ-ῌῐ-\u{1FD3}ῖ-\u{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u{2126}ℨ\u{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ",
     r"𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 );
-const DEEPSEEK_PUNCTUATION: &str = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
+const DEEPSEEK_PUNCTUATION: &str =
+    r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+";
 
 const DEEPSEEK_V3: &str = concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"##,
@@ -105,7 +106,7 @@ pub(crate) fn steps(name: &str) -> Option<Steps> {
                 Cut::Pattern(DEEPSEEK_LETTERS),
                 Cut::Pattern(DEEPSEEK_PUNCTUATION),
                 Cut::Pattern(r"\s+$"),
-                Cut::Pattern("[一-龥ࠀ-一가-퟿]+"),
+                Cut::Pattern(r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
                 Cut::SingleDigits,
                 Cut::Bytes,
             ],
@@ -116,7 +117,7 @@ pub(crate) fn steps(name: &str) -> Option<Steps> {
                 Cut::Pattern(r"[\r\n]"),
                 Cut::Pattern(r"\s?\p{L}+"),
                 Cut::Pattern(r"\s?\p{P}+"),
-                Cut::Pattern("[一-龥ࠀ-一가-퟿]+"),
+                Cut::Pattern(r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
                 Cut::SingleDigits,
                 Cut::Bytes,
             ],
@@ -125,7 +126,7 @@ pub(crate) fn steps(name: &str) -> Option<Steps> {
         "deepseek-v3" => Steps {
             cuts: &[
                 Cut::Pattern(r"\p{N}{1,3}"),
-                Cut::Pattern("[一-龥぀-ゟ゠-ヿ]+"),
+                Cut::Pattern("[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"),
                 Cut::Pattern(DEEPSEEK_V3),
                 Cut::Bytes,
             ],
