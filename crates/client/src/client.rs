@@ -1,41 +1,50 @@
 //! The client of a byzerllm server.
 
+use std::path::Path;
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, Error, ErrorKind, EventStream, Message, Result};
-use serde_json::Value;
+use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, EventStream, Message, Result};
+use futures::StreamExt;
+use reqwest::{Method, Url};
+use serde_json::{Value, json};
+
+use crate::http::{Http, is_loopback, parse_url};
+use crate::runtime_file;
 
 /// A connection to a server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    url: String,
-    token: Option<String>,
+    http: Http,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Client").field("url", &self.url).field("token", &self.token.is_some()).finish()
+        out.debug_struct("Client")
+            .field("url", &self.http.base())
+            .field("token", &self.http.has_token())
+            .finish()
     }
-}
-
-fn unsupported<T>() -> Result<T> {
-    Err(Error::new(ErrorKind::Unsupported, "this build cannot talk to a server"))
 }
 
 impl Client {
     /// A client of the server at `url` (`http://127.0.0.1:8000`). Without a token, the one that a server of this
-    /// user left in its runtime file for the URL's port is used.
+    /// user left in its runtime file for the URL's port is used, when the URL means this machine.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] when the URL is not an http URL.
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), token })
+        let url = parse_url(url)?;
+        let (url, token) = match token {
+            Some(token) => (url, Some(token)),
+            None => known_server(url),
+        };
+        Ok(Self { http: Http::new(url, token)? })
     }
 
     /// The server's URL, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        self.http.base()
     }
 
     /// Deploys a model and waits until it is ready. `spec` is a deployment spec as JSON; the answer is its status.
@@ -43,8 +52,7 @@ impl Client {
     /// # Errors
     /// The server's, and [`ErrorKind::Unavailable`] when there is no server.
     pub async fn deploy(&self, spec: &Value) -> Result<Value> {
-        let _ = spec;
-        unsupported()
+        self.http.json(Method::POST, &["byzerllm", "v1", "deployments"], &[], Some(spec)).await
     }
 
     /// Removes a deployment; its requests have `drain` to finish (the server's default when `None`).
@@ -52,8 +60,12 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn undeploy(&self, name: &str, drain: Option<Duration>) -> Result<()> {
-        let _ = (name, drain);
-        unsupported()
+        let query: Vec<_> = drain
+            .map(|drain| ("drain_seconds", drain.as_millis().div_ceil(1000).to_string()))
+            .into_iter()
+            .collect();
+        self.http.send(Method::DELETE, &["byzerllm", "v1", "deployments", name], &query, None).await?;
+        Ok(())
     }
 
     /// The statuses of all deployments.
@@ -61,7 +73,17 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn list(&self) -> Result<Vec<Value>> {
-        unsupported()
+        let answer = self.http.json(Method::GET, &["byzerllm", "v1", "deployments"], &[], None).await?;
+        let list = match answer {
+            Value::Array(list) => Some(list),
+            Value::Object(mut object) => match object.remove("deployments").or_else(|| object.remove("data"))
+            {
+                Some(Value::Array(list)) => Some(list),
+                _ => None,
+            },
+            _ => None,
+        };
+        list.ok_or_else(|| self.odd("the list of deployments"))
     }
 
     /// The status of one deployment.
@@ -69,17 +91,15 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn status(&self, name: &str) -> Result<Value> {
-        let _ = name;
-        unsupported()
+        self.http.json(Method::GET, &["byzerllm", "v1", "deployments", name], &[], None).await
     }
 
     /// Describes a checkpoint on the server's machine.
     ///
     /// # Errors
     /// As [`Client::deploy`].
-    pub async fn inspect(&self, path: &std::path::Path) -> Result<Value> {
-        let _ = path;
-        unsupported()
+    pub async fn inspect(&self, path: &Path) -> Result<Value> {
+        self.http.json(Method::POST, &["byzerllm", "v1", "inspect"], &[], Some(&json!({"path": path}))).await
     }
 
     /// What inference clients may know of a deployment: `info`, `labels`, `created`. Needs no admin token.
@@ -87,8 +107,7 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn model(&self, name: &str) -> Result<Value> {
-        let _ = name;
-        unsupported()
+        self.http.json(Method::GET, &["byzerllm", "v1", "models", name], &[], None).await
     }
 
     /// Starts a generation. Dropping the stream closes the connection, which cancels the work.
@@ -96,8 +115,26 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn chat(&self, request: &ChatRequest) -> Result<EventStream> {
-        let _ = request;
-        unsupported()
+        let body = serde_json::to_value(request)
+            .map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))?;
+        let response = self.http.send(Method::POST, &["byzerllm", "v1", "chat"], &[], Some(&body)).await?;
+        let frames = self.http.frames(response)?;
+        let url = self.url().to_owned();
+        // Over after the usage record or an error, whatever the server sends then.
+        let events = futures::stream::unfold(Some((frames, url)), |state| async move {
+            let (mut frames, url) = state?;
+            let item = match frames.next().await {
+                None => Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("the server at {url} ended the answer before it was complete"),
+                )),
+                Some(Err(error)) => Err(error),
+                Some(Ok(frame)) => read_event(&frame, &url),
+            };
+            let over = matches!(&item, Err(_) | Ok(Event::Usage { .. }));
+            Some((item, (!over).then_some((frames, url))))
+        });
+        Ok(events.boxed())
     }
 
     /// Renders messages with a model's chat template.
@@ -110,8 +147,13 @@ impl Client {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String> {
-        let _ = (model, messages, add_generation_prompt);
-        unsupported()
+        let body =
+            json!({"model": model, "messages": messages, "add_generation_prompt": add_generation_prompt});
+        let answer = self.http.json(Method::POST, &["byzerllm", "v1", "template"], &[], Some(&body)).await?;
+        match answer.get("text") {
+            Some(Value::String(text)) => Ok(text.clone()),
+            _ => Err(self.odd("the rendered template")),
+        }
     }
 
     /// Turns text into token ids.
@@ -119,8 +161,11 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn tokenize(&self, model: &str, text: &str) -> Result<Vec<u32>> {
-        let _ = (model, text);
-        unsupported()
+        let body = json!({"model": model, "text": text});
+        let mut answer =
+            self.http.json(Method::POST, &["byzerllm", "v1", "tokenize"], &[], Some(&body)).await?;
+        let ids = answer.get_mut("ids").map(Value::take).unwrap_or_default();
+        serde_json::from_value(ids).map_err(|error| self.odd("the list of tokens").with_source(error))
     }
 
     /// Whether a server answers at the URL.
@@ -128,6 +173,98 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Unavailable`] when not.
     pub async fn healthy(&self) -> Result<()> {
-        unsupported()
+        let answer = self.http.send(Method::GET, &["healthz"], &[], None);
+        match tokio::time::timeout(Duration::from_secs(10), answer).await {
+            Ok(result) => result.map(|_| ()),
+            Err(elapsed) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the server at {} did not answer within 10 seconds", self.url()),
+            )
+            .with_source(elapsed)),
+        }
+    }
+
+    fn odd(&self, what: &str) -> Error {
+        let url = self.url();
+        Error::new(
+            ErrorKind::Upstream,
+            format!("the server at {url} sent {what} in a form that is not known"),
+        )
+    }
+}
+
+/// The token of this user's server at the URL. Another user may listen at another address of the same port: the
+/// token goes only to the very address of the record, which also stands for `localhost`.
+fn known_server(url: Url) -> (Url, Option<String>) {
+    if !is_loopback(&url) {
+        return (url, None);
+    }
+    let record = match runtime_file::find(url.port_or_known_default()) {
+        Ok(record) => record,
+        Err(error) => {
+            // The server then says that a token is needed.
+            tracing::warn!(%error, "no token was looked up");
+            None
+        }
+    };
+    match_record(url, record)
+}
+
+fn match_record(url: Url, record: Option<runtime_file::ServerRecord>) -> (Url, Option<String>) {
+    let Some((record, known)) = record.and_then(|record| Some((parse_url(&record.url).ok()?, record.token)))
+    else {
+        return (url, None);
+    };
+    if record.host_str() == url.host_str() {
+        return (url, Some(known));
+    }
+    if url.host_str() == Some("localhost") {
+        let mut exact = url.clone();
+        if exact.set_host(record.host_str()).is_ok() {
+            return (exact, Some(known));
+        }
+    }
+    (url, None)
+}
+
+fn read_event(frame: &crate::sse::Frame, url: &str) -> Result<Event> {
+    let odd = |error: serde_json::Error| {
+        let message = format!(
+            "the server at {url} sent an event that is not known; are client and server of one version?"
+        );
+        Error::new(ErrorKind::Upstream, message).with_source(error)
+    };
+    if frame.event == "error" {
+        return Err(serde_json::from_str::<Error>(&frame.data).unwrap_or_else(odd));
+    }
+    serde_json::from_str(&frame.data).map_err(odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_only_to_the_address_of_its_server() {
+        let record = || {
+            Some(runtime_file::ServerRecord {
+                url: "http://127.0.0.1:8000".to_owned(),
+                port: 8000,
+                pid: 1,
+                token: "secret".to_owned(),
+                state: None,
+                started: 0,
+            })
+        };
+        for (given, used, token) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/", Some("secret")),
+            ("http://localhost:8000/a", "http://127.0.0.1:8000/a", Some("secret")),
+            ("http://[::1]:8000", "http://[::1]:8000/", None),
+            ("http://127.0.0.2:8000", "http://127.0.0.2:8000/", None),
+        ] {
+            let (url, found) = match_record(parse_url(given).unwrap(), record());
+            assert_eq!((url.as_str(), found.as_deref()), (used, token));
+        }
+        assert_eq!(match_record(parse_url("http://127.0.0.1:8000").unwrap(), None).1, None);
     }
 }

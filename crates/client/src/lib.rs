@@ -3,6 +3,7 @@
 //! [`Client`] speaks the server's own routes. [`openai`] measures any server that speaks OpenAI's.
 
 mod client;
+mod http;
 pub mod openai;
 pub mod runtime_file;
 mod sse;
