@@ -13,7 +13,9 @@ from byzerllm import families, parameters
 from byzerllm.errors import (
     InvalidRequestError,
     NotFoundError,
+    PermissionDeniedError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
     make,
@@ -133,14 +135,13 @@ class ByzerLLM(Settings):
             self._endpoint.model(udf_name)
         except NotFoundError:
             return False
-        except UnavailableError as error:
-            # A model that is loading or failed exists; a server out of reach says nothing about it.
-            if error.param != "model" and not self._is_listed(udf_name):
-                raise
+        except UnavailableError:
+            # A model that is loading or failed exists; a server out of reach fails here again.
+            try:
+                return any(status["spec"]["name"] == udf_name for status in self._endpoint.list())
+            except (UnauthenticatedError, PermissionDeniedError):
+                return True
         return True
-
-    def _is_listed(self, name: str) -> bool:
-        return any(status["spec"]["name"] == name for status in self._endpoint.list())
 
     def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
         """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""

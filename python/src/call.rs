@@ -119,14 +119,21 @@ impl Call {
     }
 
     fn times<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let milliseconds = |until: Option<Instant>| {
-            until.map_or(0.0, |until| until.duration_since(clock.started).as_secs_f64() * 1000.0)
-        };
+        let (first, total) = self.clock.lock().unwrap_or_else(PoisonError::into_inner).milliseconds();
         let times = PyDict::new(py);
-        times.set_item("first_token_ms", milliseconds(clock.first))?;
-        times.set_item("total_ms", milliseconds(clock.last))?;
+        times.set_item("first_token_ms", first)?;
+        times.set_item("total_ms", total)?;
         Ok(times)
+    }
+}
+
+impl Clock {
+    /// From the start to the first token, and to the last event.
+    fn milliseconds(&self) -> (f64, f64) {
+        let since = |moment: Option<Instant>| {
+            moment.map_or(0.0, |moment| moment.duration_since(self.started).as_secs_f64() * 1000.0)
+        };
+        (since(self.first), since(self.last))
     }
 }
 

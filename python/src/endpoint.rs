@@ -23,13 +23,25 @@ enum Place {
     Remote { url: String, token: Option<String>, connection: Mutex<Connection> },
 }
 
-/// A client and the process whose sockets it holds. Locked only while the GIL is held.
+/// A client and the process whose sockets it holds. Locked only while the GIL is held, and briefly.
 struct Connection {
     process: u32,
     client: Option<Client>,
 }
 
 impl Connection {
+    /// The client of this process.
+    fn client(&mut self, url: &str, token: Option<&String>) -> Result<Client, Error> {
+        if self.process != std::process::id() {
+            self.release();
+            self.process = std::process::id();
+        }
+        match &self.client {
+            Some(client) => Ok(client.clone()),
+            None => Ok(self.client.insert(Client::new(url, token.cloned())?).clone()),
+        }
+    }
+
     /// Lets go of the client: drops it where it was made, and leaks it in a forked child.
     fn release(&mut self) {
         let client = self.client.take();
@@ -73,19 +85,11 @@ impl Endpoint {
             }
             Place::Remote { url, token, connection } => {
                 let process = Process::current(py)?;
-                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                if connection.process != std::process::id() {
-                    connection.release();
-                    connection.process = std::process::id();
-                }
-                let client = match &connection.client {
-                    Some(client) => client.clone(),
-                    None => {
-                        let fresh =
-                            Client::new(url, token.clone()).map_err(|error| error::exception(py, &error))?;
-                        connection.client.insert(fresh).clone()
-                    }
-                };
+                let client = connection
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .client(url, token.as_ref())
+                    .map_err(|error| error::exception(py, &error))?;
                 Ok((process, Target::Remote(client)))
             }
         }

@@ -20,7 +20,8 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// Requests are I/O and text; the engine has threads of its own.
 const WORKERS: usize = 2;
 
-/// The one global. It is locked only while the GIL is held, hence never at the moment of a fork by Python code.
+/// The one global. It is locked only while the GIL is held, hence never at the moment of a fork by Python code; and
+/// nothing that could release the GIL happens under the lock.
 static CURRENT: Mutex<Option<Arc<Process>>> = Mutex::new(None);
 
 /// What this process shares.
@@ -33,6 +34,13 @@ pub(crate) struct Process {
 impl Process {
     /// The state of the current process, made at the first call and after a fork.
     pub(crate) fn current(py: Python<'_>) -> PyResult<Arc<Self>> {
+        Self::current_or_new().map_err(|problem| {
+            let message = format!("could not start threads: {problem}; raise the limit on processes");
+            exception(py, &Error::new(ErrorKind::Unavailable, message))
+        })
+    }
+
+    fn current_or_new() -> std::io::Result<Arc<Self>> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = current.as_ref().filter(|process| process.is_current()) {
             return Ok(Arc::clone(process));
@@ -41,11 +49,7 @@ impl Process {
             .worker_threads(WORKERS)
             .thread_name("byzerllm-python")
             .enable_all()
-            .build()
-            .map_err(|problem| {
-                let message = format!("could not start threads: {problem}; raise the limit on processes");
-                exception(py, &Error::new(ErrorKind::Unavailable, message))
-            })?;
+            .build()?;
         let process = Arc::new(Self { id: std::process::id(), tokio, embedded: OnceCell::new() });
         if let Some(inherited) = current.replace(Arc::clone(&process)) {
             std::mem::forget(inherited);
