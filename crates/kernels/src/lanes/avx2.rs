@@ -36,6 +36,42 @@ unsafe fn quad(with: *const i8) -> __m256i {
     _mm256_set1_epi32(with.cast::<i32>().read_unaligned())
 }
 
+#[inline(always)]
+unsafe fn half_power_of_two(a: __m256) -> __m256 {
+    let exponent = _mm256_add_epi32(_mm256_cvttps_epi32(a), _mm256_set1_epi32(127));
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+}
+
+#[inline(always)]
+unsafe fn half_byte<const J: usize>(a: __m256i) -> __m256 {
+    let shifted = match J {
+        0 => a,
+        1 => _mm256_srli_epi32::<8>(a),
+        2 => _mm256_srli_epi32::<16>(a),
+        _ => _mm256_srli_epi32::<24>(a),
+    };
+    _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(255)))
+}
+
+#[inline(always)]
+unsafe fn half_dot_small(sum: __m256i, a: __m256i, with: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(a, with);
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+#[inline(always)]
+unsafe fn half_dot_offset(sum: __m256i, a: __m256i, with: __m256i) -> __m256i {
+    let signed = _mm256_xor_si256(a, _mm256_set1_epi8(-128));
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(with, signed));
+    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+#[inline(always)]
+unsafe fn half_load_bf16(at: *const u16) -> __m256 {
+    let values = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(values))
+}
+
 impl Lanes for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
@@ -62,11 +98,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> Self::F {
-        let wide = |at: *const u16| {
-            let values = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(values))
-        };
-        [wide(from), wide(from.add(8))]
+        [half_load_bf16(from), half_load_bf16(from.add(8))]
     }
     #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
@@ -110,11 +142,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn power_of_two(a: Self::F) -> Self::F {
-        let one = |a: __m256| {
-            let exponent = _mm256_add_epi32(_mm256_cvttps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-        };
-        [one(a[0]), one(a[1])]
+        [half_power_of_two(a[0]), half_power_of_two(a[1])]
     }
     #[inline(always)]
     unsafe fn choose_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
@@ -155,6 +183,13 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn to_f32(a: Self::I) -> Self::F {
         [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])]
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        [
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()))),
+        ]
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32 {
@@ -206,36 +241,18 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn byte<const J: usize>(a: Self::B) -> Self::F {
-        let one = |a: __m256i| {
-            let shifted = match J {
-                0 => a,
-                1 => _mm256_srli_epi32::<8>(a),
-                2 => _mm256_srli_epi32::<16>(a),
-                _ => _mm256_srli_epi32::<24>(a),
-            };
-            _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(255)))
-        };
-        [one(a[0]), one(a[1])]
+        [half_byte::<J>(a[0]), half_byte::<J>(a[1])]
     }
     #[inline(always)]
     unsafe fn dot_small(sum: Self::I, a: Self::B, with: *const i8) -> Self::I {
         // 127 * 127 * 2 fits an i16, so the pairwise sums cannot saturate.
         let with = quad(with);
-        let one = |sum: __m256i, a: __m256i| {
-            let pairs = _mm256_maddubs_epi16(a, with);
-            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        };
-        [one(sum[0], a[0]), one(sum[1], a[1])]
+        [half_dot_small(sum[0], a[0], with), half_dot_small(sum[1], a[1], with)]
     }
     #[inline(always)]
     unsafe fn dot_offset(sum: Self::I, a: Self::B, with: *const i8) -> Self::I {
         // Magnitudes (at most 128) times the other factor under the byte's sign: 128 * 127 * 2 fits an i16.
         let with = quad(with);
-        let one = |sum: __m256i, a: __m256i| {
-            let signed = _mm256_xor_si256(a, _mm256_set1_epi8(-128));
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(with, signed));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        };
-        [one(sum[0], a[0]), one(sum[1], a[1])]
+        [half_dot_offset(sum[0], a[0], with), half_dot_offset(sum[1], a[1], with)]
     }
 }

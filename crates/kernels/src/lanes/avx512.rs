@@ -132,6 +132,10 @@ impl Lanes for Avx512 {
         _mm512_cvtepi32_ps(a)
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+    }
+    #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32 {
         let fits = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_abs_ps(value), _mm512_set1_ps(127.5));
         let codes = _mm512_maskz_cvtps_epi32(fits, value);

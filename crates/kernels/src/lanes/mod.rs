@@ -65,6 +65,7 @@ pub(crate) trait Lanes: Copy + 'static {
 
     unsafe fn splat_i(value: i32) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
+    unsafe fn load_i8(from: *const i8) -> Self::F;
     /// Rounds to integers and stores them as bytes; returns the sum. Values lie in -127..=127, or are all not a
     /// number, or infinite.
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;

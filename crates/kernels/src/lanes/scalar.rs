@@ -125,6 +125,10 @@ impl Lanes for Scalar {
         each(|i| a[i] as f32)
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        each(|i| f32::from(*from.add(i)))
+    }
+    #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32 {
         let mut sum = 0;
         for (i, value) in value.iter().enumerate() {

@@ -3,11 +3,12 @@
 #![expect(unsafe_code, reason = "innermost loops over raw panels")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::fast::header;
-use super::layout::{GROUP, PANEL, Packing, record_bytes, with_packing, zero_code};
+use super::fast::scale;
+use super::layout::{GROUP, PANEL, Packing, Record, SHARED, SUPER, with_packing, zero_code};
 use super::{ROW_CHUNK, Sink};
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
@@ -49,13 +50,19 @@ impl Kernel for Product<'_> {
     unsafe fn run<L: Lanes>(self) {
         let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
         let mut tile = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; BLOCK];
-        let group_bytes = self.packing.group_bytes();
         for start in self.rows.clone().step_by(ROW_CHUNK) {
             let chunk = ROW_CHUNK.min(self.rows.end - start);
             let sums_at = sums.as_mut_ptr().cast::<f32>();
             for column in (0..self.cols).step_by(BLOCK) {
                 let columns = BLOCK.min(self.cols - column);
-                let records = self.records.add(column / GROUP * group_bytes);
+                let records = self.records.add(self.packing.bytes(column / GROUP));
+                if chunk == 1 && self.packing.record().is_some() {
+                    let input = self.input.add(start * self.cols + column);
+                    let mut into = IntoTotals::<L> { input, totals: [L::splat(0.0); 2] };
+                    with_packing!(self.packing, Walk::run(records, columns / GROUP, &mut into));
+                    add_to::<L, 2>(sums_at, &into.totals, column == 0);
+                    continue;
+                }
                 let weights = self.decode::<L>(records, columns, tile.as_mut_ptr().cast::<f32>());
                 let input = self.input.add(start * self.cols + column);
                 let part = Part { weights, columns, input, stride: self.cols, fresh: column == 0 };
@@ -110,79 +117,148 @@ impl Product<'_> {
                 }
             }
             packing => {
-                with_packing!(packing, Decode::codes(records, groups, tile, std::marker::PhantomData::<L>))
+                let mut into = IntoTile::<L> { tile, lanes: PhantomData };
+                with_packing!(packing, Walk::run(records, groups, &mut into));
             }
         }
         tile
     }
 }
 
-/// A name for the decoding functions, so that they can be picked by packing.
-struct Decode;
+/// What to do with the values of a column.
+trait Visit {
+    /// The instruction set.
+    type L: Lanes;
+    /// Takes the two vectors of the next column.
+    unsafe fn column(&mut self, values: [<Self::L as Lanes>::F; 2]);
+}
 
-impl Decode {
+/// Stores the columns one after the other.
+struct IntoTile<L> {
+    tile: *mut f32,
+    lanes: PhantomData<L>,
+}
+
+impl<L: Lanes> Visit for IntoTile<L> {
+    type L = L;
+
     #[inline(always)]
-    unsafe fn codes<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool>(
+    unsafe fn column(&mut self, values: [L::F; 2]) {
+        L::store(self.tile, values[0]);
+        L::store(self.tile.add(LANES), values[1]);
+        self.tile = self.tile.add(PANEL);
+    }
+}
+
+/// Multiplies the columns with one row, in the order of `Part::block`.
+struct IntoTotals<L: Lanes> {
+    input: *const f32,
+    totals: [L::F; 2],
+}
+
+impl<L: Lanes> Visit for IntoTotals<L> {
+    type L = L;
+
+    #[inline(always)]
+    unsafe fn column(&mut self, values: [L::F; 2]) {
+        let input = L::splat(*self.input);
+        self.totals = [L::fma(input, values[0], self.totals[0]), L::fma(input, values[1], self.totals[1])];
+        self.input = self.input.add(1);
+    }
+}
+
+/// A name under which the walk can be picked by packing.
+struct Walk;
+
+impl Walk {
+    /// Decodes groups of columns in order.
+    #[inline(always)]
+    unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize>(
         records: *const u8,
         groups: usize,
-        tile: *mut f32,
-        lanes: std::marker::PhantomData<impl Lanes>,
+        visit: &mut impl Visit,
     ) {
-        decode_codes::<BITS, WIDTH, MINIMA, HALF, _>(records, groups, tile, lanes);
+        walk::<BITS, WIDTH, MINIMA, SCALES, _, _>(records, groups, visit);
     }
 }
 
 #[inline(always)]
-unsafe fn decode_codes<
+unsafe fn walk<
     const BITS: usize,
     const WIDTH: usize,
     const MINIMA: bool,
-    const HALF: bool,
+    const SCALES: usize,
     L: Lanes,
+    V: Visit<L = L>,
 >(
     mut record: *const u8,
     groups: usize,
-    mut tile: *mut f32,
-    _: std::marker::PhantomData<L>,
+    visit: &mut V,
 ) {
-    let bytes = record_bytes(BITS, WIDTH, MINIMA, HALF);
+    let layout = Record { bits: BITS, group: WIDTH, minima: MINIMA, scales: SCALES };
     let zero = L::splat(zero_code(BITS, MINIMA) as f32);
-    for _ in 0..groups * (GROUP / WIDTH) {
+    let mut prefix = record;
+    for index in 0..groups * (GROUP / WIDTH) {
+        let index = index % (SUPER / WIDTH);
+        if SCALES == SHARED && index == 0 {
+            prefix = record;
+            record = record.add(layout.prefix());
+        }
+        let front = if SCALES == SHARED { prefix } else { record };
+        let mut scales = [zero; 2];
+        let mut minima = [zero; 2];
         for v in 0..2 {
-            let scale = header::<L, HALF>(record, 0, v);
-            let minimum = if MINIMA { header::<L, HALF>(record, 1, v) } else { zero };
-            let put = |bytes: L::B, column: usize| {
-                let at = tile.add(column * PANEL + v * LANES);
-                let value = |code: L::F| {
-                    if MINIMA { L::fma(scale, code, minimum) } else { L::mul(scale, L::sub(code, zero)) }
-                };
-                L::store(at, value(L::byte::<0>(bytes)));
-                L::store(at.add(PANEL), value(L::byte::<1>(bytes)));
-                L::store(at.add(2 * PANEL), value(L::byte::<2>(bytes)));
-                L::store(at.add(3 * PANEL), value(L::byte::<3>(bytes)));
-            };
-            let start = record.add(bytes - PANEL * WIDTH * if BITS == 8 { 8 } else { 4 } / 8);
-            if BITS == 8 {
-                for quad in 0..WIDTH / 4 {
-                    put(L::load_b(start.add((quad * 2 + v) * 64)), 4 * quad);
-                }
-            } else {
-                let bits = start.sub(4 * PANEL);
-                for quad in 0..4 {
-                    let place = quad * 2 + v;
-                    let codes = L::load_b(start.add(place * 64));
-                    let (mut low, mut high) = (L::low_nibbles(codes), L::high_nibbles(codes));
-                    if BITS == 5 {
-                        low = L::add_fifth_bit(low, bits.add(place * 8));
-                        high = L::add_fifth_bit(high, bits.add((place + 8) * 8));
-                    }
-                    put(low, 4 * quad);
-                    put(high, 16 + 4 * quad);
-                }
+            scales[v] = scale::<L, MINIMA, SCALES>(front, index, 0, v);
+            if MINIMA {
+                minima[v] = scale::<L, MINIMA, SCALES>(front, index, 1, v);
             }
         }
-        record = record.add(bytes);
-        tile = tile.add(WIDTH * PANEL);
+        let start = record.add(layout.front());
+        for quad in 0..WIDTH / 4 {
+            let bytes = [quad_bytes::<L, BITS>(start, quad, 0), quad_bytes::<L, BITS>(start, quad, 1)];
+            visit.column(values::<L, MINIMA, 0>(bytes, scales, minima, zero));
+            visit.column(values::<L, MINIMA, 1>(bytes, scales, minima, zero));
+            visit.column(values::<L, MINIMA, 2>(bytes, scales, minima, zero));
+            visit.column(values::<L, MINIMA, 3>(bytes, scales, minima, zero));
+        }
+        record = record.add(layout.bytes());
+    }
+}
+
+/// The codes of four columns of one vector of lanes; `start` is where fifth bits or codes begin.
+#[inline(always)]
+unsafe fn quad_bytes<L: Lanes, const BITS: usize>(start: *const u8, quad: usize, vector: usize) -> L::B {
+    if BITS == 8 {
+        return L::load_b(start.add((2 * quad + vector) * 64));
+    }
+    let nibbles = start.add(if BITS == 5 { 4 * PANEL } else { 0 });
+    let both = L::load_b(nibbles.add((2 * (quad % 4) + vector) * 64));
+    let code = if quad < 4 { L::low_nibbles(both) } else { L::high_nibbles(both) };
+    if BITS == 5 { L::add_fifth_bit(code, start.add((2 * quad + vector) * 8)) } else { code }
+}
+
+/// The values of column `J` of four.
+#[inline(always)]
+unsafe fn values<L: Lanes, const MINIMA: bool, const J: usize>(
+    bytes: [L::B; 2],
+    scales: [L::F; 2],
+    minima: [L::F; 2],
+    zero: L::F,
+) -> [L::F; 2] {
+    let codes = [L::byte::<J>(bytes[0]), L::byte::<J>(bytes[1])];
+    if MINIMA {
+        [L::fma(scales[0], codes[0], minima[0]), L::fma(scales[1], codes[1], minima[1])]
+    } else {
+        [L::mul(scales[0], L::sub(codes[0], zero)), L::mul(scales[1], L::sub(codes[1], zero))]
+    }
+}
+
+/// Adds the sums of one block of columns to those of the blocks before it.
+#[inline(always)]
+unsafe fn add_to<L: Lanes, const VECTORS: usize>(sums: *mut f32, totals: &[L::F; VECTORS], fresh: bool) {
+    for (v, total) in totals.iter().enumerate() {
+        let at = sums.add(v * LANES);
+        L::store(at, if fresh { *total } else { L::add(L::load(at), *total) });
     }
 }
 
@@ -219,12 +295,8 @@ impl Part {
             }
             weights = weights.add(PANEL);
         }
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                let at = sums.add(r * PANEL + v * LANES);
-                let total = if self.fresh { totals[r][v] } else { L::add(L::load(at), totals[r][v]) };
-                L::store(at, total);
-            }
+        for (r, totals) in totals.iter().enumerate() {
+            add_to::<L, VECTORS>(sums.add(r * PANEL), totals, self.fresh);
         }
     }
 }

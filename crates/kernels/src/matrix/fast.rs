@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::layout::{GROUP, PANEL, record_bytes, zero_code};
+use super::layout::{GROUP, HALF, PANEL, Record, SHARED, SUPER, WIDE, zero_code};
 use super::{ROW_CHUNK, Sink};
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
@@ -14,7 +14,7 @@ use crate::memory::GroupInfo;
 /// Groups whose codes stay in the first-level cache while the rows pass by.
 const BLOCK_GROUPS: usize = 16;
 
-struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool> {
+struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize> {
     records: *const u8,
     groups: usize,
     codes: *const i8,
@@ -29,7 +29,7 @@ struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, co
 /// `records` is a whole panel of this packing, `codes` and `infos` hold all rows, and nobody else writes these
 /// rows of the sink.
 #[inline]
-pub(super) unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool>(
+pub(super) unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize>(
     isa: Isa,
     records: *const u8,
     groups: usize,
@@ -39,11 +39,11 @@ pub(super) unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bo
     sink: &Sink<'_>,
 ) {
     let (codes, infos) = (codes.as_ptr(), infos.as_ptr());
-    dispatch(isa, Product::<BITS, WIDTH, MINIMA, HALF> { records, groups, codes, infos, rows, sink });
+    dispatch(isa, Product::<BITS, WIDTH, MINIMA, SCALES> { records, groups, codes, infos, rows, sink });
 }
 
-impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool> Kernel
-    for Product<'_, BITS, WIDTH, MINIMA, HALF>
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize> Kernel
+    for Product<'_, BITS, WIDTH, MINIMA, SCALES>
 {
     type Output = ();
 
@@ -51,14 +51,13 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
     unsafe fn run<L: Lanes>(self) {
         let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
         let few = self.rows.len() <= 2;
-        let group_bytes = Self::RECORD * (GROUP / WIDTH);
         for start in self.rows.clone().step_by(ROW_CHUNK) {
             let chunk = ROW_CHUNK.min(self.rows.end - start);
             let block = if few { self.groups } else { BLOCK_GROUPS };
             for group in (0..self.groups).step_by(block) {
                 let groups = block.min(self.groups - group);
                 let part = Part {
-                    records: self.records.add(group * group_bytes),
+                    records: self.records.add(Self::RECORD.span(group)),
                     groups,
                     codes: self.codes.add((start * self.groups + group) * GROUP),
                     infos: self.infos.add(start * self.groups + group),
@@ -111,10 +110,10 @@ struct Part {
     fresh: bool,
 }
 
-impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool>
-    Product<'_, BITS, WIDTH, MINIMA, HALF>
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize>
+    Product<'_, BITS, WIDTH, MINIMA, SCALES>
 {
-    const RECORD: usize = record_bytes(BITS, WIDTH, MINIMA, HALF);
+    const RECORD: Record = Record { bits: BITS, group: WIDTH, minima: MINIMA, scales: SCALES };
     const ZERO: i32 = zero_code(BITS, MINIMA);
     /// Codes that use the eighth bit.
     const FULL: bool = BITS == 8 && !MINIMA;
@@ -141,7 +140,12 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
         let infos: [*const GroupInfo; ROWS] =
             std::array::from_fn(|r| part.infos.wrapping_add((row + r) * part.stride));
         let mut record = part.records;
+        let mut prefix = record;
         for group in 0..part.groups {
+            if SCALES == SHARED && group % (SUPER / GROUP) == 0 {
+                prefix = record;
+                record = record.add(Self::RECORD.prefix());
+            }
             for half in 0..GROUP / WIDTH {
                 let at = group * GROUP + half * WIDTH;
                 let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
@@ -154,11 +158,16 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
                     }
                 }
                 Self::dots::<L, ROWS, VECTORS>(record, first, &codes, at, &mut counts);
-                let scales: [L::F; VECTORS] =
-                    std::array::from_fn(|v| Self::header::<L>(record, 0, first + v));
-                let minima: [L::F; VECTORS] = std::array::from_fn(|v| {
-                    if MINIMA { Self::header::<L>(record, 1, first + v) } else { scales[v] }
-                });
+                let front = if SCALES == SHARED { prefix } else { record };
+                let index = (group * (GROUP / WIDTH) + half) % (SUPER / WIDTH);
+                let mut scales = [L::splat(0.0); VECTORS];
+                let mut minima = scales;
+                for v in 0..VECTORS {
+                    scales[v] = scale::<L, MINIMA, SCALES>(front, index, 0, first + v);
+                    if MINIMA {
+                        minima[v] = scale::<L, MINIMA, SCALES>(front, index, 1, first + v);
+                    }
+                }
                 for r in 0..ROWS {
                     let scale = (*infos[r].add(group)).scale;
                     let step = L::splat(scale);
@@ -168,7 +177,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
                         totals[r][v] = if MINIMA { L::fma(minima[v], shift, total) } else { total };
                     }
                 }
-                record = record.add(Self::RECORD);
+                record = record.add(Self::RECORD.bytes());
             }
         }
         for r in 0..ROWS {
@@ -176,12 +185,6 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
                 L::store(sums.add(r * PANEL + v * LANES), totals[r][v]);
             }
         }
-    }
-
-    /// Scales (slot 0) or minima (slot 1) of one vector of lanes.
-    #[inline(always)]
-    unsafe fn header<L: Lanes>(record: *const u8, slot: usize, vector: usize) -> L::F {
-        header::<L, HALF>(record, slot, vector)
     }
 
     #[inline(always)]
@@ -192,7 +195,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
         at: usize,
         counts: &mut [[L::I; VECTORS]; ROWS],
     ) {
-        let start = record.add(Self::RECORD - PANEL * WIDTH * if BITS == 8 { 8 } else { 4 } / 8);
+        let start = record.add(Self::RECORD.front() + if BITS == 5 { 4 * PANEL } else { 0 });
         if BITS == 8 {
             for quad in 0..WIDTH / 4 {
                 for v in 0..VECTORS {
@@ -230,13 +233,23 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const HALF: bool
     }
 }
 
-/// Scales (slot 0) or minima (slot 1) of one vector of lanes of a record.
+/// Scales (slot 0) or minima (slot 1) of one vector of lanes. `front` is the record, or the shared prefix, in which
+/// it is record `index`.
 #[inline(always)]
-pub(super) unsafe fn header<L: Lanes, const HALF: bool>(
-    record: *const u8,
+pub(super) unsafe fn scale<L: Lanes, const MINIMA: bool, const SCALES: usize>(
+    front: *const u8,
+    index: usize,
     slot: usize,
     vector: usize,
 ) -> L::F {
     let at = slot * PANEL + vector * LANES;
-    if HALF { L::load_f16(record.cast::<u16>().add(at)) } else { L::load(record.cast::<f32>().add(at)) }
+    match SCALES {
+        WIDE => L::load(front.cast::<f32>().add(at)),
+        HALF => L::load_f16(front.cast::<u16>().add(at)),
+        _ => {
+            let slots = if MINIMA { 2 } else { 1 };
+            let factors = front.add((2 + index) * slots * PANEL + at).cast::<i8>();
+            L::mul(L::load_f16(front.cast::<u16>().add(at)), L::load_i8(factors))
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::memory::{AlignedBytes, Scratch, Shared, grown};
 use crate::quant::{TensorType, TensorView};
 use crate::threads::Turn;
 use activations::quantize_rows;
-use layout::{GROUP, PANEL, Packing, with_packing};
+use layout::{GROUP, PANEL, Packing, SUPER, with_packing};
 
 /// How products are computed. Results differ between the two; within one they never depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -109,8 +109,11 @@ impl Matrix {
             }
             let packing = Packing::of(part.kind(), compute);
             let too_large = KernelError::TooLarge { rows: part.rows(), cols };
-            let panel_bytes =
-                packing.group_bytes().checked_mul(cols.div_ceil(GROUP)).ok_or(too_large.clone())?;
+            // No encoding takes more than 8 bytes a value, scales included.
+            if cols.checked_mul(16 * PANEL).is_none() {
+                return Err(too_large);
+            }
+            let panel_bytes = packing.bytes(cols.div_ceil(GROUP));
             for start in (0..part.rows()).step_by(PANEL) {
                 let columns = PANEL.min(part.rows() - start);
                 panels.push(Panel { packing, offset: bytes, first: rows + start, columns });
@@ -124,7 +127,7 @@ impl Matrix {
         turn.run(panels.len(), &|task, _| {
             let (view, start) = sources[task];
             let panel = panels[task];
-            let len = panel.packing.group_bytes() * cols.div_ceil(GROUP);
+            let len = panel.packing.bytes(cols.div_ceil(GROUP));
             // SAFETY: panels lie one after the other inside `data`, and each task writes its own.
             let to = unsafe { shared.part(panel.offset, len) };
             pack::pack_panel(view, start, panel.columns, panel.packing, to);
@@ -154,8 +157,10 @@ impl Matrix {
     /// Bytes that a part of this shape takes once packed, for estimates before anything is read.
     #[must_use]
     pub fn packed_bytes(kind: TensorType, rows: usize, cols: usize, compute: Compute) -> u64 {
-        let panel = Packing::of(kind, compute).group_bytes() as u64 * cols.div_ceil(GROUP) as u64;
-        panel * rows.div_ceil(PANEL) as u64
+        // 256 columns are the shortest run that is whole in every encoding.
+        let run = Packing::of(kind, compute).bytes(SUPER / GROUP) as u64;
+        let panel = run.saturating_mul(cols.div_ceil(GROUP) as u64) / (SUPER / GROUP) as u64;
+        panel.saturating_mul(rows.div_ceil(PANEL) as u64)
     }
 
     /// How products are computed.

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::layout::{GROUP, PANEL, Packing, Record, zero_code};
+use super::layout::{GROUP, HALF, PANEL, Packing, Record, SHARED, WIDE, zero_code};
 use crate::quant::{Block, TensorType, TensorView, decode, dequantize};
 
 /// Packs rows `start..start + columns` of `view` into the zeroed bytes of one panel.
@@ -40,30 +40,37 @@ fn pack_words<const BYTES: usize>(row: &[u8], lane: usize, to: &mut [u8]) {
     }
 }
 
-/// The parts of a record, for writing one lane.
-fn write_header(record: Record, lane: usize, scale: f32, minimum: f32, to: &mut [u8]) {
-    let width = if record.half { 2 } else { 4 };
-    let mut put = |slot: usize, value: f32| {
-        let at = (slot * PANEL + lane) * width;
-        if record.half {
-            to[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-        } else {
-            to[at..at + 4].copy_from_slice(&value.to_le_bytes());
+/// Writes one lane's scale and minimum at the front of a record.
+fn write_front(record: Record, lane: usize, scale: f32, minimum: f32, to: &mut [u8]) {
+    for (slot, value) in [scale, minimum].into_iter().enumerate().take(if record.minima { 2 } else { 1 }) {
+        let place = slot * PANEL + lane;
+        match record.scales {
+            HALF => to[2 * place..2 * place + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+            WIDE => to[4 * place..4 * place + 4].copy_from_slice(&value.to_le_bytes()),
+            _ => {}
         }
-    };
-    put(0, scale);
-    if record.minima {
-        put(1, minimum);
     }
 }
 
-fn header_len(record: Record) -> usize {
-    PANEL * (if record.half { 2 } else { 4 }) * (if record.minima { 2 } else { 1 })
+/// Writes one lane of what 256 columns share.
+fn write_prefix(record: Record, lane: usize, block: &Block, to: &mut [u8]) {
+    let slots = if record.minima { 2 } else { 1 };
+    for (slot, value) in [block.shared.0, block.shared.1].into_iter().enumerate().take(slots) {
+        let at = 2 * (slot * PANEL + lane);
+        to[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+    }
+    let factors = to[2 * slots * PANEL..].chunks_exact_mut(slots * PANEL).zip(block.factors);
+    for (to, (scale, minimum)) in factors {
+        to[lane] = scale as u8;
+        if record.minima {
+            to[PANEL + lane] = minimum as u8;
+        }
+    }
 }
 
 /// 4-bit blocks hold their nibbles in the packed order already.
 fn pack_nibbles(kind: TensorType, row: &[u8], lane: usize, record: Record, to: &mut [u8]) {
-    let header = header_len(record);
+    let header = record.front();
     let blocks = row.chunks_exact(kind.block_bytes());
     for (to, block) in to.chunks_exact_mut(record.bytes()).zip(blocks) {
         let codes = &block[block.len() - 16..];
@@ -83,8 +90,12 @@ fn pack_codes(kind: TensorType, row: &[u8], lane: usize, record: Record, to: &mu
     let per_block = kind.block_len() / record.group;
     let mut block = Block::new();
     let blocks = row.chunks_exact(kind.block_bytes());
-    for (to, bytes) in to.chunks_exact_mut(per_block * record.bytes()).zip(blocks) {
+    for (to, bytes) in to.chunks_exact_mut(record.prefix() + per_block * record.bytes()).zip(blocks) {
         decode(kind, bytes, &mut block);
+        let (prefix, to) = to.split_at_mut(record.prefix());
+        if record.scales == SHARED {
+            write_prefix(record, lane, &block, prefix);
+        }
         if shift != 0 {
             for code in &mut block.codes[..kind.block_len()] {
                 *code = code.wrapping_add(shift);
@@ -92,8 +103,8 @@ fn pack_codes(kind: TensorType, row: &[u8], lane: usize, record: Record, to: &mu
         }
         let groups = block.codes.chunks_exact(record.group).enumerate();
         for (to, (index, codes)) in to.chunks_exact_mut(record.bytes()).zip(groups) {
-            write_header(record, lane, block.scales[index], block.minima[index], to);
-            write_codes(record, lane, codes, &mut to[header_len(record)..]);
+            write_front(record, lane, block.scales[index], block.minima[index], to);
+            write_codes(record, lane, codes, &mut to[record.front()..]);
         }
     }
 }
@@ -137,7 +148,7 @@ fn round_floats(kind: TensorType, row: &[u8], lane: usize, record: Record, to: &
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let codes =
             values.map(|value| ((value * inverse).round_ties_even() as i32 + 128).clamp(0, 255) as u8);
-        write_header(record, lane, largest / 127.0, 0.0, to);
-        write_codes(record, lane, &codes, &mut to[header_len(record)..]);
+        write_front(record, lane, largest / 127.0, 0.0, to);
+        write_codes(record, lane, &codes, &mut to[record.front()..]);
     }
 }

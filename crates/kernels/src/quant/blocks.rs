@@ -10,6 +10,10 @@ pub(crate) struct Block {
     pub(crate) codes: [u8; 256],
     pub(crate) scales: [f32; 16],
     pub(crate) minima: [f32; 16],
+    /// In the K encodings: what all scales, and all minima, are multiples of.
+    pub(crate) shared: (f32, f32),
+    /// In the K encodings: the multiples of each group.
+    pub(crate) factors: [(i8, i8); 16],
 }
 
 /// Group length, code that means zero, whether there are minima.
@@ -27,12 +31,28 @@ const fn grouping(kind: TensorType) -> (usize, u8, bool) {
 
 impl Block {
     pub(crate) fn new() -> Self {
-        Self { codes: [0; 256], scales: [0.0; 16], minima: [0.0; 16] }
+        Self {
+            codes: [0; 256],
+            scales: [0.0; 16],
+            minima: [0.0; 16],
+            shared: (0.0, 0.0),
+            factors: [(0, 0); 16],
+        }
     }
 
     /// The code that means zero.
     pub(crate) const fn zero(kind: TensorType) -> u8 {
         grouping(kind).1
+    }
+
+    /// Sets what the groups share, and their multiples of it.
+    fn share(&mut self, scale: f32, minimum: f32, factors: impl Iterator<Item = (i8, i8)>) {
+        self.shared = (scale, minimum);
+        for (group, factors) in factors.enumerate() {
+            self.factors[group] = factors;
+            self.scales[group] = scale * f32::from(factors.0);
+            self.minima[group] = minimum * f32::from(factors.1);
+        }
     }
 
     /// The values of the block that was decoded last.
@@ -113,11 +133,8 @@ fn fifth_bits(bytes: &[u8], codes: &mut [u8]) {
 fn decode_q2k(bytes: &[u8], block: &mut Block) {
     let (scales, rest) = bytes.split_at(16);
     let (codes, factors) = rest.split_at(64);
-    let (scale, minimum) = (read_f16(factors), read_f16(&factors[2..]));
-    for (index, byte) in scales.iter().enumerate() {
-        block.scales[index] = scale * f32::from(byte & 15);
-        block.minima[index] = -(minimum * f32::from(byte >> 4));
-    }
+    let factor = |byte: &u8| ((byte & 15) as i8, (byte >> 4) as i8);
+    block.share(read_f16(factors), -read_f16(&factors[2..]), scales.iter().map(factor));
     two_bits(codes, &mut block.codes);
 }
 
@@ -135,14 +152,13 @@ fn two_bits(bytes: &[u8], codes: &mut [u8; 256]) {
 fn decode_q3k(bytes: &[u8], block: &mut Block) {
     let (high, rest) = bytes.split_at(32);
     let (codes, rest) = rest.split_at(64);
-    let scale = read_f16(&rest[12..]);
-    for index in 0..16 {
+    let factor = |index: usize| {
         // Low four bits in the first eight bytes, the upper two in the last four.
         let low = if index < 8 { rest[index] & 15 } else { rest[index - 8] >> 4 };
         let upper = (rest[8 + index % 4] >> (2 * (index / 4))) & 3;
-        let factor = i16::from(low | (upper << 4)) - 32;
-        block.scales[index] = scale * f32::from(factor);
-    }
+        ((low | (upper << 4)) as i8 - 32, 0)
+    };
+    block.share(read_f16(&rest[12..]), 0.0, (0..16).map(factor));
     two_bits(codes, &mut block.codes);
     for (run, codes) in block.codes.chunks_exact_mut(32).enumerate() {
         for (code, high) in codes.iter_mut().zip(high) {
@@ -152,24 +168,21 @@ fn decode_q3k(bytes: &[u8], block: &mut Block) {
 }
 
 /// The 6-bit scales and minima of the eight groups of a block, packed in 12 bytes.
-fn six_bit_pairs(packed: &[u8]) -> [(u8, u8); 8] {
+fn six_bit_pairs(packed: &[u8]) -> [(i8, i8); 8] {
     std::array::from_fn(|group| {
         if group < 4 {
-            (packed[group] & 63, packed[group + 4] & 63)
+            ((packed[group] & 63) as i8, (packed[group + 4] & 63) as i8)
         } else {
             let scale = (packed[group + 4] & 15) | ((packed[group - 4] >> 6) << 4);
             let minimum = (packed[group + 4] >> 4) | ((packed[group] >> 6) << 4);
-            (scale, minimum)
+            (scale as i8, minimum as i8)
         }
     })
 }
 
 fn pair_scales(bytes: &[u8], block: &mut Block) {
-    let (scale, minimum) = (read_f16(bytes), read_f16(&bytes[2..]));
-    for (group, (scale_factor, minimum_factor)) in six_bit_pairs(&bytes[4..16]).into_iter().enumerate() {
-        block.scales[group] = scale * f32::from(scale_factor);
-        block.minima[group] = -(minimum * f32::from(minimum_factor));
-    }
+    let factors = six_bit_pairs(&bytes[4..16]);
+    block.share(read_f16(bytes), -read_f16(&bytes[2..]), factors.into_iter());
 }
 
 fn decode_q4k(bytes: &[u8], block: &mut Block) {
@@ -195,10 +208,8 @@ fn decode_q5k(bytes: &[u8], block: &mut Block) {
 fn decode_q6k(bytes: &[u8], block: &mut Block) {
     let (low, rest) = bytes.split_at(128);
     let (high, rest) = rest.split_at(64);
-    let scale = read_f16(&rest[16..]);
-    for (index, factor) in rest[..16].iter().enumerate() {
-        block.scales[index] = scale * f32::from(i8::from_le_bytes([*factor]));
-    }
+    let factors = rest[..16].iter().map(|factor| (i8::from_le_bytes([*factor]), 0));
+    block.share(read_f16(&rest[16..]), 0.0, factors);
     let halves = low.chunks_exact(64).zip(high.chunks_exact(32)).zip(block.codes.chunks_exact_mut(128));
     for ((low, high), codes) in halves {
         for place in 0..32 {

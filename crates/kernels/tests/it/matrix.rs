@@ -43,6 +43,10 @@ impl Case {
         let pool = pool(threads, isa);
         let turn = pool.turn();
         let matrix = Matrix::pack(&turn, &self.views(), compute).unwrap();
+        let estimate = |(kind, rows, _): &(TensorType, usize, Vec<u8>)| {
+            Matrix::packed_bytes(*kind, *rows, self.cols, compute)
+        };
+        assert_eq!(matrix.bytes() as u64, self.parts.iter().map(estimate).sum::<u64>());
         let mut output = vec![f32::NAN; input.len() / self.cols * self.rows()];
         matrix.apply(&turn, input, self.bias.as_deref(), &mut output, &mut Scratch::default());
         output
