@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from typing_extensions import Self
-
 
 class Role:
     """Who speaks."""
@@ -151,7 +149,7 @@ class StreamItem(tuple):  # type: ignore[type-arg]
 
     __slots__ = ()
 
-    def __new__(cls, text: str, meta: SingleOutputMeta) -> Self:
+    def __new__(cls, text: str, meta: SingleOutputMeta) -> "StreamItem":
         return super().__new__(cls, (text, meta))
 
     @property

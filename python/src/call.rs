@@ -11,6 +11,7 @@ use pyo3::types::PyDict;
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::error::exception;
 use crate::process::Process;
 
 /// An answer in progress. Dropping or cancelling it stops the work.
@@ -93,7 +94,13 @@ impl Call {
     /// Waits for `work`. Ctrl-C and errors end the call.
     fn run<T: Send>(&self, py: Python<'_>, work: impl Future<Output = Result<T>> + Send) -> PyResult<T> {
         if !self.process.is_current() {
-            return Err(Process::forked(py));
+            return Err(exception(
+                py,
+                &Error::new(
+                    ErrorKind::Unavailable,
+                    "this answer belongs to the process that this one was forked from; ask again here",
+                ),
+            ));
         }
         let result = self.process.run(py, work);
         if result.is_err() {

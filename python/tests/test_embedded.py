@@ -288,12 +288,12 @@ if child == 0:
     try:
         next(stream)
     except UnavailableError as error:
-        outcome = 0 if "spawn" in str(error) else 2
+        outcome = 0 if "ask again" in str(error) else 2
     try:
         llm.chat_oai("hello")
         outcome = 3
-    except UnavailableError:
-        pass
+    except UnavailableError as error:
+        outcome = outcome or (0 if "spawn" in str(error) else 6)
     stream.close()
     del stream
     fresh = ByzerLLM()

@@ -5,7 +5,18 @@ import subprocess
 import sys
 
 NAMES = "ByzerLLM, LLMRequest, LLMResponse, LLMHistoryItem, InferBackend, Templates"
-HEAVY = {"ray", "torch", "numpy", "pydantic", "openai", "httpx", "transformers", "requests", "asyncio"}
+HEAVY = {
+    "ray",
+    "torch",
+    "numpy",
+    "pydantic",
+    "openai",
+    "httpx",
+    "transformers",
+    "requests",
+    "asyncio",
+    "typing_extensions",
+}
 
 PROGRAM = f"""
 import json, sys, time
