@@ -1,12 +1,17 @@
+"""The Rust side of byzerllm."""
+
 import builtins
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, final
+
+__all__ = ["Call", "Endpoint", "__version__", "connect", "main"]
 
 __version__: str
 
 def connect(url: str | None = None, token: str | None = None) -> Endpoint: ...
 def main(argv: Sequence[str]) -> int: ...
 
+@final
 class Endpoint:
     @property
     def embedded(self) -> bool: ...
@@ -23,6 +28,7 @@ class Endpoint:
     ) -> str: ...
     def tokenize(self, model: str, text: str) -> builtins.list[int]: ...
 
+@final
 class Call:
     def result(self) -> dict[str, Any]: ...
     def cancel(self) -> None: ...
