@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, began: float) -> int:
 
     byzerllm = str(environment.bin / "byzerllm")
     with Step("server"):
-        server, log = start(byzerllm, port)
+        server, log = start(byzerllm, port, wheel.WORK / "state", wheel.WORK / "server.log")
     try:
         url = f"http://127.0.0.1:{port}"
         with Step("deploy as chat"):
@@ -114,11 +114,10 @@ def fetch(model: Optional[models.Model], given: Optional[Path], environment: whe
         return models.fetch(model, str(environment.python), step)
 
 
-def start(byzerllm: str, port: int) -> Tuple[subprocess.Popen, Path]:
+def start(byzerllm: str, port: int, state: Path, log: Path) -> Tuple[subprocess.Popen, Path]:
     """Starts the server and waits until it answers."""
-    wheel.WORK.mkdir(exist_ok=True)
-    log = wheel.WORK / "server.log"
-    command = [byzerllm, "serve", "--port", str(port), "--state", str(wheel.WORK / "state")]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [byzerllm, "serve", "--port", str(port), "--state", str(state)]
     with log.open("wb") as sink:
         # In a session of its own Ctrl-C does not reach it: one signal drains, a second one would end it at once.
         server = subprocess.Popen(
