@@ -1,0 +1,433 @@
+//! The engine's thread: receive, plan, compute, sample, commit, tell.
+//!
+//! It owns the network, the scheduler and every request in work. Nothing here touches text. A request that fails or is
+//! cancelled gives its blocks back before the next step.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use byzerllm_core::{Error, ErrorDetail, ErrorKind, FinishReason};
+use byzerllm_model::{Mask, Network, Output, PackedBatch, Rows, SequenceInput};
+use tokio::sync::mpsc as updates;
+
+use crate::error::EngineError;
+use crate::intake::{Command, Life, Shared, Submission, Update};
+use crate::metrics::add;
+use crate::sampler::{RawLogprob, Sampler, SamplerSettings};
+use crate::scheduler::{Plan, Scheduler, Work};
+use crate::sequence::{NewSequence, SequenceId};
+
+/// A request in work.
+struct Request {
+    updates: updates::UnboundedSender<Update>,
+    settings: SamplerSettings,
+    max_tokens: usize,
+    end_tokens: Vec<u32>,
+    logprobs: Option<u32>,
+    prompt_logprobs: Option<u32>,
+    deadline: Option<Instant>,
+    choices: u32,
+    /// The sequences of the choices that have not finished. One until the prompt is computed.
+    live: Vec<(u32, SequenceId)>,
+    /// Whether it has left the queue.
+    admitted: bool,
+    prompt_rows: Vec<RawLogprob>,
+}
+
+impl Request {
+    fn tell(&self, update: Update) {
+        // A receiver that is gone has sent a cancel, or will.
+        let _ = self.updates.send(update);
+    }
+}
+
+/// All that the engine's thread owns.
+pub(crate) struct Engine {
+    network: Box<dyn Network>,
+    scheduler: Scheduler,
+    requests: HashMap<u64, Request>,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    sampler: Sampler,
+    plan: Plan,
+    batch: Batch,
+    position_width: usize,
+}
+
+/// The arrays of a step, kept to save allocations.
+#[derive(Default)]
+struct Batch {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        network: Box<dyn Network>,
+        scheduler: Scheduler,
+        commands: mpsc::Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let position_width = network.traits().position_width;
+        shared.gauges.set_occupancy(scheduler.occupancy());
+        Self {
+            network,
+            scheduler,
+            requests: HashMap::new(),
+            commands,
+            shared,
+            sampler: Sampler::default(),
+            plan: Plan::default(),
+            batch: Batch::default(),
+            position_width,
+        }
+    }
+
+    /// Works until it is told to stop. A panic ends all requests and marks the engine as failed.
+    pub(crate) fn run(mut self) {
+        let ended = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
+        let error: Error = match ended {
+            Ok(()) => {
+                self.shared.life.send_replace(Life::Stopped);
+                Error::new(ErrorKind::Unavailable, "the model was stopped while it answered; try again later")
+            }
+            Err(_) => {
+                self.shared.life.send_replace(Life::Failed);
+                Error::internal("the engine stopped unexpectedly; please report this")
+            }
+        };
+        for request in self.requests.values() {
+            request.tell(Update::Failed(error.duplicate()));
+        }
+    }
+
+    /// One turn: all commands that are there, then one step. False when told to stop.
+    fn turn(&mut self) -> bool {
+        if self.scheduler.is_idle() {
+            self.shared.gauges.set_occupancy(self.scheduler.occupancy());
+            let Ok(command) = self.commands.recv() else { return false };
+            if !self.obey(command) {
+                return false;
+            }
+        }
+        loop {
+            let go_on = match self.commands.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Disconnected) => false,
+            };
+            if !go_on {
+                return false;
+            }
+        }
+        self.end_late_requests();
+        if !self.scheduler.is_idle() {
+            self.step();
+        }
+        self.shared.gauges.set_occupancy(self.scheduler.occupancy());
+        true
+    }
+
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Submit { serial, submission, updates } => self.accept(serial, *submission, updates),
+            Command::Cancel { serial, choice: None } => self.end_request(serial, None),
+            Command::Cancel { serial, choice: Some(choice) } => self.cancel_choice(serial, choice),
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn accept(&mut self, serial: u64, submission: Submission, updates: updates::UnboundedSender<Update>) {
+        let new = NewSequence {
+            request: serial,
+            root: self.scheduler.keys().root(submission.domain, None),
+            choices: submission.choices,
+            prompt_rows: submission.prompt_logprobs.is_some(),
+            sample: submission.max_tokens > 0,
+            prompt: submission.prompt,
+        };
+        let id = self.scheduler.add(new);
+        let request = Request {
+            updates,
+            settings: submission.settings,
+            max_tokens: submission.max_tokens as usize,
+            end_tokens: submission.end_tokens,
+            logprobs: submission.logprobs,
+            prompt_logprobs: submission.prompt_logprobs,
+            deadline: submission.deadline,
+            choices: submission.choices,
+            live: vec![(0, id)],
+            admitted: false,
+            prompt_rows: Vec::new(),
+        };
+        self.requests.insert(serial, request);
+    }
+
+    fn end_late_requests(&mut self) {
+        if self.requests.values().all(|request| request.deadline.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let late: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.deadline.is_some_and(|deadline| now >= deadline))
+            .map(|(&serial, _)| serial)
+            .collect();
+        for serial in late {
+            self.end_request(serial, Some(EngineError::Late.into()));
+        }
+    }
+
+    /// Ends all choices of a request at once.
+    fn end_request(&mut self, serial: u64, error: Option<Error>) {
+        let Some(request) = self.requests.remove(&serial) else { return };
+        for &(_, id) in &request.live {
+            self.scheduler.remove(id);
+        }
+        if let Some(error) = error {
+            request.tell(Update::Failed(error));
+        }
+        self.account_for_end(&request);
+    }
+
+    fn account_for_end(&self, request: &Request) {
+        self.shared.load.choices.fetch_sub(request.choices as usize, Ordering::Relaxed);
+        if !request.admitted {
+            self.shared.load.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A stop string ended the choice, or its reader lost interest.
+    fn cancel_choice(&mut self, serial: u64, choice: u32) {
+        let Some(request) = self.requests.get_mut(&serial) else { return };
+        // It may have finished in the meantime.
+        let Some(place) = request.live.iter().position(|&(other, _)| other == choice) else { return };
+        let (_, id) = request.live.swap_remove(place);
+        self.scheduler.remove(id);
+        if request.live.is_empty() {
+            self.end_request(serial, None);
+        }
+    }
+
+    fn step(&mut self) {
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.plan(&mut plan);
+        add(&self.shared.gauges.preemptions, plan.preempted);
+        if plan.work.is_empty() {
+            // The limits were checked when the requests were accepted, so this is a bug; do not spin on it.
+            let serials: Vec<u64> = self.requests.keys().copied().collect();
+            for serial in serials {
+                self.end_request(
+                    serial,
+                    Some(Error::internal("the scheduler found nothing to do; please report this")),
+                );
+            }
+        } else {
+            self.note_admissions(&plan);
+            self.compute(&plan);
+        }
+        self.plan = plan;
+    }
+
+    /// Requests that are planned for the first time leave the queue.
+    fn note_admissions(&mut self, plan: &Plan) {
+        for work in &plan.work {
+            let sequence = self.scheduler.sequence(work.sequence);
+            let Some(request) = self.requests.get_mut(&sequence.order.request) else { continue };
+            if !request.admitted {
+                request.admitted = true;
+                self.shared.load.queued.fetch_sub(1, Ordering::Relaxed);
+                add(&self.shared.gauges.prompt_tokens, sequence.prompt);
+                add(&self.shared.gauges.prefix_hit_tokens, sequence.cached.unwrap_or(0));
+            }
+        }
+    }
+
+    fn compute(&mut self, plan: &Plan) {
+        for copy in &plan.copies {
+            self.network.copy_block(copy.group, copy.from, copy.to);
+        }
+        self.batch.fill(&self.scheduler, plan, self.position_width);
+        let tables: Vec<&[u32]> = plan
+            .work
+            .iter()
+            .flat_map(|work| self.scheduler.sequence(work.sequence).tables.iter().map(Vec::as_slice))
+            .collect();
+        let groups = tables.len() / plan.work.len();
+        let mut start = 0;
+        let mut sequences = Vec::with_capacity(plan.work.len());
+        for (place, work) in plan.work.iter().enumerate() {
+            sequences.push(SequenceInput {
+                start,
+                count: work.count,
+                past: self.scheduler.sequence(work.sequence).computed,
+                block_tables: &tables[place * groups..(place + 1) * groups],
+                mask: Mask::Causal,
+                adapter: None,
+                cross_cache: None,
+            });
+            start += work.count;
+        }
+        let batch = PackedBatch {
+            ids: &self.batch.ids,
+            embeddings: None,
+            positions: &self.batch.positions,
+            sequences: &sequences,
+            rows: &self.batch.rows,
+            output: Output::Logits,
+        };
+        add(&self.shared.gauges.computed_tokens, start);
+        match self.network.forward(&batch) {
+            Ok(rows) => {
+                let mut outcome = Outcome {
+                    scheduler: &mut self.scheduler,
+                    requests: &mut self.requests,
+                    sampler: &mut self.sampler,
+                    generated: 0,
+                    over: Vec::new(),
+                };
+                outcome.take(plan, rows);
+                let (generated, over) = (outcome.generated, outcome.over);
+                add(&self.shared.gauges.generated_tokens, generated);
+                add(&self.shared.gauges.steps, 1);
+                for (serial, error) in over {
+                    self.end_request(serial, error);
+                }
+                self.shared.progress.send_replace(Some(Instant::now()));
+            }
+            Err(error) => {
+                tracing::error!(%error, source = ?std::error::Error::source(&error), "a step of the network failed");
+                let mut serials: Vec<u64> = plan
+                    .work
+                    .iter()
+                    .map(|work| self.scheduler.sequence(work.sequence).order.request)
+                    .collect();
+                serials.dedup();
+                for serial in serials {
+                    self.end_request(serial, Some(error.duplicate()));
+                }
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn fill(&mut self, scheduler: &Scheduler, plan: &Plan, position_width: usize) {
+        self.ids.clear();
+        self.positions.clear();
+        self.rows.clear();
+        for work in &plan.work {
+            let sequence = scheduler.sequence(work.sequence);
+            let places = sequence.computed..sequence.computed + work.count;
+            let start = self.ids.len();
+            self.rows.extend(work.rows.clone().map(|place| (start + place - places.start) as u32));
+            self.ids.extend_from_slice(&sequence.tokens[places.clone()]);
+            for place in places {
+                self.positions.push(place as u32);
+                self.positions.extend(std::iter::repeat_n(0, position_width - 1));
+            }
+        }
+    }
+}
+
+/// Turns the rows of a step into tokens and tells the requests.
+struct Outcome<'a> {
+    scheduler: &'a mut Scheduler,
+    requests: &'a mut HashMap<u64, Request>,
+    sampler: &'a mut Sampler,
+    generated: usize,
+    /// Requests to forget after the step, with the error that ended them.
+    over: Vec<(u64, Option<Error>)>,
+}
+
+impl Outcome<'_> {
+    fn take(&mut self, plan: &Plan, rows: Rows<'_>) {
+        let mut first = 0;
+        for work in &plan.work {
+            self.scheduler.commit(work);
+            self.take_work(work, rows, first);
+            first += work.rows.len();
+        }
+    }
+
+    fn take_work(&mut self, work: &Work, rows: Rows<'_>, first: usize) {
+        let sequence = self.scheduler.sequence(work.sequence);
+        let serial = sequence.order.request;
+        let Some(request) = self.requests.get_mut(&serial) else { return };
+        if request.live.is_empty() {
+            return;
+        }
+        let mut last = None;
+        for (row, place) in (first..).zip(work.rows.clone()) {
+            if place + 1 >= sequence.prompt {
+                last = Some(rows.row(row));
+                continue;
+            }
+            let top = request.prompt_logprobs.unwrap_or(0);
+            match self.sampler.logprob(rows.row(row), sequence.tokens[place + 1], top) {
+                Some(logprob) => request.prompt_rows.push(logprob),
+                None => return self.over.push((serial, Some(Error::internal(NOT_FINITE)))),
+            }
+        }
+        if sequence.pending() > 0 {
+            return;
+        }
+        if sequence.generated() == 0 {
+            let cached = sequence.cached.unwrap_or(0) as u32;
+            let logprobs = std::mem::take(&mut request.prompt_rows);
+            request.tell(Update::Prompt { cached, logprobs });
+            for choice in 1..sequence.slots {
+                request.live.push((choice, self.scheduler.fork(work.sequence, choice)));
+            }
+            for (choice, id) in request.live.clone() {
+                self.extend(serial, choice, id, last);
+            }
+        } else {
+            let choice = sequence.order.choice;
+            self.extend(serial, choice, work.sequence, last);
+        }
+    }
+
+    /// Gives a choice its next token. Without a row none was wanted: the prompt alone was to be computed.
+    fn extend(&mut self, serial: u64, choice: u32, id: SequenceId, logits: Option<&[f32]>) {
+        let Some(request) = self.requests.get_mut(&serial) else { return };
+        let step = self.scheduler.sequence(id).generated();
+        let Some(logits) = logits else {
+            return self.finish(serial, choice, id, FinishReason::Length, false);
+        };
+        let Some(token) = self.sampler.sample(logits, &request.settings, choice, step) else {
+            let detail = ErrorDetail { kind: ErrorKind::Internal, message: NOT_FINITE.to_owned() };
+            return self.finish(serial, choice, id, FinishReason::Error(detail), false);
+        };
+        self.generated += 1;
+        if request.end_tokens.binary_search(&token).is_ok() {
+            return self.finish(serial, choice, id, FinishReason::Stop, true);
+        }
+        let logprob = request.logprobs.and_then(|top| self.sampler.logprob(logits, token, top));
+        request.tell(Update::Token { choice, id: token, logprob });
+        let full = step + 1 >= request.max_tokens;
+        if full {
+            self.finish(serial, choice, id, FinishReason::Length, false);
+        } else {
+            self.scheduler.append(id, token);
+        }
+    }
+
+    fn finish(&mut self, serial: u64, choice: u32, id: SequenceId, reason: FinishReason, end_token: bool) {
+        self.scheduler.remove(id);
+        let Some(request) = self.requests.get_mut(&serial) else { return };
+        request.live.retain(|&(_, other)| other != id);
+        request.tell(Update::Finished { choice, reason, end_token });
+        if request.live.is_empty() {
+            self.over.push((serial, None));
+        }
+    }
+}
+
+const NOT_FINITE: &str = "the model computed numbers that are not finite; check the checkpoint, or deploy it with compute \"exact\"";

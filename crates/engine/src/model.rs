@@ -1,0 +1,302 @@
+//! A deployed model: validates requests, turns input into ids and the engine's updates into events.
+
+use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use byzerllm_core::{
+    ChatModel, ChatRequest, Error, EventStream, Input, Message, RequestContext, Result, Sampling,
+};
+use byzerllm_model::{ChatTemplate, Network, Tokenizer};
+use futures::StreamExt;
+
+use crate::answer::{Answer, AnswerSetup};
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::intake::{Shared, Submission};
+use crate::metrics::EngineMetrics;
+use crate::options::{EngineOptions, random};
+use crate::prefix::KeyMaker;
+use crate::probe::ProbeState;
+use crate::sampler::SamplerSettings;
+use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::token_stream::{TokenRequest, TokenStream};
+
+/// Input of at least so many bytes is rendered and encoded off the caller's task.
+const LARGE_INPUT: usize = 16 << 10;
+
+/// What a model needs besides its network to read and write text.
+#[derive(Debug, Clone)]
+pub struct ModelText {
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Renders conversations.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub end_tokens: Vec<u32>,
+    /// The deployment's name, for messages.
+    pub name: String,
+}
+
+impl ModelText {
+    fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let template =
+            self.template.as_ref().ok_or_else(|| EngineError::NoTemplate { name: self.name.clone() })?;
+        if messages.is_empty() {
+            return Err(Error::invalid(
+                "messages",
+                "the conversation is empty; give it at least one message",
+            ));
+        }
+        Ok(template.render(messages, None, add_generation_prompt)?)
+    }
+
+    /// The prompt's ids. A rendered template writes its own special tokens, so that none are added to it.
+    fn ids(&self, input: &Input) -> Result<Vec<u32>> {
+        let ids = match input {
+            Input::Messages(messages) => self.tokenizer.encode(&self.render(messages, true)?, false)?,
+            Input::Text(text) => self.tokenizer.encode(text, true)?,
+            Input::Tokens(ids) => ids.clone(),
+        };
+        if ids.is_empty() {
+            // What the tokenizer puts around an empty text can stand alone.
+            return Ok(self.tokenizer.encode("", true)?);
+        }
+        Ok(ids)
+    }
+}
+
+/// A model that our own engine runs. Dropping it ends the engine's thread.
+pub struct LocalModel {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) probe: ProbeState,
+    text: Arc<ModelText>,
+    vocab_size: usize,
+    context_length: usize,
+    max_sequences: usize,
+}
+
+impl fmt::Debug for LocalModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalModel").field("name", &self.text.name).finish_non_exhaustive()
+    }
+}
+
+impl LocalModel {
+    /// Allocates the cache and starts the engine's thread.
+    ///
+    /// # Errors
+    /// [`byzerllm_core::ErrorKind::InvalidRequest`] when the cache cannot hold one context, or the network's own error.
+    pub fn start(
+        mut network: Box<dyn Network>,
+        text: ModelText,
+        options: EngineOptions,
+    ) -> Result<LocalModel> {
+        let traits = network.traits();
+        if traits.block_bytes.len() != traits.cache_groups.len() {
+            return Err(EngineError::Layout("block_bytes and cache_groups differ in length").into());
+        }
+        if traits.block_tokens == 0 || traits.position_width == 0 || traits.vocab_size == 0 {
+            return Err(EngineError::Layout("a size is 0").into());
+        }
+        let (queue_limit, prefix_cache) = (options.queue_limit, options.prefix_cache);
+        let keys = KeyMaker::new(options.hash_key);
+        let limits = options.limits(traits)?;
+        let (vocab_size, context_length) = (traits.vocab_size, limits.context_length);
+        let max_sequences = limits.max_sequences;
+        let config = SchedulerConfig::new(traits, limits, prefix_cache);
+        network.allocate_cache(&config.limits.blocks)?;
+        let (commands, receiver) = mpsc::channel();
+        let shared = Arc::new(Shared::new(text.name.clone(), commands, queue_limit, max_sequences));
+        let scheduler = Scheduler::new(config, keys);
+        let engine = Engine::new(network, scheduler, receiver, shared.clone());
+        std::thread::Builder::new()
+            .name("byzerllm-engine".to_owned())
+            .spawn(move || engine.run())
+            .map_err(EngineError::Thread)?;
+        Ok(Self {
+            shared,
+            probe: ProbeState::default(),
+            text: Arc::new(text),
+            vocab_size,
+            context_length,
+            max_sequences,
+        })
+    }
+
+    /// The engine's numbers as of its last step.
+    #[must_use]
+    pub fn metrics(&self) -> EngineMetrics {
+        self.shared.gauges.snapshot()
+    }
+
+    /// Tokens that fit into one sequence.
+    #[must_use]
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Tells the engine to end after the step in work; what still runs fails with [`byzerllm_core::ErrorKind::Unavailable`].
+    pub fn shutdown(&self) {
+        self.shared.stop();
+    }
+
+    /// Waits until the engine's thread has ended its requests.
+    pub async fn closed(&self) {
+        let mut life = self.shared.life.subscribe();
+        // The sender lives as long as `self`.
+        let _ = life.wait_for(|life| *life != crate::intake::Life::Running).await;
+    }
+
+    /// Generates ids from ids, without text: for measurements.
+    ///
+    /// # Errors
+    /// As [`ChatModel::chat`].
+    pub fn token_stream(&self, request: TokenRequest) -> Result<TokenStream> {
+        request.sampling.validate()?;
+        let max_tokens = request.sampling.max_tokens;
+        let end_tokens = if request.ignore_end { Vec::new() } else { self.end_tokens(&request.sampling) };
+        let submission = Submission {
+            max_tokens: self.check_length(request.prompt.len(), max_tokens)?,
+            choices: 1,
+            settings: self.settings(&request.sampling),
+            end_tokens,
+            logprobs: None,
+            prompt_logprobs: None,
+            deadline: None,
+            domain: request.domain,
+            prompt: self.check_ids(request.prompt)?,
+        };
+        Ok(TokenStream::new(self.shared.submit(submission)?))
+    }
+
+    fn settings(&self, sampling: &Sampling) -> SamplerSettings {
+        SamplerSettings::new(sampling, || u64::from_le_bytes(random()))
+    }
+
+    fn end_tokens(&self, sampling: &Sampling) -> Vec<u32> {
+        let asked = sampling.stop_token_ids.as_deref().unwrap_or_default();
+        let mut ids = [&self.text.end_tokens[..], asked].concat();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn check_ids(&self, ids: Vec<u32>) -> Result<Vec<u32>, EngineError> {
+        if ids.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            Some(&id) => Err(EngineError::UnknownToken { id, vocab_size: self.vocab_size }),
+            None => Ok(ids),
+        }
+    }
+
+    /// How many tokens may follow a prompt. Nothing is ever cut: what does not fit is refused.
+    fn check_length(&self, prompt: usize, max_tokens: Option<u32>) -> Result<u32, EngineError> {
+        let context_length = self.context_length;
+        let too_long = EngineError::TooLong { prompt, max_tokens, context_length };
+        let room = context_length.checked_sub(prompt);
+        match (room, max_tokens) {
+            (Some(room), Some(max_tokens)) if max_tokens as usize <= room => Ok(max_tokens),
+            (Some(room), None) if room > 0 => Ok(u32::try_from(room).unwrap_or(u32::MAX)),
+            _ => Err(too_long),
+        }
+    }
+
+    /// Renders and encodes the input, large ones off the caller's task.
+    async fn prompt_ids(&self, input: &Input) -> Result<Vec<u32>> {
+        let bytes = match input {
+            Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+            Input::Text(text) => text.len(),
+            Input::Tokens(_) => 0,
+        };
+        if bytes < LARGE_INPUT || tokio::runtime::Handle::try_current().is_err() {
+            return self.text.ids(input);
+        }
+        let (text, input) = (self.text.clone(), input.clone());
+        tokio::task::spawn_blocking(move || text.ids(&input)).await.map_err(|error| {
+            Error::internal("the prompt could not be encoded; please report this").with_source(error)
+        })?
+    }
+
+    fn validate(&self, request: &ChatRequest, context: &RequestContext) -> Result<()> {
+        request.sampling.validate()?;
+        if request.n == 0 || request.n as usize > self.max_sequences {
+            return Err(EngineError::Choices { n: request.n, limit: self.max_sequences }.into());
+        }
+        if let Some(top) = request.prompt_logprobs.filter(|&top| top > Sampling::MAX_LOGPROBS) {
+            let max = Sampling::MAX_LOGPROBS;
+            let message = format!("prompt_logprobs must be at most {max}, got {top}");
+            return Err(Error::invalid("prompt_logprobs", message));
+        }
+        if context.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(EngineError::Late.into());
+        }
+        Ok(self.shared.alive()?)
+    }
+}
+
+impl Drop for LocalModel {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+#[async_trait]
+impl ChatModel for LocalModel {
+    async fn chat(&self, request: ChatRequest, context: RequestContext) -> Result<EventStream> {
+        self.validate(&request, &context)?;
+        let prompt = self.check_ids(self.prompt_ids(&request.input).await?)?;
+        let sampling = &request.sampling;
+        let max_tokens = self.check_length(prompt.len(), sampling.max_tokens)?;
+        let mut decoder = self.text.tokenizer.decoder(true);
+        let mut echo = String::new();
+        // The answer to a conversation is a text of its own; other answers continue the prompt's text.
+        if !matches!(request.input, Input::Messages(_)) || request.echo {
+            let mut reader = decoder.clone();
+            prompt.iter().for_each(|&id| reader.push_to(id, &mut echo));
+            if !matches!(request.input, Input::Messages(_)) {
+                decoder = reader;
+            }
+        }
+        if let Input::Text(text) = request.input {
+            echo = text;
+        }
+        let setup = AnswerSetup {
+            request_id: context.id,
+            choices: request.n,
+            stops: sampling.stop.clone().unwrap_or_default(),
+            logprobs: sampling.logprobs.is_some(),
+            prompt_logprobs: request.prompt_logprobs.is_some(),
+            echo: request.echo.then_some(echo),
+            first_prompt_token: prompt[0],
+            prompt_tokens: prompt.len() as u32,
+            decoder,
+            on_usage: context.on_usage,
+        };
+        let submission = Submission {
+            choices: request.n,
+            settings: self.settings(sampling),
+            max_tokens,
+            end_tokens: self.end_tokens(sampling),
+            logprobs: sampling.logprobs,
+            prompt_logprobs: request.prompt_logprobs,
+            deadline: context.deadline,
+            domain: context.principal.domain,
+            prompt,
+        };
+        let ticket = self.shared.submit(submission)?;
+        let answer = Answer::new(ticket, self.text.clone(), setup).boxed();
+        Ok(byzerllm_core::testing::checked(answer, request.n))
+    }
+
+    fn apply_template(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.text.render(messages, add_generation_prompt)
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.text.tokenizer.encode(text, false)?)
+    }
+}
