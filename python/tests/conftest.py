@@ -80,24 +80,25 @@ def checkpoint():
     return str(CHECKPOINTS / "qwen2-bf16")
 
 
-def edited(source, target, config=None, tokenizer_config=None):
-    """A copy of a checkpoint with changed configuration; `None` removes a key."""
+def edited(source, target, **changes):
+    """A copy of a checkpoint with changed JSON files, by the name of the file; `None` removes a key."""
     shutil.copytree(source, target)
-    for name, changes in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
-        path = target / name
-        content = json.loads(path.read_text())
-        content.update(changes or {})
+    for name, fields in changes.items():
+        path = target / f"{name}.json"
+        content = {**json.loads(path.read_text()), **fields}
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     return str(target)
 
 
 @pytest.fixture
 def endless(tmp_path):
-    """A checkpoint whose answers, taken greedily, go on for very long."""
+    """A checkpoint without end tokens and with much room: its answers go on for very long."""
     return edited(
         CHECKPOINTS / "llama-tied-f32",
         tmp_path / "endless",
-        config={"max_position_embeddings": 200_000},
+        config={"max_position_embeddings": 200_000, "eos_token_id": None},
+        generation_config={"eos_token_id": None},
+        tokenizer_config={"eos_token": None},
     )
 
 
