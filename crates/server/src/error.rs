@@ -85,7 +85,7 @@ pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
     let failure = response.extensions_mut().remove::<Failure>().map(|failure| failure.0);
     if let Some(failure) = failure.or_else(|| own_words(&response, &method, &label)) {
         span.in_scope(|| log(&failure.error));
-        response = render(&failure, response, native);
+        response = render(&failure, &response, native);
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
@@ -128,7 +128,7 @@ fn own_words(response: &Response, method: &axum::http::Method, path: &str) -> Op
 }
 
 /// Writes the body; headers that were there stay (`Allow`).
-fn render(failure: &ApiError, old: Response, native: bool) -> Response {
+fn render(failure: &ApiError, old: &Response, native: bool) -> Response {
     let mut response =
         (failure.status, Json(ErrorBody::new(&failure.error, failure.code, native))).into_response();
     let headers = response.headers_mut();

@@ -103,7 +103,6 @@ impl Server {
     pub async fn run(self, runtime: Runtime, shutdown: impl Future) -> Result<()> {
         let Self { listener, options, timeouts } = self;
         let state = AppState::new(runtime, &options, timeouts);
-        let tasks = state.tasks.clone();
         let router = build(state);
         let closing = CancellationToken::new();
         let mut connections = JoinSet::new();
@@ -125,12 +124,8 @@ impl Server {
         }
         drop(listener);
         closing.cancel();
-        tasks.close();
         let deadline = Instant::now() + timeouts.drain;
-        let drained = async {
-            while connections.join_next().await.is_some() {}
-            tasks.wait().await;
-        };
+        let drained = async { while connections.join_next().await.is_some() {} };
         if timeout_at(deadline, drained).await.is_err() {
             let left = connections.len();
             tracing::warn!(

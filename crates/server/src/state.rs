@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use byzerllm_runtime::Runtime;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 
 use crate::auth::Guard;
 use crate::limits;
@@ -44,8 +43,6 @@ pub(crate) struct AppState {
     /// Permits for bytes of request bodies in memory.
     pub(crate) body_memory: Arc<Semaphore>,
     pub(crate) timeouts: Timeouts,
-    /// Work that outlives its request: a deployment goes on when its client leaves.
-    pub(crate) tasks: TaskTracker,
 }
 
 impl AppState {
@@ -55,7 +52,6 @@ impl AppState {
             guard: Arc::new(Guard::new(options)),
             body_memory: Arc::new(Semaphore::new(limits::BODY_MEMORY)),
             timeouts,
-            tasks: TaskTracker::new(),
         }
     }
 }

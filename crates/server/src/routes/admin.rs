@@ -1,13 +1,12 @@
-//! Deployments. A change goes on when its client leaves: the task is the server's, not the connection's.
+//! Deployments. A change goes on when its client leaves: the runtime sees to that.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use byzerllm_core::{Error, Result};
+use byzerllm_core::Error;
 use byzerllm_runtime::{DeploymentSpec, DeploymentStatus, Inspection};
 use serde::Deserialize;
-use tracing::Instrument;
 
 use crate::body::JsonBody;
 use crate::error::ApiError;
@@ -33,8 +32,7 @@ pub(crate) async fn deploy(
     State(state): State<AppState>,
     JsonBody(spec): JsonBody<DeploymentSpec>,
 ) -> Result<Json<DeploymentStatus>, ApiError> {
-    let runtime = state.runtime.clone();
-    Ok(Json(detached(&state, async move { runtime.deploy(spec).await }).await?))
+    Ok(Json(state.runtime.deploy(spec).await?))
 }
 
 /// The query of an undeploy.
@@ -60,9 +58,7 @@ pub(crate) async fn undeploy(
             format!("the query may hold `drain_seconds`, a whole number from 0 to {max}, and nothing else");
         return Err(Error::invalid("drain_seconds", message).into());
     }
-    let (runtime, drain) = (state.runtime.clone(), Duration::from_secs(seconds));
-    let gone = name.clone();
-    detached(&state, async move { runtime.undeploy(&gone, drain).await }).await?;
+    state.runtime.undeploy(&name, Duration::from_secs(seconds)).await?;
     Ok(Json(UndeployAnswer { name, deleted: true }))
 }
 
@@ -72,15 +68,4 @@ pub(crate) async fn inspect(
     JsonBody(body): JsonBody<InspectBody>,
 ) -> Result<Json<Inspection>, ApiError> {
     Ok(Json(state.runtime.inspect(&body.path).await?))
-}
-
-/// Runs work that must not stop half way when the connection closes.
-async fn detached<T: Send + 'static>(
-    state: &AppState,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let task = state.tasks.spawn(work.in_current_span());
-    task.await.unwrap_or_else(|error| {
-        Err(Error::internal("the change failed inside the server; please report this").with_source(error))
-    })
 }

@@ -30,7 +30,7 @@ pub(crate) async fn create(
     let logprobs = batch.requests.first().and_then(|request| request.sampling.logprobs);
     let prompts = batch.requests.len();
     if asked.stream {
-        let events = sse::begun(interleaved(state.runtime, &id, batch.requests)).await?;
+        let events = sse::begun(interleaved(&state.runtime, &id, batch.requests)).await?;
         let encoder = CompletionChunks::new(head, prompts, batch.n, logprobs, asked.include_usage);
         return Ok(sse::openai(events, encoder));
     }
@@ -44,7 +44,7 @@ fn part(id: &RequestId, prompt: usize, prompts: usize) -> RequestId {
 }
 
 /// The events of all prompts as they come.
-fn interleaved(runtime: Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> sse::Events {
+fn interleaved(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> sse::Events {
     let prompts = requests.len();
     let streams = requests.into_iter().enumerate().map(|(prompt, request)| {
         let (runtime, id) = (runtime.clone(), part(id, prompt, prompts));

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -17,6 +18,8 @@ pub(crate) async fn alive() -> Json<Value> {
 
 /// Every model that is ready makes progress.
 pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    state.runtime.ready(Instant::now() + limits::READY).await?;
+    let outcome = state.runtime.ready(Instant::now() + limits::READY).await;
+    // Whatever the reason, to who asks it means "not now".
+    outcome.map_err(|error| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..ApiError::from(error) })?;
     Ok(Json(json!({"status": "ready"})))
 }

@@ -12,7 +12,7 @@ use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result, Sampling};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::fields::{Capped, Given, Seed, TextOrList, Word, unsupported};
+use super::fields::{Capped, Given, Object, Seed, TextOrList, Word, unsupported};
 use super::message::WireMessage;
 use super::sampling;
 use crate::limits;
@@ -22,11 +22,11 @@ use crate::limits;
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatBody {
     model: String,
-    messages: Capped<WireMessage, { limits::MESSAGES }>,
+    messages: Capped<Object<WireMessage>, { limits::MESSAGES }>,
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     #[serde(default)]
     n: Option<u32>,
     #[serde(default)]
@@ -79,7 +79,7 @@ pub(crate) struct ChatBody {
     #[serde(default)]
     modalities: Option<Capped<String, 8>>,
     #[serde(default)]
-    response_format: Option<ResponseFormat>,
+    response_format: Option<Object<ResponseFormat>>,
     #[serde(default)]
     presence_penalty: Option<f64>,
     #[serde(default)]
@@ -115,12 +115,12 @@ pub(crate) struct StreamOptions {
 
 impl StreamOptions {
     /// Whether the stream ends with a usage chunk. Options without a stream are a mistake.
-    pub(crate) fn include_usage(options: Option<&Self>, stream: bool) -> Result<bool> {
+    pub(crate) fn include_usage(options: Option<&Object<Self>>, stream: bool) -> Result<bool> {
         if options.is_some() && !stream {
             let message = "`stream_options` means something only with `stream: true`";
             return Err(Error::invalid("stream_options", message));
         }
-        Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
+        Ok(options.and_then(|options| options.0.include_usage).unwrap_or(false))
     }
 }
 
@@ -171,7 +171,7 @@ impl ChatBody {
         sampling.validate()?;
         let n = sampling::choices(self.n)?;
         let messages: Result<Vec<_>> =
-            self.messages.0.into_iter().enumerate().map(|(index, wire)| wire.into_message(index)).collect();
+            self.messages.0.into_iter().enumerate().map(|(index, wire)| wire.0.into_message(index)).collect();
         let input = Input::Messages(messages?);
         let request =
             ChatRequest { n, sampling, front_end: FrontEnd::OpenAi, ..ChatRequest::new(self.model, input) };
@@ -209,7 +209,7 @@ impl ChatBody {
         if self.modalities.as_ref().is_some_and(|list| list.0.iter().any(|word| word != "text")) {
             return Err(unsupported("modalities", "output other than text is"));
         }
-        if self.response_format.as_ref().is_some_and(|format| format.r#type != "text") {
+        if self.response_format.as_ref().is_some_and(|format| format.0.r#type != "text") {
             return Err(unsupported("response_format", "a format other than text is"));
         }
         sampling::neutral("presence_penalty", self.presence_penalty, 0.0)?;

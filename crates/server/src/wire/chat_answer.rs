@@ -295,3 +295,96 @@ pub(crate) fn restarted() -> Error {
 pub(crate) fn incomplete() -> Error {
     Error::internal("the answer ended without its usage record; please report this")
 }
+
+#[cfg(test)]
+mod tests {
+    use byzerllm_core::{Choice, ErrorKind, RequestId};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::sse::Encode;
+
+    fn chunks(n: u32, events: Vec<Event>) -> Result<Vec<Value>> {
+        let mut encoder = ChatChunks::new(Head::new("x".to_owned(), "chunk", "m".to_owned()), n, false);
+        let mut all = Vec::new();
+        for event in events {
+            all.extend(encoder.event(0, event)?);
+        }
+        all.extend(encoder.end()?);
+        Ok(all.into_iter().map(|chunk| serde_json::to_value(chunk).unwrap()["choices"][0].take()).collect())
+    }
+
+    fn failed(choice: u32) -> Event {
+        let detail = ErrorDetail { kind: ErrorKind::Unavailable, message: "gone".to_owned() };
+        Event::Finished { choice, reason: FinishReason::Error(detail) }
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Text { choice: 0, text: text.to_owned(), logprobs: None }
+    }
+
+    fn usage() -> Event {
+        Event::Usage { usage: Usage::default() }
+    }
+
+    #[test]
+    fn tool_calls_and_reasoning_have_their_own_deltas() {
+        let delta = |id: Option<&str>, arguments: &str| Event::ToolCall {
+            choice: 0,
+            delta: ToolCallDelta {
+                index: 0,
+                id: id.map(str::to_owned),
+                name: id.map(|_| "f".to_owned()),
+                arguments: arguments.to_owned(),
+            },
+        };
+        let thought = Event::Reasoning { choice: 0, text: "hm".to_owned() };
+        let end = Event::Finished { choice: 0, reason: FinishReason::ToolCalls };
+        let got = chunks(1, vec![thought, delta(Some("c1"), "{"), delta(None, "}"), end, usage()]).unwrap();
+        assert_eq!(got[0]["delta"], json!({"reasoning_content": "hm"}));
+        let first =
+            json!({"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{"}});
+        assert_eq!(got[1]["delta"]["tool_calls"], json!([first]));
+        assert_eq!(got[2]["delta"]["tool_calls"], json!([{"index": 0, "function": {"arguments": "}"}}]));
+        assert_eq!(got[3]["finish_reason"], "tool_calls");
+    }
+
+    #[test]
+    fn a_failed_choice_fails_the_request_only_when_it_is_alone() {
+        assert_eq!(chunks(1, vec![failed(0), usage()]).unwrap_err().kind(), ErrorKind::Unavailable);
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let got = chunks(2, vec![end, failed(1), usage()]).unwrap();
+        assert_eq!(got[1]["finish_reason"], "error");
+        assert_eq!(got[1]["error"], json!({"message": "gone", "code": "unavailable"}));
+
+        let Event::Finished { reason, .. } = failed(0) else { unreachable!() };
+        let bad = Choice { finish_reason: reason, ..Choice::default() };
+        let answer = |choices: Vec<Choice>| {
+            let response = ChatResponse {
+                request_id: RequestId("r".to_owned()),
+                choices,
+                prompt_logprobs: None,
+                notices: Vec::new(),
+                usage: Usage::default(),
+            };
+            ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response)
+        };
+        assert_eq!(answer(vec![bad.clone(), bad.clone()]).unwrap_err().kind(), ErrorKind::Unavailable);
+        let mixed = serde_json::to_value(answer(vec![Choice::default(), bad]).unwrap()).unwrap();
+        assert_eq!(mixed["choices"][1]["error"]["message"], "gone");
+        assert_eq!(mixed["choices"][0]["finish_reason"], "stop");
+    }
+
+    #[test]
+    fn a_restart_is_an_error_only_once_something_was_said() {
+        let restart = || Event::Notice { notice: Notice::Restarted };
+        let end = || Event::Finished { choice: 0, reason: FinishReason::Stop };
+        assert!(chunks(1, vec![restart(), text("a"), end(), usage()]).is_ok());
+        assert_eq!(chunks(1, vec![text("a"), restart()]).unwrap_err().kind(), ErrorKind::Upstream);
+    }
+
+    #[test]
+    fn a_stream_without_usage_is_an_error() {
+        assert_eq!(chunks(1, vec![text("a")]).unwrap_err().kind(), ErrorKind::Internal);
+    }
+}

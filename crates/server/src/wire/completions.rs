@@ -11,7 +11,7 @@ use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
 use super::chat::{Asked, StreamOptions};
-use super::fields::{Capped, Given, Seed, TextOrList, unsupported};
+use super::fields::{Capped, Given, Object, Seed, TextOrList, unsupported};
 use super::sampling;
 use crate::limits;
 
@@ -24,7 +24,7 @@ pub(crate) struct CompletionBody {
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     #[serde(default)]
     n: Option<u32>,
     #[serde(default)]

@@ -6,7 +6,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::limits;
@@ -14,7 +15,7 @@ use crate::limits;
 /// Parses a body; an error names the path of the field at fault and, for an unknown field, the nearest valid one.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
+    let Object(value) = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| explain(&error.path().to_string(), error.inner()))?;
     deserializer.end().map_err(|error| explain(".", &error))?;
     Ok(value)
@@ -91,6 +92,28 @@ fn distance(from: &str, to: &str) -> usize {
         }
     }
     row[to.len()]
+}
+
+/// A structure from a JSON object. serde alone would take a list of its fields' values as well.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
+    }
 }
 
 /// A list of at most `MAX` items; a longer one is refused before it takes memory.
@@ -301,7 +324,7 @@ mod tests {
         #[serde(default)]
         temperature: Option<f32>,
         #[serde(default)]
-        inner: Vec<Inner>,
+        inner: Vec<Object<Inner>>,
         #[serde(default)]
         stop: Option<TextOrList>,
     }
@@ -321,6 +344,7 @@ mod tests {
             (r#"{"inner": [{}]}"#, "inner[0].name", "is missing"),
             (r#"{"temperature": "hot"}"#, "temperature", "invalid type: string"),
             (r#"{"stop": ["a", 1]}"#, "stop[1]", "invalid type: integer"),
+            (r#"{"inner": [["a"]]}"#, "inner[0]", "expected an object"),
             (r#"{"stop": 1}"#, "stop", "a string or a list of strings"),
         ] {
             let error = parse::<Outer>(body.as_bytes()).unwrap_err();
@@ -329,7 +353,7 @@ mod tests {
             assert!(!error.message().contains("at line"), "{body}: {error}");
         }
         let outer: Outer = parse(br#"{"temperature": null, "inner": [{"name": "x"}], "stop": "a"}"#).unwrap();
-        assert_eq!((outer.temperature, outer.inner[0].name.as_str()), (None, "x"));
+        assert_eq!((outer.temperature, outer.inner[0].0.name.as_str()), (None, "x"));
         assert_eq!(outer.stop.unwrap().0, ["a"]);
     }
 
@@ -362,7 +386,7 @@ mod tests {
             ("-0.5", true),
             ("true", true),
         ] {
-            assert_eq!(parse::<Given>(body.as_bytes()).unwrap(), Given(given), "{body}");
+            assert_eq!(serde_json::from_str::<Given>(body).unwrap(), Given(given), "{body}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::fields::{Capped, Given, unsupported};
+use super::fields::{Capped, Given, Object, unsupported};
 use crate::limits;
 
 /// One message. A message that our own answers or OpenAI's client library produced comes back in unchanged, so the
@@ -21,7 +21,7 @@ pub(crate) struct WireMessage {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
-    tool_calls: Option<Capped<WireToolCall, { limits::TOOL_CALLS }>>,
+    tool_calls: Option<Capped<Object<WireToolCall>, { limits::TOOL_CALLS }>>,
     #[serde(default)]
     tool_call_id: Option<String>,
     #[serde(default)]
@@ -49,7 +49,7 @@ enum WireRole {
 #[derive(Debug)]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<Object<Part>>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +76,7 @@ struct WireToolCall {
     id: String,
     #[serde(default)]
     r#type: Option<String>,
-    function: WireFunction,
+    function: Object<WireFunction>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for Content {
 
             fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Content, A::Error> {
                 let deserializer = SeqAccessDeserializer::new(parts);
-                Capped::<Part, { limits::CONTENT_PARTS }>::deserialize(deserializer)
+                Capped::<Object<Part>, { limits::CONTENT_PARTS }>::deserialize(deserializer)
                     .map(|parts| Content::Parts(parts.0))
             }
         }
@@ -136,8 +136,9 @@ impl WireMessage {
             ));
         }
         if self.tool_call_id.is_some() != (self.role == WireRole::Tool) {
-            let message = "a tool's message needs `tool_call_id`, and no other message has one";
-            return Err(Error::invalid(path("tool_call_id"), message));
+            let path = path("tool_call_id");
+            let message = format!("`{path}`: a tool's message needs one, and no other message has one");
+            return Err(Error::invalid(path, message));
         }
         let content = match self.content {
             Some(Content::Text(text)) => text,
@@ -163,7 +164,7 @@ impl WireMessage {
             let calls: Result<Vec<Value>> = calls
                 .into_iter()
                 .enumerate()
-                .map(|(call, wire)| wire.into_value(&path(&format!("tool_calls[{call}]"))))
+                .map(|(call, Object(wire))| wire.into_value(&path(&format!("tool_calls[{call}]"))))
                 .collect();
             message.extra.insert("tool_calls".to_owned(), Value::Array(calls?));
         }
@@ -172,9 +173,9 @@ impl WireMessage {
 }
 
 /// Text parts become one text, a line each.
-fn join(parts: Vec<Part>, path: &str) -> Result<String> {
+fn join(parts: Vec<Object<Part>>, path: &str) -> Result<String> {
     let mut text = String::new();
-    for (index, part) in parts.into_iter().enumerate() {
+    for (index, Object(part)) in parts.into_iter().enumerate() {
         let place = format!("{path}[{index}]");
         let other = [part.image_url, part.input_audio, part.file, part.video_url, part.refusal];
         if part.r#type != "text" || other.iter().any(|given| given.0) {
@@ -199,11 +200,12 @@ impl WireToolCall {
         if self.r#type.as_deref().is_some_and(|kind| kind != "function") {
             return Err(unsupported(format!("{path}.type"), "a tool call that is no function is"));
         }
-        let arguments: Value = serde_json::from_str(&self.function.arguments).map_err(|error| {
+        let Object(function) = self.function;
+        let arguments: Value = serde_json::from_str(&function.arguments).map_err(|error| {
             let path = format!("{path}.function.arguments");
             Error::invalid(path.clone(), format!("`{path}` must be JSON in a string: {error}"))
         })?;
-        let function = json!({"name": self.function.name, "arguments": arguments});
+        let function = json!({"name": function.name, "arguments": arguments});
         Ok(json!({"id": self.id, "type": "function", "function": function}))
     }
 }

@@ -1,0 +1,19 @@
+//! The gateway against scripted models: through the router, and over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "what only tests call may fail as tests do"
+)]
+
+mod admin;
+mod chat;
+mod completions;
+mod errors;
+mod intruders;
+mod native;
+mod routes;
+mod socket;
+mod support;

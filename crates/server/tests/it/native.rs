@@ -1,0 +1,75 @@
+//! Our own inference routes.
+
+use byzerllm_core::testing::ScriptedModel;
+use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, Input, Message, Role};
+use serde_json::json;
+
+use crate::support::App;
+
+fn hello() -> ChatRequest {
+    ChatRequest::new("chat", Input::Messages(vec![Message::new(Role::User, "Hi")]))
+}
+
+#[tokio::test]
+async fn the_event_stream_travels_unchanged() {
+    let app = App::answering("eins zwei 三").await;
+    let body = serde_json::to_string(&hello()).unwrap();
+    let answer = app.post("/byzerllm/v1/chat", body).await;
+    let events: Vec<Event> = answer.data().iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+    let id = answer.header("x-request-id").unwrap();
+    assert!(matches!(&events[0], Event::Started { request_id, .. } if request_id.0 == id));
+    assert!(matches!(events.last(), Some(Event::Usage { usage }) if usage.completion_tokens == 3));
+    let text: String = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Text { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(text, "eins zwei 三");
+    assert_eq!(app.model.requests()[0].input, hello().input);
+}
+
+#[tokio::test]
+async fn errors_keep_their_kind() {
+    let app =
+        App::with(ScriptedModel::new("a b c").failing_after(1, Error::new(ErrorKind::Upstream, "lost")))
+            .await;
+    let answer = app.post("/byzerllm/v1/chat", serde_json::to_string(&hello()).unwrap()).await;
+    let (_, last) = answer.text.trim_end().rsplit_once("\n\n").unwrap();
+    let data = last.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    assert!(last.lines().any(|line| line == "event: error"), "{last}");
+    let error: Error = serde_json::from_str(data).unwrap();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Upstream, "lost"));
+    assert_eq!(error.usage().unwrap().completion_tokens, 1);
+
+    let unknown = ChatRequest { model: "none".to_owned(), ..hello() };
+    let answer = app.post("/byzerllm/v1/chat", serde_json::to_string(&unknown).unwrap()).await;
+    assert_eq!(answer.status, 404);
+    let error: Error = serde_json::from_value(answer.json()["detail"].clone()).unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn templates_and_tokens() {
+    let app = App::answering("x").await;
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let body = json!({"model": "chat", "messages": messages, "add_generation_prompt": true});
+    assert_eq!(app.post("/byzerllm/v1/template", body).await.ok(), json!({"text": "user: Hi\nassistant:"}));
+    let body = json!({"model": "chat", "messages": messages, "add_generation_prompt": false});
+    assert_eq!(app.post("/byzerllm/v1/template", body).await.ok(), json!({"text": "user: Hi\n"}));
+    let ids = app.post("/byzerllm/v1/tokenize", json!({"model": "chat", "text": "a b"})).await.ok();
+    assert_eq!(ids["ids"].as_array().unwrap().len(), 2);
+    for (path, body, param) in [
+        ("/byzerllm/v1/tokenize", json!({"model": "chat"}), "text"),
+        (
+            "/byzerllm/v1/template",
+            json!({"model": "chat", "messages": messages, "template": "{{ x }}"}),
+            "template",
+        ),
+    ] {
+        assert_eq!(app.post(path, body).await.error().1.as_deref(), Some(param));
+    }
+    assert_eq!(app.post("/byzerllm/v1/tokenize", json!({"model": "none", "text": ""})).await.status, 404);
+    assert_eq!(app.get("/byzerllm/v1/models/none").await.status, 404);
+}

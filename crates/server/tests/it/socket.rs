@@ -1,0 +1,226 @@
+//! Over real sockets: clients that leave, dawdle or stay, and the server's own end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use byzerllm_core::ErrorKind;
+use byzerllm_core::testing::{Gate, ScriptedModel};
+use byzerllm_server::{ServerOptions, Timeouts, bind};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::support::{App, options};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<byzerllm_core::Result<()>>,
+}
+
+async fn start(app: &App, timeouts: Timeouts) -> Running {
+    let server = bind(ServerOptions { address: ([127, 0, 0, 1], 0).into(), ..options() }).await.unwrap();
+    let address = server.address();
+    let (stop, stopped) = oneshot::channel();
+    let serving = server.with_timeouts(timeouts).run(app.runtime.clone(), stopped);
+    Running { address, stop, task: tokio::spawn(serving) }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        let (address, length) = (self.address, body.len());
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        timeout(PATIENCE, self.task).await.expect("the server stops").unwrap().unwrap();
+    }
+}
+
+fn hello(stream: bool) -> String {
+    json!({"model": "chat", "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}).to_string()
+}
+
+/// Reads until the text holds `until`, or the end.
+async fn read(stream: &mut TcpStream, until: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    let reading = async {
+        while !String::from_utf8_lossy(&bytes).contains(until) {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            }
+        }
+    };
+    timeout(PATIENCE, reading)
+        .await
+        .unwrap_or_else(|_| panic!("no {until:?} in {:?}", String::from_utf8_lossy(&bytes)));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_work() {
+    let gate = Gate::closed();
+    let app = App::with(ScriptedModel::new("one two three").with_gate(&gate)).await;
+    let server = start(&app, Timeouts::default()).await;
+    let completion = json!({"model": "chat", "prompt": ["a", "b"], "stream": true}).to_string();
+    let native = json!({"model": "chat", "input": {"kind": "text", "value": "x"}}).to_string();
+    for (path, body, active) in [
+        ("/v1/chat/completions", hello(true), 1),
+        ("/v1/chat/completions", hello(false), 1),
+        ("/v1/completions", completion.replace("true", "false"), 2),
+        ("/v1/completions", completion, 2),
+        ("/byzerllm/v1/chat", native, 1),
+    ] {
+        let mut client = server.connect().await;
+        client.write_all(server.post(path, &body).as_bytes()).await.unwrap();
+        until("the work begins", || app.model.active() == active).await;
+        drop(client);
+        until("the work is dropped", || app.model.active() == 0).await;
+    }
+    // In the middle of a stream, too.
+    let mut client = server.connect().await;
+    client.write_all(server.post("/v1/chat/completions", &hello(true)).as_bytes()).await.unwrap();
+    gate.allow(1);
+    read(&mut client, "one").await;
+    assert_eq!(app.model.active(), 1);
+    drop(client);
+    until("the work is dropped", || app.model.active() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn chunks_arrive_one_by_one_on_a_connection_that_stays() {
+    let gate = Gate::closed();
+    let app = App::with(ScriptedModel::new("one 二 three").with_gate(&gate)).await;
+    let server = start(&app, Timeouts::default()).await;
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        client.write_all(server.post("/v1/chat/completions", &hello(true)).as_bytes()).await.unwrap();
+        let head = read(&mut client, "\"role\":\"assistant\"").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("content-type: text/event-stream\r\n"), "{head}");
+        // The end of the body follows the last word by itself.
+        let end = "data: [DONE]\n\n\r\n0\r\n\r\n";
+        for (word, last) in [("one", "one"), (" 二", " 二"), (" three", end)] {
+            gate.allow(1);
+            let chunk = read(&mut client, last).await;
+            assert!(chunk.contains(&format!("\"content\":\"{word}\"")), "{chunk}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_client_is_cut() {
+    let app = App::answering("x").await;
+    let short = Duration::from_millis(200);
+    let server = start(&app, Timeouts { head: short, body: short, ..Timeouts::default() }).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await.unwrap();
+    assert!(!read(&mut client, "never").await.contains("200 OK"));
+    let mut client = server.connect().await;
+    let whole = server.post("/v1/chat/completions", &hello(false));
+    client.write_all(&whole.as_bytes()[..whole.len() - 5]).await.unwrap();
+    assert!(read(&mut client, "request_timeout").await.starts_with("HTTP/1.1 408"));
+    // Others are served meanwhile and after.
+    let mut client = server.connect().await;
+    client.write_all(whole.as_bytes()).await.unwrap();
+    assert!(read(&mut client, "usage").await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn oversized_heads_and_bodies_are_refused() {
+    let app = App::answering("x").await;
+    let server = start(&app, Timeouts::default()).await;
+    let address = server.address;
+    for extra in [format!("x: {}\r\n", "y".repeat(200 << 10)), "x: y\r\n".repeat(200)] {
+        let mut client = server.connect().await;
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\n{extra}\r\n");
+        // The server may answer and close before it has read everything.
+        let _cut = client.write_all(head.as_bytes()).await;
+        let answer = read(&mut client, "\r\n\r\n").await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+    // A client that writes everything before it reads still sees the refusal.
+    let mut client = server.connect().await;
+    let body = " ".repeat(50 << 20);
+    client.write_all(server.post("/v1/completions", &body).as_bytes()).await.unwrap();
+    assert!(read(&mut client, "request_too_large").await.starts_with("HTTP/1.1 413"));
+    // One that asks first is told at once.
+    let mut client = server.connect().await;
+    let head =
+        server.post("/v1/completions", "").replace("length: 0", "length: 52428800\r\nexpect: 100-continue");
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert!(read(&mut client, "request_too_large").await.starts_with("HTTP/1.1 413"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_drains_and_then_cuts() {
+    let gate = Gate::closed();
+    let app = App::with(ScriptedModel::new("one two").with_gate(&gate)).await;
+    let server = start(&app, Timeouts::default()).await;
+    let (mut idle, mut busy) = (server.connect().await, server.connect().await);
+    busy.write_all(server.post("/v1/chat/completions", &hello(true)).as_bytes()).await.unwrap();
+    read(&mut busy, "assistant").await;
+    let address = server.address;
+    let Running { stop, task, .. } = server;
+    stop.send(()).unwrap();
+    assert_eq!(read(&mut idle, "never").await, "", "idle connections are closed");
+    until("the port is closed", || std::net::TcpStream::connect(address).is_err()).await;
+    assert!(!task.is_finished(), "the running request is waited for");
+    gate.open();
+    assert!(read(&mut busy, "[DONE]").await.contains("[DONE]"));
+    timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
+
+    // A request that does not end is cut when the time is over.
+    let gate = Gate::closed();
+    let app = App::with(ScriptedModel::new("one two").with_gate(&gate)).await;
+    let server = start(&app, Timeouts { drain: Duration::from_millis(100), ..Timeouts::default() }).await;
+    let mut stuck = server.connect().await;
+    stuck.write_all(server.post("/v1/chat/completions", &hello(true)).as_bytes()).await.unwrap();
+    read(&mut stuck, "assistant").await;
+    server.stop().await;
+    assert_eq!(app.model.active(), 0);
+}
+
+#[tokio::test]
+async fn only_loopback_addresses_with_a_token_are_bound() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let address = address.parse().unwrap();
+        let error = bind(ServerOptions { address, ..options() }).await.err().unwrap();
+        assert_eq!((error.kind(), error.param()), (ErrorKind::InvalidRequest, Some("address")));
+        assert!(error.message().contains("127.0.0.1"), "{error}");
+    }
+    let address = ([127, 0, 0, 1], 0).into();
+    let error = bind(ServerOptions { address, admin_token: String::new(), ..options() }).await.err().unwrap();
+    assert_eq!(error.param(), Some("admin_token"));
+    let first = bind(ServerOptions { address, ..options() }).await.unwrap();
+    let error = bind(ServerOptions { address: first.address(), ..options() }).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains(&first.address().port().to_string()), "{error}");
+}
