@@ -96,7 +96,7 @@ def endless(tmp_path):
     return edited(
         CHECKPOINTS / "llama-tied-f32",
         tmp_path / "endless",
-        config={"max_position_embeddings": 200_000, "eos_token_id": None},
+        config={"max_position_embeddings": 60_000, "eos_token_id": None},
         generation_config={"eos_token_id": None},
         tokenizer_config={"eos_token": None},
     )

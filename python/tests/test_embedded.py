@@ -131,7 +131,7 @@ def test_errors_of_the_engine(llm, tmp_path, checkpoint):
 
 def test_a_timeout_ends_the_work(llm, endless):
     llm.deploy(endless, udf_name="long")
-    config = {"temperature": 0, "max_length": 100_000, "timeout_s": 0.3}
+    config = {"temperature": 0, "max_length": 50_000, "timeout_s": 0.3}
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError):
         llm.chat_oai(HELLO, model="long", llm_config=config)
@@ -140,7 +140,7 @@ def test_a_timeout_ends_the_work(llm, endless):
 
 def test_closing_a_stream_frees_the_engine(llm, endless):
     llm.deploy(endless, udf_name="long")
-    stream = llm.stream_chat_oai(HELLO, model="long", llm_config={"temperature": 0, "max_length": 100_000})
+    stream = llm.stream_chat_oai(HELLO, model="long", llm_config={"temperature": 0, "max_length": 50_000})
     next(stream)
     assert llm._endpoint.status("long")["active"] == 1
     stream.close()
@@ -155,7 +155,7 @@ def test_cancelling_from_another_thread(llm, endless):
     request = {
         "model": "long",
         "input": {"kind": "text", "value": "hello"},
-        "sampling": {"temperature": 0.0, "max_tokens": 100_000},
+        "sampling": {"temperature": 0.0, "max_tokens": 50_000},
     }
     call = llm._endpoint.chat(request)
     next(call)
@@ -183,7 +183,7 @@ def test_python_runs_while_the_engine_works(llm, endless):
     try:
         with pytest.raises(DeadlineExceededError):
             llm.chat_oai(
-                HELLO, model="long", llm_config={"temperature": 0, "max_length": 100_000, "timeout_s": 0.5}
+                HELLO, model="long", llm_config={"temperature": 0, "max_length": 50_000, "timeout_s": 0.5}
             )
     finally:
         done.set()
@@ -239,7 +239,7 @@ llm = ByzerLLM().setup_default_model_name("long")
 def test_ctrl_c_interrupts(endless):
     program = f"""{PREFACE}
 llm.deploy({endless!r}, udf_name="long")
-config = {{"temperature": 0, "max_length": 150_000}}
+config = {{"temperature": 0, "max_length": 50_000}}
 
 def interrupt():
     time.sleep(0.3)
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_a_program(endless):
     program = f"""{PREFACE}
 llm.deploy({endless!r}, udf_name="long")
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-llm.chat_oai("hello", llm_config={{"temperature": 0, "max_length": 150_000}})
+llm.chat_oai("hello", llm_config={{"temperature": 0, "max_length": 50_000}})
 """
     done = run_program(program)
     assert done.returncode == -2 and "KeyboardInterrupt" in done.stderr
@@ -279,7 +279,7 @@ def test_a_forked_child_is_told_and_never_hangs(endless):
     program = f"""{PREFACE}
 from byzerllm.errors import UnavailableError
 llm.deploy({endless!r}, udf_name="long")
-config = {{"temperature": 0, "max_length": 100_000}}
+config = {{"temperature": 0, "max_length": 50_000}}
 stream = llm.stream_chat_oai("hello", llm_config=config)
 next(stream)
 child = os.fork()

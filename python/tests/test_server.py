@@ -203,7 +203,7 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()
 try:
-    llm.chat_oai("hello", model="long", llm_config={"temperature": 0, "max_length": 150_000})
+    llm.chat_oai("hello", model="long", llm_config={"temperature": 0, "max_length": 50_000})
 except KeyboardInterrupt:
     print("interrupted" if time.monotonic() - sent < 1.0 else "late")
 """
