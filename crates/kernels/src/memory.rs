@@ -4,6 +4,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
+use crate::attention::Task;
 use crate::error::KernelError;
 
 /// Alignment of every buffer: one cache line, one vector.
@@ -99,6 +100,7 @@ pub struct Scratch {
     pub(crate) codes: Vec<i8>,
     pub(crate) groups: Vec<GroupInfo>,
     pub(crate) work: Vec<f32>,
+    pub(crate) tasks: Vec<Task>,
 }
 
 impl Scratch {

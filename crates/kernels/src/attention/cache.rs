@@ -72,9 +72,7 @@ impl CacheShape {
     /// Bytes of a plane of this shape; `None` when that overflows.
     #[must_use]
     pub fn bytes(&self) -> Option<usize> {
-        if self.head_dim.checked_mul(2 * LANES).is_none() {
-            return None;
-        }
+        self.head_dim.checked_mul(2 * LANES)?;
         self.block_len()?.checked_mul(self.kind.bytes())?.checked_mul(self.blocks)
     }
 }

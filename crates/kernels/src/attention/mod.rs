@@ -68,7 +68,9 @@ pub struct AttentionSequence<'a> {
 /// Query rows times heads of a tile, about: enough to reuse each key and value, few enough to stay in the cache.
 const TILE_ROWS: usize = 48;
 
-struct Task {
+/// Some queries of one sequence, and one key head.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
     sequence: usize,
     kv_head: usize,
     queries: Range<usize>,
@@ -93,7 +95,8 @@ pub fn attend(
     check(shape, plane, queries, query_stride, sequences, output);
     let group = shape.heads / shape.kv_heads;
     let per_tile = (TILE_ROWS / group).max(1);
-    let mut tasks = Vec::new();
+    let tasks = &mut scratch.tasks;
+    tasks.clear();
     for (index, sequence) in sequences.iter().enumerate() {
         for kv_head in 0..shape.kv_heads {
             // Later queries see more keys: the long tasks go first.
@@ -106,6 +109,7 @@ pub fn attend(
     let each = tile::work_len(per_tile.saturating_mul(group), shape.head_dim);
     let work = Shared::new(grown(&mut scratch.work, each * turn.threads()).as_mut_ptr());
     let output = Shared::new(output.as_mut_ptr());
+    let tasks = &scratch.tasks;
     let isa = turn.isa();
     turn.run(tasks.len(), &|task, worker| {
         let task = &tasks[task];
@@ -167,6 +171,10 @@ fn check(
         );
         let known = |block: &u32| *block == FREED_BLOCK || (*block as usize) < cache.blocks;
         assert!(sequence.blocks.iter().all(known), "a block lies outside the cache");
+    }
+    // Usually they come in order, and then this needs no memory.
+    if sequences.is_sorted_by(|first, second| first.rows.end <= second.rows.start) {
+        return;
     }
     let mut spans: Vec<_> =
         sequences.iter().map(|sequence| (sequence.rows.start, sequence.rows.end)).collect();

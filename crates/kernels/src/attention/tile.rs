@@ -1,5 +1,6 @@
 //! The attention of a few queries over all keys they see, with a running maximum and sum.
 #![expect(unsafe_code, reason = "innermost loops over raw tiles")]
+#![expect(clippy::needless_range_loop, reason = "unrolled loops walk several register arrays at once")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
 use std::ops::Range;
@@ -392,7 +393,7 @@ impl Tile<'_> {
             let query = self.sequence.rows.start + self.queries.start + row / group;
             let output = self.output.part((query * self.shape.heads + head) * dim, dim);
             let total = L::sum(L::load(work.totals.add(row * LANES)));
-            let inverse = L::splat(if *work.peaks.add(row) == f32::NEG_INFINITY { 0.0 } else { 1.0 / total });
+            let inverse = L::splat(if total == 0.0 { 0.0 } else { 1.0 / total });
             let sums = std::slice::from_raw_parts(work.sums.add(row * padded), padded);
             for at in (0..dim).step_by(LANES) {
                 store_some::<L>(output, at, L::mul(load_some::<L>(sums, at), inverse));

@@ -86,6 +86,11 @@ impl Kernel for Product<'_> {
                         part.block::<L, 6, 1>(row, 1, sums_at);
                         row += 6;
                     }
+                    while row + 3 <= chunk {
+                        part.block::<L, 3, 1>(row, 0, sums_at);
+                        part.block::<L, 3, 1>(row, 1, sums_at);
+                        row += 3;
+                    }
                     while row < chunk {
                         part.block::<L, 1, 1>(row, 0, sums_at);
                         part.block::<L, 1, 1>(row, 1, sums_at);

@@ -1,5 +1,6 @@
 //! Integer products: 8-bit activations times codes, summed exactly within a group, then scaled and added in f32.
 #![expect(unsafe_code, reason = "innermost loops over raw panels")]
+#![expect(clippy::needless_range_loop, reason = "unrolled loops walk several register arrays at once")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
 use std::mem::MaybeUninit;

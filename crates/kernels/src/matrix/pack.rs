@@ -19,7 +19,7 @@ pub(super) fn pack_panel(
             (None, kind) => pack_floats(kind, row, lane, to),
             (Some(record), kind) if kind.is_float() => round_floats(kind, row, lane, record, to),
             (Some(record), TensorType::Q4_0 | TensorType::Q4_1) => {
-                pack_nibbles(view.kind(), row, lane, record, to)
+                pack_nibbles(view.kind(), row, lane, record, to);
             }
             (Some(record), kind) => pack_codes(kind, row, lane, record, to),
         }

@@ -312,3 +312,72 @@ fn absurd_planes_are_refused() {
     assert!(CachePlane::new(CacheShape { head_dim: usize::MAX / 2, ..shape }).is_err());
     assert!(CachePlane::new(CacheShape { block_tokens: usize::MAX, ..shape }).is_err());
 }
+
+#[test]
+fn what_is_not_a_number_stays_in_its_row_and_visible() {
+    let shape = AttentionShape {
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 32,
+        scale: 1.0,
+        soft_cap: None,
+        window: None,
+        alibi_slopes: None,
+    };
+    let mut random = Random::new(8);
+    let mut case = Case { shape, block_tokens: 16, kind: CacheType::F32, sequences: Vec::new() };
+    let (keys, values) = (random.floats(100 * 32), random.floats(100 * 32));
+    let queries = random.floats(10 * 64);
+    case.sequences.push(Sequence { length: 100, first: 90, mask: Mask::Causal, keys, values, queries });
+    for isa in Isa::available() {
+        let clean = case.run(isa, 1, 1);
+        let mut broken = case.clone();
+        broken.sequences[0].queries[5 * 64] = f32::NAN;
+        // A key that only the last query sees.
+        broken.sequences[0].keys[99 * 32] = f32::NAN;
+        broken.sequences[0].values[99 * 32] = f32::INFINITY;
+        let found = broken.run(isa, 1, 1);
+        assert!(found[5 * 64..5 * 64 + 32].iter().all(|value| value.is_nan()), "{isa}");
+        assert!(found[9 * 64..].iter().all(|value| value.is_nan()), "{isa}");
+        assert_eq!(bits(&found[..5 * 64]), bits(&clean[..5 * 64]), "{isa}");
+        assert_eq!(bits(&found[6 * 64..9 * 64]), bits(&clean[6 * 64..9 * 64]), "{isa}");
+    }
+}
+
+#[test]
+fn misuse_is_refused() {
+    let plane = CachePlane::new(CacheShape {
+        blocks: 2,
+        block_tokens: 16,
+        kv_heads: 1,
+        head_dim: 16,
+        kind: CacheType::F32,
+    })
+    .unwrap();
+    let shape = AttentionShape {
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 16,
+        scale: 1.0,
+        soft_cap: None,
+        window: None,
+        alibi_slopes: None,
+    };
+    let pool = pool(1, Isa::detect());
+    let good =
+        AttentionSequence { rows: 0..2, first_position: 0, length: 2, blocks: &[1], mask: Mask::Causal };
+    let refused = |sequences: &[AttentionSequence<'_>]| {
+        let mut output = vec![0.0; 2 * 16];
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let turn = pool.turn();
+            attend(&turn, &shape, &plane, &[0.0; 32], 16, sequences, &mut output, &mut Scratch::default());
+        }))
+        .is_err()
+    };
+    assert!(!refused(std::slice::from_ref(&good)));
+    assert!(refused(&[good.clone(), good.clone()]), "shared rows");
+    assert!(refused(&[AttentionSequence { blocks: &[2], ..good.clone() }]), "no such block");
+    assert!(refused(&[AttentionSequence { blocks: &[], ..good.clone() }]), "no block");
+    assert!(refused(&[AttentionSequence { rows: 1..3, ..good.clone() }]), "rows beyond the batch");
+    assert!(refused(&[AttentionSequence { first_position: 1, ..good }]), "queries beyond the sequence");
+}
