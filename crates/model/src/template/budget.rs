@@ -19,7 +19,11 @@ pub(crate) const MAX_DEPTH: usize = 150;
 /// How many namespaces a rendering may make. Each may hold the one before, and freeing such a chain recurses.
 const MAX_NAMESPACES: usize = 4_000;
 /// What a value costs beside its text.
-const VALUE_BYTES: u64 = 32;
+const VALUE_BYTES: usize = 32;
+/// What looking at a value costs beside its text, in bytes looked at.
+const VALUE_WORK: usize = 64;
+/// What starting to look into a container costs.
+const CONTAINER_WORK: usize = 256;
 
 /// The remaining allowance of one rendering.
 #[derive(Debug)]
@@ -96,7 +100,7 @@ impl Budget {
 
     /// Pays for looking at a value's own text, not at what it contains.
     pub(crate) fn look(&self, value: &Value) -> Result<(), Error> {
-        self.work(value.as_str().map_or(16, |text| text.len() + 16))
+        self.work(value.as_str().map_or(VALUE_WORK, |text| text.len() + VALUE_WORK))
     }
 
     /// Pays for looking at everything in a value; fails when containers are nested too deep.
@@ -109,6 +113,7 @@ impl Budget {
         if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
             return Ok(());
         }
+        self.work(CONTAINER_WORK)?;
         if depth >= MAX_DEPTH {
             return Err(self.exceed("containers are nested too deep"));
         }
@@ -131,7 +136,7 @@ impl Budget {
             ValueKind::Iterable => {
                 let mut items = Vec::new();
                 for item in value.try_iter()? {
-                    self.memory(VALUE_BYTES as usize)?;
+                    self.memory(VALUE_BYTES)?;
                     items.push(item);
                 }
                 let list = Value::from(items);
@@ -139,7 +144,7 @@ impl Budget {
                 Ok(list)
             }
             ValueKind::Seq | ValueKind::Map => {
-                self.memory(value.len().unwrap_or(1).saturating_mul(VALUE_BYTES as usize))?;
+                self.memory(value.len().unwrap_or(1).saturating_mul(VALUE_BYTES))?;
                 self.walk(&value)?;
                 Ok(value)
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Kwargs, Rest};
+use minijinja::value::{Kwargs, Rest, ValueOrKwargs};
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters, functions,
 };
@@ -13,6 +13,9 @@ use super::{clock, operators, python, tojson::tojson};
 
 /// How deep macros, loops and blocks may call each other.
 const RECURSION_LIMIT: usize = 200;
+
+/// How many numbers a range may have.
+const RANGE_NUMBERS: i128 = 100_000;
 
 type Payment = fn(&Budget, &[Value]) -> Result<(), Error>;
 
@@ -162,7 +165,8 @@ fn add_filter(
     filter: Value,
 ) {
     let purse = Arc::clone(budget);
-    environment.add_filter(name, move |state: &mut State, args: Rest<Value>| {
+    environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let args: Vec<Value> = args.0.into_iter().map(Value::from).collect();
         pay(&purse, &args)?;
         purse.made(filter.call(state, &args)?)
     });
@@ -198,18 +202,22 @@ fn add_functions(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
     environment.remove_global("debug");
     let mut add = |name: &'static str, pay: Payment, function: Value| {
         let purse = Arc::clone(budget);
-        environment.add_function(name, move |state: &mut State, args: Rest<Value>| {
+        environment.add_function(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args: Vec<Value> = args.0.into_iter().map(Value::from).collect();
             pay(&purse, &args)?;
             purse.made(function.call(state, &args)?)
         });
     };
-    add("range", look, Value::from_function(functions::range));
     add("dict", walk, Value::from_function(functions::dict));
     let namespace: Payment = |budget, args| {
         budget.namespace()?;
         walk(budget, args)
     };
     add("namespace", namespace, Value::from_function(functions::namespace));
+    let purse = Arc::clone(budget);
+    environment.add_function("range", move |first: i64, second: Option<i64>, step: Option<i64>| {
+        range(&purse, first, second, step.unwrap_or(1))
+    });
     let purse = Arc::clone(budget);
     environment.add_function("raise_exception", move |message: &Value| -> Result<Value, Error> {
         Err(purse.refuse(&python::text(message, &purse)?))
@@ -220,4 +228,24 @@ fn add_functions(environment: &mut Environment<'static>, budget: &Arc<Budget>) {
         }
         Ok(clock::now(format))
     });
+}
+
+/// The numbers of `range`, at most as many as Jinja2's sandbox allows.
+fn range(budget: &Budget, first: i64, second: Option<i64>, step: i64) -> Result<Value, Error> {
+    let (mut number, stop) = second.map_or((0, first), |stop| (first, stop));
+    if step == 0 {
+        return Err(Error::new(ErrorKind::InvalidOperation, "the step of a range must not be zero"));
+    }
+    let distance =
+        if step > 0 { i128::from(stop) - i128::from(number) } else { i128::from(number) - i128::from(stop) };
+    if distance.max(0) / i128::from(step).abs() > RANGE_NUMBERS {
+        return Err(budget.exceed("a range has too many numbers"));
+    }
+    let mut numbers = Vec::new();
+    while if step > 0 { number < stop } else { number > stop } {
+        budget.memory(32)?;
+        numbers.push(number);
+        number = number.saturating_add(step);
+    }
+    Ok(Value::from(numbers))
 }

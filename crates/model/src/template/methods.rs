@@ -1,7 +1,7 @@
 //! Methods of Python's strings, dicts and lists, paid for.
 
 use minijinja::value::{Tuple, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::budget::Budget;
@@ -107,10 +107,7 @@ pub(crate) fn pay_for_format(budget: &Budget, format: &str, args: &[Value]) -> R
         computed |= depth > 1;
     }
     if computed || longest > 3 {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "format: computed or huge widths are not supported",
-        ));
+        return Err(budget.exceed("a format has a computed or huge width"));
     }
     for argument in args {
         budget.walk(argument)?;

@@ -41,7 +41,7 @@ pub(crate) fn tojson(
         Some(indent) => Some(match (indent.as_str(), indent.as_usize()) {
             (Some(text), _) if text.len() <= MAX_INDENT => text.to_owned(),
             (None, Some(width)) if width <= MAX_INDENT => " ".repeat(width),
-            _ => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: the indentation is too wide")),
+            _ => return Err(budget.exceed("an indentation is too wide")),
         }),
     };
     let (item_separator, key_separator) = match separators {
