@@ -63,12 +63,14 @@ impl From<Error> for Failure {
             ErrorKind::Internal => Some("This is a bug: run again with -vv and report what it prints."),
             _ => None,
         };
-        Self {
-            message: one_line(error.message()),
-            remedy: remedy.map(str::to_owned),
-            code: FAILED,
-            quiet: false,
-        }
+        let message = one_line(error.message());
+        // By convention a message says what failed and, after a semicolon, what to do.
+        let (message, remedy) = match (remedy, message.rsplit_once("; ")) {
+            (Some(remedy), _) => (message, Some(remedy.to_owned())),
+            (None, Some((what, remedy))) => (what.to_owned(), Some(sentence(remedy))),
+            (None, None) => (message, None),
+        };
+        Self { message, remedy, code: FAILED, quiet: false }
     }
 }
 
@@ -84,6 +86,14 @@ impl From<io::Error> for Failure {
 /// Folds a message into one line, so that a failure stays two lines long.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first: String = characters.next().into_iter().flat_map(char::to_uppercase).collect();
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{end}", characters.as_str())
 }
 
 /// Where a command writes to, and whether in colour.
@@ -220,6 +230,12 @@ mod tests {
         let error = Error::new(ErrorKind::Unavailable, "first\n   second").with_source("secret");
         let failure = Failure::from(error);
         assert_eq!((failure.message(), failure.code()), ("first second", FAILED));
+    }
+
+    #[test]
+    fn what_to_do_stands_after_the_last_semicolon() {
+        let failure = Failure::from(Error::invalid("n", "n is 9; it holds; lower n"));
+        assert_eq!((failure.message(), failure.remedy.as_deref()), ("n is 9; it holds", Some("Lower n.")));
     }
 
     #[test]

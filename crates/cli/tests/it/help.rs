@@ -1,0 +1,30 @@
+//! Help texts, as snapshots: what scripts and people rely on does not change by accident.
+
+use crate::harness::World;
+
+#[test]
+fn help_of_every_command() {
+    let world = World::new();
+    insta::assert_snapshot!("help", world.run(&["--help"]).ok());
+    for command in
+        ["serve", "deploy", "undeploy", "list", "inspect", "chat", "generate", "bench", "doctor", "version"]
+    {
+        insta::assert_snapshot!(format!("help_{command}"), world.run(&[command, "--help"]).ok());
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let world = World::new();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(world.run(&["version"]).ok(), format!("byzerllm {version}\n"));
+    let json: serde_json::Value = serde_json::from_str(&world.run(&["version", "--json"]).ok()).unwrap();
+    assert_eq!(json["version"], version);
+}
+
+#[test]
+fn colour_only_when_asked_for() {
+    let world = World::new();
+    assert!(!world.run(&["doctor", "--port", "0"]).out.contains('\u{1b}'));
+    assert!(world.run(&["doctor", "--port", "0", "--color", "always"]).out.contains('\u{1b}'));
+}

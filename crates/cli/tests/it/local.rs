@@ -1,0 +1,106 @@
+//! A path runs in this process, without a server.
+
+use serde_json::Value;
+
+use crate::harness::{World, fixture};
+
+#[test]
+fn generate_streams_the_same_text_that_json_holds() {
+    let world = World::new();
+    let model = fixture("llama-tied-f32");
+    let base =
+        ["generate", "--model", &model, "--prompt", "hello", "--temperature", "0", "--max-tokens", "8"];
+    let text = world.run(&base).ok();
+    let json: Value = serde_json::from_str(&world.run(&[&base[..], &["--json"]].concat()).ok()).unwrap();
+    let whole = json["choices"][0]["text"].as_str().unwrap();
+    assert_eq!(text.trim_end_matches('\n'), whole.trim_end_matches('\n'));
+    assert!(json["usage"]["completion_tokens"].as_u64().unwrap() <= 8);
+    let raw: Value =
+        serde_json::from_str(&world.run(&[&base[..], &["--raw", "--json"]].concat()).ok()).unwrap();
+    let tokens = |answer: &Value| answer["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&raw) < tokens(&json), "the chat template adds tokens");
+}
+
+#[test]
+fn a_prompt_can_come_from_standard_input() {
+    let world = World::new();
+    let model = fixture("llama-tied-f32");
+    let options = ["--temperature", "0", "--max-tokens", "4", "--model", &model, "--prompt"];
+    let typed = world.run(&[&["generate"][..], &options, &["hello"]].concat()).ok();
+    let piped = world.run_with(&[&["generate"][..], &options, &["-"]].concat(), "hello").ok();
+    assert_eq!(typed, piped);
+}
+
+#[test]
+fn inspect_tells_what_a_checkpoint_is() {
+    let world = World::new();
+    let model = fixture("llama-tied-f32");
+    let text = world.run(&["inspect", &model]).ok();
+    for word in
+        ["LlamaForCausalLM", "F32", "generation defaults", "from the front end", "chat template", "fits"]
+    {
+        assert!(text.contains(word), "{word} is missing in:\n{text}");
+    }
+    assert!(world.run(&["inspect", &model, "--tensors"]).ok().contains("model.embed_tokens.weight"));
+    let json: Value = serde_json::from_str(&world.run(&["inspect", &model, "--json"]).ok()).unwrap();
+    assert!(json["memory"]["weight_bytes"].as_u64().unwrap() > 0);
+    assert!(
+        json["tensors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|tensor| tensor["name"] == "model.embed_tokens.weight")
+    );
+}
+
+#[test]
+fn bench_reports_what_scripts_read() {
+    let world = World::new();
+    let model = fixture("llama-tied-f32");
+    let arguments = [
+        "bench",
+        "--model",
+        &model,
+        "--prompt-tokens",
+        "16",
+        "--decode-tokens",
+        "8",
+        "--decode-prompt-tokens",
+        "4",
+        "--streams",
+        "1,4",
+        "--repeat",
+        "2",
+        "--threads",
+        "1",
+        "--compute",
+        "exact",
+        "--json",
+    ];
+    let report: Value = serde_json::from_str(&world.run(&arguments).ok()).unwrap();
+    for key in ["prefill_tokens_per_second", "time_to_first_token_ms", "peak_memory_bytes"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+    }
+    let decode = report["decode"].as_array().unwrap();
+    assert_eq!(decode.iter().map(|entry| entry["streams"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 4]);
+    assert!(decode.iter().all(|entry| entry["tokens_per_second"].as_f64().unwrap() > 0.0), "{report}");
+    assert!(report["compute"].as_str().unwrap().contains("exact"), "{report}");
+    assert_eq!((&report["threads"], &report["prompt_tokens"]), (&Value::from(1), &Value::from(16)));
+    assert!(report["machine"]["cores"].as_u64().unwrap() >= 1 && report["version"].is_string());
+}
+
+#[test]
+fn doctor_finds_an_open_state_directory() {
+    let world = World::new();
+    let state = world.path("open");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let state = state.to_str().unwrap();
+    let done = world.run(&["doctor", "--port", "0", "--state", state]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.out.contains("open to other users") && done.out.contains("fix: Run `chmod 700"), "{done:?}");
+    let json = world.run(&["doctor", "--port", "0", "--json"]).ok();
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["ok"], true, "{report}");
+    assert!(report["checks"].as_array().unwrap().len() >= 7);
+}
