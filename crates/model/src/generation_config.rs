@@ -33,7 +33,11 @@ impl GenerationConfig {
             ..Sampling::default()
         };
         sampling.validate().map_err(|error| {
-            LoadError::malformed(path, error.param().unwrap_or("sampling").to_owned(), error.message().to_owned())
+            LoadError::malformed(
+                path,
+                error.param().unwrap_or("sampling").to_owned(),
+                error.message().to_owned(),
+            )
         })?;
         Ok(Self {
             sampling,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use byzerllm_core::ErrorKind;
 use byzerllm_kernels::KernelError;
 
+use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
 /// The result of reading a checkpoint.
@@ -78,6 +79,16 @@ pub enum LoadError {
         /// The cause.
         source: KernelError,
     },
+    /// The chat template is not valid.
+    #[error("{}: {field}: {source}", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// Where it is in the file.
+        field: &'static str,
+        /// The cause.
+        source: TemplateError,
+    },
     /// The tokenizer could not be made.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -112,12 +123,14 @@ impl LoadError {
                 ErrorKind::PermissionDenied
             }
             Self::Io { .. } => ErrorKind::Unavailable,
-            Self::Malformed { .. } | Self::MissingTensor { .. } | Self::Shape { .. } => ErrorKind::InvalidRequest,
+            Self::Malformed { .. } | Self::MissingTensor { .. } | Self::Shape { .. } => {
+                ErrorKind::InvalidRequest
+            }
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Network { source: KernelError::OutOfMemory { .. }, .. } => ErrorKind::Unavailable,
             Self::Network { .. } => ErrorKind::InvalidRequest,
             Self::Tokenizer(TokenizerError::Unsupported { .. }) => ErrorKind::Unsupported,
-            Self::Tokenizer(_) => ErrorKind::InvalidRequest,
+            Self::Template { .. } | Self::Tokenizer(_) => ErrorKind::InvalidRequest,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Falcon: ALiBi or rope, one key/value head, one per query head or one per group of them, one or two layer norms
 //! before blocks that stand side by side, or blocks one after the other.
 
+use super::Architecture;
 use super::fields::Fields;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Names, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
-use super::Architecture;
 use crate::config::{
     AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace,
     PositionEncoding, Residual,

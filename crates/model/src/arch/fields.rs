@@ -106,6 +106,12 @@ impl<'a> Fields<'a> {
         matches!(self.values, Values::Json(map) if map.is_empty())
     }
 
+    /// The first field that is an object.
+    pub(crate) fn first_object(&self) -> Option<&'a str> {
+        let Values::Json(map) = self.values else { return None };
+        map.iter().find(|(_, value)| value.is_object()).map(|(name, _)| name.as_str())
+    }
+
     /// A whole number, 0 to about a billion.
     pub(crate) fn number(&self, name: &str) -> LoadResult<Option<usize>> {
         let value = match self.get(name)? {
@@ -184,9 +190,11 @@ impl<'a> Fields<'a> {
             Values::Gguf(_) => Ok(None),
             Values::Json(map) => match map.get(name) {
                 None | Some(Json::Null) => Ok(None),
-                Some(Json::Array(values)) => {
-                    values.iter().map(|value| value.as_str().ok_or_else(wrong)).collect::<LoadResult<_>>().map(Some)
-                }
+                Some(Json::Array(values)) => values
+                    .iter()
+                    .map(|value| value.as_str().ok_or_else(wrong))
+                    .collect::<LoadResult<_>>()
+                    .map(Some),
                 Some(_) => Err(wrong()),
             },
         }

@@ -1,10 +1,10 @@
 //! GPT-NeoX and Pythia: layer norms, rope on a part of each head, attention and feed-forward side by side, and one
 //! matrix for queries, keys and values, interleaved per head.
 
+use super::Architecture;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
-use super::Architecture;
 use crate::config::{
     AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace,
     PositionEncoding, Residual,

@@ -5,10 +5,10 @@
 
 use byzerllm_kernels::{Activation, RopeKind};
 
+use super::Architecture;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Shape, activation, epsilon};
 use super::source::Source;
-use super::Architecture;
 use crate::config::{
     AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace,
     PositionEncoding, Residual,

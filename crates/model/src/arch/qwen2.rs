@@ -2,16 +2,18 @@
 
 use byzerllm_kernels::RopeKind;
 
+use super::Architecture;
 use super::llama::{self, Bias, Defaults};
 use super::source::Source;
-use super::Architecture;
 use crate::config::DecoderConfig;
 use crate::load_error::LoadResult;
 
 pub(super) static QWEN2: Architecture = Architecture {
     names: &["Qwen2ForCausalLM"],
     gguf: &["qwen2"],
-    config: |source| if source.is_gguf() { llama::gguf_config(source, RopeKind::Half) } else { config(source) },
+    config: |source| {
+        if source.is_gguf() { llama::gguf_config(source, RopeKind::Half) } else { config(source) }
+    },
     weights: |config, source| llama::weights(config, source, Bias { qkv: true, out: false, mlp: false }),
 };
 
@@ -36,7 +38,9 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
         let windowed = match types.as_ref().and_then(|types| types.get(index)) {
             Some(&"sliding_attention") => true,
             Some(&"full_attention") => false,
-            Some(other) => return Err(fields.unsupported("layer_types", format!("{other:?} is not supported"))),
+            Some(other) => {
+                return Err(fields.unsupported("layer_types", format!("{other:?} is not supported")));
+            }
             None => index >= first,
         };
         layer.attention.window = window.filter(|_| windowed);

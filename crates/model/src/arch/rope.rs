@@ -28,6 +28,11 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
         Some(scaling) => Some(scaling),
         None => fields.object("rope_parameters")?,
     };
+    if let Some(inner) = &parameters
+        && let Some(name) = inner.first_object()
+    {
+        return Err(inner.unsupported(name, "parameters per kind of layer are not supported"));
+    }
     let top = |name: &str| fields.positive_float(name);
     let inner = |name: &str| parameters.as_ref().map_or(Ok(None), |inner| inner.positive_float(name));
     let base = match inner("rope_theta")? {
@@ -40,7 +45,8 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
     };
     let rotary_dim = (shape.head_dim as f64 * f64::from(share)) as usize;
     if share > 1.0 || rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
-        let problem = format!("rotates {rotary_dim} of {} components, which is not a part of pairs", shape.head_dim);
+        let problem =
+            format!("rotates {rotary_dim} of {} components, which is not a part of pairs", shape.head_dim);
         return Err(fields.malformed(shape.partial.0, problem));
     }
     let (scaling, context) = match &parameters {
@@ -59,9 +65,8 @@ fn scaling(
 ) -> LoadResult<(RopeScaling, usize)> {
     let name = if parameters.has("rope_type") { "rope_type" } else { "type" };
     let kind = parameters.text(name)?.unwrap_or("default");
-    let required = |name: &str| {
-        parameters.positive_float(name)?.ok_or_else(|| parameters.malformed(name, "is missing"))
-    };
+    let required =
+        |name: &str| parameters.positive_float(name)?.ok_or_else(|| parameters.malformed(name, "is missing"));
     let original = || -> LoadResult<usize> {
         match fields.positive_or_absent("original_max_position_embeddings")? {
             Some(original) => Ok(original),
@@ -100,7 +105,12 @@ fn scaling(
     }
 }
 
-fn yarn(parameters: &Fields<'_>, context: usize, original: usize, base: f32) -> LoadResult<(RopeScaling, usize)> {
+fn yarn(
+    parameters: &Fields<'_>,
+    context: usize,
+    original: usize,
+    base: f32,
+) -> LoadResult<(RopeScaling, usize)> {
     if base <= 1.0 {
         return Err(parameters.malformed("rope_theta", format!("must be above 1 for yarn, is {base}")));
     }
@@ -137,12 +147,18 @@ fn stretched(original: usize, factor: f32) -> usize {
 }
 
 /// Reads GGUF metadata and the `rope_freqs` tensor.
-pub(crate) fn gguf(source: &Source, kind: RopeKind, head_dim: usize, context: usize) -> LoadResult<RopeConfig> {
+pub(crate) fn gguf(
+    source: &Source,
+    kind: RopeKind,
+    head_dim: usize,
+    context: usize,
+) -> LoadResult<RopeConfig> {
     let fields = source.fields();
     let base = fields.positive_float("rope.freq_base")?.unwrap_or(DEFAULT_BASE);
     let rotary_dim = fields.positive_or("rope.dimension_count", head_dim)?;
     if rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
-        let problem = format!("is {rotary_dim}, which is not a part of pairs of the {head_dim} components of a head");
+        let problem =
+            format!("is {rotary_dim}, which is not a part of pairs of the {head_dim} components of a head");
         return Err(fields.malformed("rope.dimension_count", problem));
     }
     let name = "rope.scaling.type";

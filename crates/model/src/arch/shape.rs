@@ -51,7 +51,12 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Reads the shape of a decoder with `embedding` as its table of tokens.
-    pub(crate) fn read(source: &Source, names: &Names, embedding: &str, kv_default: Option<usize>) -> LoadResult<Self> {
+    pub(crate) fn read(
+        source: &Source,
+        names: &Names,
+        embedding: &str,
+        kv_default: Option<usize>,
+    ) -> LoadResult<Self> {
         let fields = source.fields();
         let hidden = fields.positive(names.hidden)?;
         // The table comes first: it ties the width to the size of the file before anything is allocated by it.

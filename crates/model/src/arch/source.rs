@@ -84,7 +84,12 @@ impl Source {
     }
 
     /// Matrices stacked, as `(weight, rows)`, with all their biases or none.
-    pub(crate) fn linear(&self, names: &[(&str, usize)], columns: usize, bias: bool) -> LoadResult<LinearWeights<'_>> {
+    pub(crate) fn linear(
+        &self,
+        names: &[(&str, usize)],
+        columns: usize,
+        bias: bool,
+    ) -> LoadResult<LinearWeights<'_>> {
         let mut parts = Vec::with_capacity(names.len());
         let mut values = Vec::new();
         for &(name, rows) in names {
@@ -99,7 +104,12 @@ impl Source {
     /// A matrix whose rows interleave queries, keys and values in groups, taken apart without a copy: all queries,
     /// then all keys, then all values. Each of the `groups` has `queries` heads of queries, one of keys, one of
     /// values, each of `head_dim` rows.
-    pub(crate) fn fused_qkv(&self, name: &str, layout: &FusedQkv, bias: bool) -> LoadResult<LinearWeights<'_>> {
+    pub(crate) fn fused_qkv(
+        &self,
+        name: &str,
+        layout: &FusedQkv,
+        bias: bool,
+    ) -> LoadResult<LinearWeights<'_>> {
         let FusedQkv { groups, queries, head_dim, columns } = *layout;
         let rows = groups * (queries + 2) * head_dim;
         let whole = self.matrix(&format!("{name}.weight"), rows, columns)?;
@@ -135,8 +145,11 @@ impl Source {
     pub(crate) fn table(&self, name: &str, rows: usize, columns: usize) -> LoadResult<LookupTable> {
         let tensor = self.tensors.require(name, &[rows, columns])?;
         let file = self.tensors.file(tensor.entry);
-        let data = SharedBytes::new(Arc::<crate::weights::MappedFile>::clone(file), tensor.entry.range.clone())
-            .ok_or_else(|| LoadError::malformed(file.path(), format!("tensor {name}"), "is outside of the file"))?;
+        let data =
+            SharedBytes::new(Arc::<crate::weights::MappedFile>::clone(file), tensor.entry.range.clone())
+                .ok_or_else(|| {
+                    LoadError::malformed(file.path(), format!("tensor {name}"), "is outside of the file")
+                })?;
         Ok(LookupTable { kind: tensor.kind, rows, columns, data })
     }
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use crate::arch::{self, Architecture};
 use crate::arch::fields::Fields;
+use crate::arch::{self, Architecture};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
+use crate::template::{ChatTemplate, SpecialTokens, template_from_tokenizer_config};
 use crate::tokenizer::Tokenizer;
 use crate::weights::safetensors::{read_bounded, read_json};
 
@@ -38,7 +39,10 @@ fn read_object(path: &Path) -> LoadResult<Map<String, Json>> {
 }
 
 /// The family of a checkpoint, by the first of its class names that is known.
-pub(super) fn architecture(path: &Path, config: &Map<String, Json>) -> LoadResult<(String, &'static Architecture)> {
+pub(super) fn architecture(
+    path: &Path,
+    config: &Map<String, Json>,
+) -> LoadResult<(String, &'static Architecture)> {
     let fields = Fields::json(path, config);
     let names = fields.texts("architectures")?.unwrap_or_default();
     if names.is_empty() {
@@ -52,7 +56,8 @@ pub(super) fn architecture(path: &Path, config: &Map<String, Json>) -> LoadResul
         Some((name, architecture)) => Ok((name.to_owned(), architecture)),
         None => {
             let known = arch::supported_architectures().join(", ");
-            let problem = format!("{} is not supported; supported are {known}", names.join(", ").escape_debug());
+            let problem =
+                format!("{} is not supported; supported are {known}", names.join(", ").escape_debug());
             Err(fields.unsupported("architectures", problem))
         }
     }
@@ -80,34 +85,50 @@ pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
 /// What `tokenizer_config.json` and `chat_template.jinja` say.
 #[derive(Debug)]
 pub(super) struct Extras {
-    directory: PathBuf,
-    tokenizer_config: Option<Map<String, Json>>,
-    /// The file's name and contents.
-    template: Option<(PathBuf, String)>,
+    /// `tokenizer_config.json`, an object or null when there is none.
+    tokenizer_config: Json,
+    /// The text, the file that it is in and its place there.
+    template: Option<(String, PathBuf, &'static str)>,
 }
 
 impl Extras {
     pub(super) fn read(directory: &Path) -> LoadResult<Self> {
         let path = directory.join(TOKENIZER_CONFIG);
-        let tokenizer_config = if path.is_file() { Some(read_object(&path)?) } else { None };
-        let path = directory.join(TEMPLATE);
-        let template = if path.is_file() {
-            let text = String::from_utf8(read_bounded(&path)?)
-                .map_err(|_| LoadError::malformed(&path, "text", "is not valid UTF-8"))?;
-            Some((path, text))
+        let tokenizer_config = if path.is_file() { Json::Object(read_object(&path)?) } else { Json::Null };
+        let file = directory.join(TEMPLATE);
+        let template = if file.is_file() {
+            let text = String::from_utf8(read_bounded(&file)?)
+                .map_err(|_| LoadError::malformed(&file, "text", "is not valid UTF-8"))?;
+            Some((text, file, "template"))
         } else {
-            None
+            template_from_tokenizer_config(&tokenizer_config).map(|text| (text, path, "chat_template"))
         };
-        Ok(Self { directory: directory.into(), tokenizer_config, template })
+        Ok(Self { tokenizer_config, template })
+    }
+
+    pub(super) fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    pub(super) fn chat_template(&self) -> LoadResult<Option<ChatTemplate>> {
+        let Some((text, path, field)) = &self.template else { return Ok(None) };
+        let tokens = SpecialTokens::from_tokenizer_config(&self.tokenizer_config);
+        let template = ChatTemplate::new(text, tokens).map_err(|source| LoadError::Template {
+            path: path.clone(),
+            field,
+            source,
+        })?;
+        Ok(Some(template))
     }
 
     /// The id of the text that `tokenizer_config.json` names as the end, when it also lists that token's id.
     pub(super) fn eos_token_id(&self) -> Option<u32> {
-        let config = self.tokenizer_config.as_ref()?;
+        let config = &self.tokenizer_config;
         let eos = config.get("eos_token")?;
         let text = eos.as_str().or_else(|| eos.get("content")?.as_str())?;
         let added = config.get("added_tokens_decoder")?.as_object()?;
-        let (id, _) = added.iter().find(|(_, token)| token.get("content").and_then(Json::as_str) == Some(text))?;
+        let (id, _) =
+            added.iter().find(|(_, token)| token.get("content").and_then(Json::as_str) == Some(text))?;
         id.parse().ok()
     }
 }

@@ -19,6 +19,7 @@ use crate::decoder_weights::{DecoderWeights, LinearWeights};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
 use crate::network::Network;
+use crate::template::{ChatTemplate, SpecialTokens};
 use crate::tokenizer::Tokenizer;
 use crate::weights::gguf::{GgufFile, Value};
 use crate::weights::{MappedFile, TensorStore};
@@ -94,7 +95,7 @@ impl Checkpoint {
             let problem = "is neither a GGUF file nor a directory with config.json and safetensors";
             return Err(LoadError::malformed(path, "magic", problem));
         }
-        let (gguf, entries) = GgufFile::open(Arc::clone(&file))?;
+        let (gguf, entries) = GgufFile::open(&file)?;
         let mut tensors = TensorStore::new(path);
         tensors.add(file, entries)?;
         let key = "general.architecture";
@@ -111,6 +112,7 @@ impl Checkpoint {
         };
         let source = Source { format: Format::Gguf { file: gguf, architecture: name }, tensors };
         let config = (architecture.config)(&source)?;
+        check_vocabulary(&source, &config)?;
         let class = architecture.names[0].to_owned();
         Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: None })
     }
@@ -164,6 +166,18 @@ impl Checkpoint {
         }
     }
 
+    /// The checkpoint's chat template, when it has one.
+    ///
+    /// # Errors
+    /// When the template is not valid.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, LoadError> {
+        match (self.gguf(), &self.extras) {
+            (Some(file), _) => gguf_template(file),
+            (None, Some(extras)) => extras.chat_template(),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// What the checkpoint says about generation.
     #[must_use]
     pub fn generation_defaults(&self) -> &GenerationConfig {
@@ -214,7 +228,9 @@ impl Checkpoint {
     pub fn languages(&self) -> Option<Vec<String>> {
         let file = self.gguf()?;
         match file.get("general.languages") {
-            Some(Value::Array(array)) if array.length <= 1000 => file.texts("general.languages").ok().flatten(),
+            Some(Value::Array(array)) if array.length <= 1000 => {
+                file.texts("general.languages").ok().flatten()
+            }
             _ => None,
         }
     }
@@ -232,20 +248,25 @@ impl Checkpoint {
             total += linear(&layer.qkv) + linear(&layer.out) + layer.router.as_ref().map_or(0, linear);
             total += layer.mlp.iter().map(|mlp| linear(&mlp.up) + linear(&mlp.down)).sum::<u64>();
         }
-        total + match &weights.head {
-            Some(head) => linear(head),
-            None => {
-                let table = &weights.embedding;
-                packed(table.kind, table.rows, table.columns)
+        total
+            + match &weights.head {
+                Some(head) => linear(head),
+                None => {
+                    let table = &weights.embedding;
+                    packed(table.kind, table.rows, table.columns)
+                }
             }
-        }
     }
 
     /// Packs the weights into a network on the CPU.
     ///
     /// # Errors
     /// When a tensor cannot be packed or the memory cannot be had.
-    pub fn network(&self, pool: &Arc<ComputePool>, options: &CpuOptions) -> Result<Box<dyn Network>, LoadError> {
+    pub fn network(
+        &self,
+        pool: &Arc<ComputePool>,
+        options: &CpuOptions,
+    ) -> Result<Box<dyn Network>, LoadError> {
         self.network_with_progress(pool, options, &|_| {})
     }
 
@@ -271,10 +292,13 @@ impl Checkpoint {
         let config = &self.config;
         let mut details = serde_json::Map::new();
         let mut put = |name: &str, value: Json| details.insert(name.to_owned(), value);
-        put("format", match self.format() {
-            CheckpointFormat::Gguf { version } => json!(format!("gguf v{version}")),
-            CheckpointFormat::HuggingFace => json!("huggingface"),
-        });
+        put(
+            "format",
+            match self.format() {
+                CheckpointFormat::Gguf { version } => json!(format!("gguf v{version}")),
+                CheckpointFormat::HuggingFace => json!("huggingface"),
+            },
+        );
         put("vocab_size", json!(config.vocab_size));
         put("hidden_size", json!(config.hidden_size));
         put("layers", json!(config.layers.len()));
@@ -290,7 +314,7 @@ impl Checkpoint {
             architectures: vec![self.class.clone()],
             engine: "byzerllm".into(),
             context_length: u32::try_from(config.context_length).ok(),
-            chat_template: false,
+            chat_template: self.has_chat_template(),
             weight_bytes: self.memory_estimate(compute),
             compute: match compute {
                 Compute::Exact => "exact".into(),
@@ -298,6 +322,13 @@ impl Checkpoint {
             },
             languages: self.languages(),
             details,
+        }
+    }
+
+    fn has_chat_template(&self) -> bool {
+        match (self.gguf(), &self.extras) {
+            (Some(file), _) => file.text(GGUF_TEMPLATE).is_some(),
+            (None, extras) => extras.as_ref().is_some_and(Extras::has_chat_template),
         }
     }
 
@@ -313,4 +344,41 @@ impl Checkpoint {
         }
         counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
     }
+}
+
+/// Every token that the tokenizer may give must have an embedding.
+fn check_vocabulary(source: &Source, config: &DecoderConfig) -> LoadResult<()> {
+    let Format::Gguf { file, .. } = &source.format else { return Ok(()) };
+    match file.get(GGUF_TOKENS) {
+        Some(Value::Array(tokens)) if tokens.length > config.vocab_size => {
+            let problem = format!("has {} entries for {} embeddings", tokens.length, config.vocab_size);
+            Err(LoadError::malformed(file.path(), GGUF_TOKENS, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+const GGUF_TOKENS: &str = "tokenizer.ggml.tokens";
+const GGUF_TEMPLATE: &str = "tokenizer.chat_template";
+
+fn gguf_template(file: &GgufFile) -> LoadResult<Option<ChatTemplate>> {
+    let Some(template) = file.text(GGUF_TEMPLATE) else { return Ok(None) };
+    let token = |key: &str| -> LoadResult<Option<String>> {
+        match file.token_id(key)? {
+            Some(id) => file.text_in(GGUF_TOKENS, id as usize),
+            None => Ok(None),
+        }
+    };
+    let tokens = SpecialTokens {
+        bos: token("tokenizer.ggml.bos_token_id")?,
+        eos: token("tokenizer.ggml.eos_token_id")?,
+        unk: token("tokenizer.ggml.unknown_token_id")?,
+        pad: token("tokenizer.ggml.padding_token_id")?,
+    };
+    let template = ChatTemplate::new(template, tokens).map_err(|source| LoadError::Template {
+        path: file.path().into(),
+        field: GGUF_TEMPLATE,
+        source,
+    })?;
+    Ok(Some(template))
 }

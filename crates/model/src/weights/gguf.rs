@@ -3,7 +3,6 @@
 //! Everything is checked while reading: counts against the bytes that are left, array nesting, alignment, shapes,
 //! sizes and places of tensors, names that appear twice. Long arrays stay in the mapping until they are asked for.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
@@ -21,6 +20,8 @@ const DEFAULT_ALIGNMENT: usize = 32;
 const MAX_NAME_BYTES: usize = 65_535;
 const MAX_DIMENSIONS: u32 = 4;
 const MAX_ARRAY_DEPTH: usize = 4;
+/// A rendered text longer than this is cut.
+const SHOWN_CHARACTERS: usize = 80;
 /// Name, type and the shortest value.
 const LEAST_PAIR_BYTES: usize = 8 + 4 + 1;
 /// Name, dimension count, one dimension, type and offset.
@@ -125,12 +126,13 @@ fn foreign_type(id: u32) -> &'static str {
     }
 }
 
-/// A name as an error may show it.
-fn shown(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(80) {
-        Some((end, _)) => Cow::Owned(format!("{}…", name[..end].escape_debug())),
-        None => Cow::Owned(name.escape_debug().to_string()),
+/// A name or text as an error or a listing may show it.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.escape_debug().take(SHOWN_CHARACTERS).collect();
+    if text.escape_debug().nth(SHOWN_CHARACTERS).is_some() {
+        shown.push('…');
     }
+    shown
 }
 
 impl GgufFile {
@@ -140,7 +142,7 @@ impl GgufFile {
     }
 
     /// Reads and checks the header.
-    pub(crate) fn open(file: Arc<MappedFile>) -> LoadResult<(Self, Vec<TensorEntry>)> {
+    pub(crate) fn open(file: &Arc<MappedFile>) -> LoadResult<(Self, Vec<TensorEntry>)> {
         let mut reader = Reader::new(file.path(), file.bytes());
         let magic = reader.take(4, "magic")?;
         if &file.bytes()[magic] != MAGIC {
@@ -150,17 +152,22 @@ impl GgufFile {
         match version {
             2 | 3 => {}
             _ if (1..=0xffff).contains(&version.swap_bytes()) => {
-                return Err(LoadError::unsupported(file.path(), "version", "big-endian files are not supported"));
+                return Err(LoadError::unsupported(
+                    file.path(),
+                    "version",
+                    "big-endian files are not supported",
+                ));
             }
             _ => {
-                let problem = format!("{version} is not supported, only 2 and 3 are: convert the model again");
+                let problem =
+                    format!("{version} is not supported, only 2 and 3 are: convert the model again");
                 return Err(LoadError::unsupported(file.path(), "version", problem));
             }
         }
         let tensor_count = reader.count(LEAST_TENSOR_BYTES, "tensor_count")?;
         let pair_count = reader.count(LEAST_PAIR_BYTES, "metadata_kv_count")?;
         let (keys, values) = read_metadata(&mut reader, pair_count)?;
-        let gguf = Self { file: Arc::clone(&file), version, keys, values };
+        let gguf = Self { file: Arc::clone(file), version, keys, values };
         let entries = gguf.read_tensors(&mut reader, tensor_count)?;
         Ok((gguf, entries))
     }
@@ -181,7 +188,11 @@ impl GgufFile {
             None => Ok(DEFAULT_ALIGNMENT),
             Some(Value::Unsigned(value)) => match usize::try_from(*value) {
                 Ok(value) if value.is_power_of_two() && value <= 1 << 30 => Ok(value),
-                _ => Err(LoadError::malformed(self.path(), field, format!("must be a power of two, is {value}"))),
+                _ => Err(LoadError::malformed(
+                    self.path(),
+                    field,
+                    format!("must be a power of two, is {value}"),
+                )),
             },
             Some(_) => Err(LoadError::malformed(self.path(), field, "must be an unsigned integer")),
         }
@@ -217,8 +228,9 @@ impl GgufFile {
             let end = place.and_then(|start| start.checked_add(size)).filter(|&end| end <= total);
             let (Some(start), Some(end)) = (place, end) else {
                 let field = format!("tensor {}", shown(&entry.name));
-                let problem =
-                    format!("offset {offset} and size {size} reach beyond the file of {total} bytes: is it whole?");
+                let problem = format!(
+                    "offset {offset} and size {size} reach beyond the file of {total} bytes: is it whole?"
+                );
                 return Err(LoadError::malformed(self.path(), field, problem));
             };
             if !offset.is_multiple_of(alignment as u64) {
@@ -257,9 +269,26 @@ impl GgufFile {
         let mut reader = Reader::new(self.path(), bytes);
         let mut texts = Vec::with_capacity(array.length);
         for index in 0..array.length {
-            texts.push(reader.string(key).map_err(|error| self.element_error(key, index, &error))?.to_owned());
+            texts
+                .push(reader.string(key).map_err(|error| self.element_error(key, index, &error))?.to_owned());
         }
         Ok(Some(texts))
+    }
+
+    /// One text of an array of texts.
+    pub(crate) fn text_in(&self, key: &str, index: usize) -> LoadResult<Option<String>> {
+        let Some(array) = self.array(key, kind::TEXT, "an array of texts")? else { return Ok(None) };
+        if index >= array.length {
+            return Ok(None);
+        }
+        let bytes = self.file.bytes().get(array.range.clone()).unwrap_or_default();
+        let mut reader = Reader::new(self.path(), bytes);
+        for _ in 0..index {
+            let length = reader.u64(key)?;
+            reader.take(length, key)?;
+        }
+        let text = reader.string(key).map_err(|error| self.element_error(key, index, &error))?;
+        Ok(Some(text.to_owned()))
     }
 
     fn element_error(&self, key: &str, index: usize, error: &LoadError) -> LoadError {
@@ -283,7 +312,9 @@ impl GgufFile {
             None => Ok(None),
             Some(Value::Array(array)) if array.element == element || array.length == 0 => Ok(Some(array)),
             // Token types are signed in most files and unsigned in some.
-            Some(Value::Array(array)) if element == kind::I32 && array.element == kind::U32 => Ok(Some(array)),
+            Some(Value::Array(array)) if element == kind::I32 && array.element == kind::U32 => {
+                Ok(Some(array))
+            }
             Some(_) => Err(LoadError::malformed(self.path(), key, format!("must be {wanted}"))),
         }
     }
@@ -318,7 +349,8 @@ impl GgufFile {
 
     /// The tokenizer's data.
     pub(crate) fn vocabulary(&self) -> LoadResult<GgufVocabulary> {
-        let missing = |key: &str| LoadError::malformed(self.path(), key, "is missing: the file has no tokenizer");
+        let missing =
+            |key: &str| LoadError::malformed(self.path(), key, "is missing: the file has no tokenizer");
         let model = self.text("tokenizer.ggml.model").ok_or_else(|| missing("tokenizer.ggml.model"))?;
         let tokens = self.texts("tokenizer.ggml.tokens")?.ok_or_else(|| missing("tokenizer.ggml.tokens"))?;
         let token_types = self.integers("tokenizer.ggml.token_type")?.unwrap_or_default();
@@ -353,7 +385,7 @@ impl GgufFile {
             Value::Signed(value) => value.to_string(),
             Value::Float(value) => (*value as f32).to_string(),
             Value::Bool(value) => value.to_string(),
-            Value::Text(range) => shown(self.text_at(range)).into_owned(),
+            Value::Text(range) => shown(self.text_at(range)),
             Value::Array(array) => match self.numbers(array, 8) {
                 Some(values) => {
                     let values: Vec<String> = values.iter().map(|value| self.render(value)).collect();

@@ -42,7 +42,11 @@ impl<'a> Reader<'a> {
             }
             _ => Err(self.error(
                 field,
-                format!("needs {length} bytes at offset {}, the file has {} left", self.position, self.remaining()),
+                format!(
+                    "needs {length} bytes at offset {}, the file has {} left",
+                    self.position,
+                    self.remaining()
+                ),
             )),
         }
     }

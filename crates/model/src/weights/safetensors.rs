@@ -48,7 +48,10 @@ impl<'de> Deserialize<'de> for Header {
                 let mut entries = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format_args!("tensor {} appears twice", name.escape_debug())));
+                        return Err(A::Error::custom(format_args!(
+                            "tensor {} appears twice",
+                            name.escape_debug()
+                        )));
                     }
                     if name == "__metadata__" {
                         map.next_value::<IgnoredAny>()?;
@@ -112,7 +115,9 @@ fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
         let size = info.shape.iter().try_fold(bytes, |size, &next| size.checked_mul(next));
         let [begin, end] = info.data_offsets;
         if begin > end || end > available {
-            return Err(malformed(format!("data_offsets {begin}..{end} reach beyond the {available} bytes of data")));
+            return Err(malformed(format!(
+                "data_offsets {begin}..{end} reach beyond the {available} bytes of data"
+            )));
         }
         if size != Some(end - begin) {
             let shape = &info.shape;
@@ -124,7 +129,8 @@ fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
         // Offsets lie inside of the file and the product of the shape equals a size inside of it, except when some
         // dimension is 0; then another one may be anything.
         let shape: Option<Vec<usize>> = info.shape.iter().map(|&next| usize::try_from(next).ok()).collect();
-        let shape = shape.ok_or_else(|| malformed("has a dimension that does not fit this machine".into()))?;
+        let shape =
+            shape.ok_or_else(|| malformed("has a dimension that does not fit this machine".into()))?;
         let range = data + begin as usize..data + end as usize;
         entries.push(TensorEntry { name, encoding, shape, range, file: 0 });
     }
@@ -169,7 +175,9 @@ pub(crate) fn open_directory(directory: &Path) -> LoadResult<TensorStore> {
     }
     if !index.is_file() {
         let mut problem = format!("has neither {SINGLE} nor {INDEX}");
-        if directory.join("pytorch_model.bin").is_file() || directory.join("pytorch_model.bin.index.json").is_file() {
+        if directory.join("pytorch_model.bin").is_file()
+            || directory.join("pytorch_model.bin.index.json").is_file()
+        {
             problem.push_str(": pickled weights are not read, save the model as safetensors first");
         }
         return Err(LoadError::not_found(directory, problem));
@@ -180,15 +188,20 @@ pub(crate) fn open_directory(directory: &Path) -> LoadResult<TensorStore> {
 fn open_shards(directory: &Path, index: &Path) -> LoadResult<TensorStore> {
     let value: serde_json::Value = read_json(index)?;
     let Some(map) = value.get("weight_map").and_then(serde_json::Value::as_object) else {
-        return Err(LoadError::malformed(index, "weight_map", "must be an object of tensor names and file names"));
+        return Err(LoadError::malformed(
+            index,
+            "weight_map",
+            "must be an object of tensor names and file names",
+        ));
     };
     let mut shards: Vec<&str> = Vec::new();
     let mut known = HashSet::new();
     for (name, shard) in map {
         let field = || format!("weight_map.{}", name.escape_debug());
-        let shard = shard.as_str().ok_or_else(|| LoadError::malformed(index, field(), "must be a file name"))?;
+        let shard =
+            shard.as_str().ok_or_else(|| LoadError::malformed(index, field(), "must be a file name"))?;
         if !is_plain_name(shard) {
-            let problem = format!("{:?} is not the name of a file in this directory", shard);
+            let problem = format!("{shard:?} is not the name of a file in this directory");
             return Err(LoadError::malformed(index, field(), problem));
         }
         if known.insert(shard) {
