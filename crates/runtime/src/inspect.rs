@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment::EffectiveValue;
 use crate::lifecycle::{blocking, check_path};
-use crate::loader::{Loader, LocalLoader};
+use crate::loader::Loader;
+use crate::local::LocalLoader;
 
 /// What a checkpoint holds and would need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// The checkpoint.
     pub path: PathBuf,
-    /// `gguf` or `safetensors`.
+    /// `gguf v3` or `safetensors`.
     pub format: String,
     /// Architecture, context length and further facts.
     pub info: ModelInfo,

@@ -34,6 +34,9 @@ struct State {
     _lock: StateLock,
 }
 
+/// A name's lock and the number of those who hold or want it.
+type NameLock = (Arc<tokio::sync::Mutex<()>>, usize);
+
 /// All deployments and what changes them.
 pub(crate) struct Lifecycle {
     pub(crate) loader: Arc<dyn Loader>,
@@ -45,8 +48,8 @@ pub(crate) struct Lifecycle {
     commit: tokio::sync::Mutex<()>,
     /// Held by the one load that runs.
     loading: tokio::sync::Mutex<()>,
-    /// One lock per name that is being deployed, with the number of those who hold or want it.
-    names: Mutex<HashMap<String, (Arc<tokio::sync::Mutex<()>>, usize)>>,
+    /// One lock per name that is being deployed.
+    names: Mutex<HashMap<String, NameLock>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -92,7 +95,7 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 
 impl Lifecycle {
     pub(crate) async fn open(options: RuntimeOptions, loader: Arc<dyn Loader>) -> Result<Arc<Self>> {
-        let (pool, state, stored) = blocking(move || open_state(options)).await?;
+        let (pool, state, stored) = blocking(move || open_state(&options)).await?;
         let lifecycle = Arc::new(Self {
             loader,
             pool: Arc::new(pool),
@@ -240,13 +243,15 @@ impl Lifecycle {
         let reserved = running.reserved;
         drop(running);
         let need = self.need(fresh).await?;
-        let freed = self.loader.available_memory().map(|available| available.saturating_add(reserved));
+        let freed =
+            self.loader.available_memory(self.promised()).map(|available| available.saturating_add(reserved));
         if memory::plan(&fresh.spec.limits, &need, freed).is_err() {
             return Err(error);
         }
         tracing::info!(deployment = %old.name, "unloading the old model first: memory is too small for both");
         self.insert(fresh);
         self.retire(old, REPLACED_DRAIN).await;
+        self.wait_for_room(fresh, &need).await;
         let error = match self.load(fresh).await {
             Ok(running) => return Ok(running),
             Err(error) => error,
@@ -258,6 +263,16 @@ impl Lifecycle {
             self.restore(again);
         }
         Err(error)
+    }
+
+    /// The system may count freed memory a little later.
+    async fn wait_for_room(&self, fresh: &Deployment, need: &MemoryNeed) {
+        for _ in 0..20 {
+            if memory::plan(&fresh.spec.limits, need, self.loader.available_memory(self.promised())).is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn need(&self, deployment: &Arc<Deployment>) -> Result<MemoryNeed> {
@@ -272,10 +287,11 @@ impl Lifecycle {
         let (loader, spec, pool) =
             (Arc::clone(&self.loader), deployment.spec.clone(), Arc::clone(&self.pool));
         let (progress, cancelled) = (Arc::clone(&deployment.progress), deployment.unwanted.clone());
+        let promised = self.promised();
         blocking(move || {
             check_path(&spec.model)?;
             let need = loader.need(&spec)?;
-            let cache_bytes = memory::plan(&spec.limits, &need, loader.available_memory())?;
+            let cache_bytes = memory::plan(&spec.limits, &need, loader.available_memory(promised))?;
             let context = LoadContext { pool, cache_bytes, progress, cancelled };
             let model = loader.load(&spec, &context)?;
             context.progress(1.0);
@@ -285,6 +301,7 @@ impl Lifecycle {
     }
 
     pub(crate) async fn undeploy(self: Arc<Self>, name: &str, drain: Duration) -> Result<()> {
+        self.check_open()?;
         let deployment = self.find(name)?;
         let this = Arc::clone(&self);
         let task = self.tasks.spawn(async move {
@@ -383,6 +400,15 @@ impl Lifecycle {
         guard
     }
 
+    /// Memory that running models were promised.
+    fn promised(&self) -> u64 {
+        self.all()
+            .iter()
+            .filter_map(|deployment| deployment.running().ok())
+            .map(|running| running.reserved)
+            .sum()
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.deployments.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
@@ -435,7 +461,7 @@ impl Drop for NameGuard {
     }
 }
 
-fn open_state(options: RuntimeOptions) -> Result<(ComputePool, Option<State>, Vec<Stored>)> {
+fn open_state(options: &RuntimeOptions) -> Result<(ComputePool, Option<State>, Vec<Stored>)> {
     let (state, stored) = match &options.state {
         None => (None, Vec::new()),
         Some(directory) => {

@@ -34,9 +34,10 @@ pub trait Loader: Send + Sync + 'static {
     /// Whatever is wrong with the files.
     fn inspect(&self, path: &Path) -> Result<Inspection>;
 
-    /// Bytes of memory that models can still have; `None` when nobody knows.
-    fn available_memory(&self) -> Option<u64> {
-        crate::memory::available_memory()
+    /// Bytes of memory that a model can still have; `None` when nobody knows. Running models were promised `promised`
+    /// bytes, of which they may not have touched all.
+    fn available_memory(&self, promised: u64) -> Option<u64> {
+        crate::memory::unpromised_memory(promised)
     }
 }
 
@@ -102,24 +103,6 @@ pub trait Worker: Send + Sync {
         Value::Null
     }
 
-    /// Ends the model's threads; what still runs fails.
+    /// Ends the model's threads and waits for them; what still runs fails. Called on a thread that may block.
     fn shutdown(&self);
-}
-
-/// Loads checkpoints of this machine into our own engine.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalLoader;
-
-impl Loader for LocalLoader {
-    fn need(&self, _spec: &DeploymentSpec) -> Result<MemoryNeed> {
-        Err(Error::new(ErrorKind::Unsupported, "this build cannot read checkpoints"))
-    }
-
-    fn load(&self, _spec: &DeploymentSpec, _context: &LoadContext) -> Result<LoadedModel> {
-        Err(Error::new(ErrorKind::Unsupported, "this build cannot load checkpoints"))
-    }
-
-    fn inspect(&self, _path: &Path) -> Result<Inspection> {
-        Err(Error::new(ErrorKind::Unsupported, "this build cannot read checkpoints"))
-    }
 }

@@ -20,6 +20,13 @@ pub fn available_memory() -> Option<u64> {
     available_under(Path::new("/"))
 }
 
+/// What is available less what was promised to models and is not resident yet: a cache takes its memory only when
+/// it is written to.
+pub(crate) fn unpromised_memory(promised: u64) -> Option<u64> {
+    let resident = fs::read_to_string("/proc/self/status").ok().and_then(|text| meminfo(&text, "RssAnon"));
+    Some(available_memory()?.saturating_sub(promised.saturating_sub(resident.unwrap_or(0))))
+}
+
 fn available_under(root: &Path) -> Option<u64> {
     let system = meminfo(&fs::read_to_string(root.join("proc/meminfo")).ok()?, "MemAvailable");
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
@@ -128,6 +135,12 @@ mod tests {
     #[test]
     fn the_machine_itself_has_memory() {
         assert!(available_memory().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn promises_count_as_far_as_they_are_not_resident() {
+        assert!(unpromised_memory(1).unwrap() > 0, "this process is larger than a byte");
+        assert_eq!(unpromised_memory(u64::MAX), Some(0));
     }
 
     #[test]

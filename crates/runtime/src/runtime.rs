@@ -13,7 +13,8 @@ use crate::admission::{Admitted, removed};
 use crate::deployment::DeploymentStatus;
 use crate::inspect::Inspection;
 use crate::lifecycle::{Lifecycle, blocking};
-use crate::loader::{Loader, LocalLoader};
+use crate::loader::Loader;
+use crate::local::LocalLoader;
 use crate::spec::DeploymentSpec;
 
 /// How a runtime is opened.

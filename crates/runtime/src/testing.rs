@@ -100,7 +100,7 @@ impl Loader for ScriptedLoader {
         Ok(LoadedModel { handle: model.handle(), worker: Arc::new(worker) })
     }
 
-    fn available_memory(&self) -> Option<u64> {
+    fn available_memory(&self, _promised: u64) -> Option<u64> {
         Some(self.memory?.saturating_sub(self.used.load(Ordering::SeqCst)))
     }
 

@@ -39,7 +39,7 @@ async fn every_call_reaches_its_route_with_the_token() {
 
     for body in [json!([status]), json!({"deployments": [status]})] {
         let (got, _) = join(client.list(), answer_json(&listener, "200 OK", &body)).await;
-        assert_eq!(got.unwrap(), [status.clone()]);
+        assert_eq!(got.unwrap(), std::slice::from_ref(&status));
     }
 
     let (got, seen) =

@@ -1,8 +1,10 @@
 //! The runtime from outside, over scripted models.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod chat;
 mod deploy;
 mod drain;
+mod local;
 mod restart;
 
 use std::path::PathBuf;

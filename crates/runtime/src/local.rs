@@ -1,0 +1,210 @@
+//! The loader of checkpoints on this machine, run by our own engine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use byzerllm_core::{
+    Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
+};
+use byzerllm_engine::{EngineOptions, LocalModel, ModelText};
+use byzerllm_model::{Checkpoint, CheckpointFormat, CpuOptions, Network};
+use serde_json::Value;
+
+use crate::deployment::effective_values;
+use crate::inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary};
+use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
+use crate::memory;
+use crate::spec::{Compute, DeploymentSpec, Limits};
+
+/// Loads checkpoints of this machine into our own engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalLoader;
+
+impl From<Compute> for byzerllm_model::Compute {
+    fn from(compute: Compute) -> Self {
+        match compute {
+            Compute::Fast => Self::Fast,
+            Compute::Exact => Self::Exact,
+        }
+    }
+}
+
+fn cpu_options(compute: Compute) -> CpuOptions {
+    CpuOptions::new(compute.into())
+}
+
+fn engine_options(limits: &Limits, cache_bytes: u64) -> EngineOptions {
+    EngineOptions {
+        max_sequences: limits.max_sequences.unwrap_or(Limits::MAX_SEQUENCES) as usize,
+        queue_limit: limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT) as usize,
+        cache_bytes,
+        context_length: limits.context_length,
+        ..EngineOptions::default()
+    }
+}
+
+/// What a checkpoint needs, from its shape: whole cache blocks, and for layers with a window the window, the chunk
+/// in work and a block for the rest.
+fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNeed {
+    let options = cpu_options(compute);
+    let config = checkpoint.config();
+    let cap = limits.context_length.map_or(usize::MAX, |length| length as usize);
+    let context = config.context_length.min(cap);
+    let engine = engine_options(limits, 0);
+    let chunk = engine.max_batch_tokens.max(engine.max_sequences);
+    let context_bytes = config.cache_groups().iter().fold(0_u64, |sum, group| {
+        let block = options.block_tokens;
+        let whole = context.div_ceil(block);
+        let blocks = group.window.map_or(whole, |window| {
+            whole.min(window.saturating_add(chunk).div_ceil(block).saturating_add(1))
+        });
+        let tokens = blocks.saturating_mul(block) as u64;
+        let token_bytes = group.floats_per_token.saturating_mul(options.cache.bytes()) as u64;
+        sum.saturating_add(tokens.saturating_mul(token_bytes))
+    });
+    MemoryNeed {
+        weight_bytes: checkpoint.memory_estimate(compute.into()),
+        context_bytes,
+        context_length: u32::try_from(context).unwrap_or(u32::MAX),
+    }
+}
+
+impl Loader for LocalLoader {
+    fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed> {
+        Ok(need(&Checkpoint::open(&spec.model)?, spec.compute, &spec.limits))
+    }
+
+    fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel> {
+        let started = Instant::now();
+        let checkpoint = Checkpoint::open(&spec.model)?;
+        context.check()?;
+        let (network, text) = prepare(&checkpoint, spec, context)?;
+        context.check()?;
+        let mut info = checkpoint.info(spec.compute.into());
+        let traits = network.traits();
+        info.weight_bytes = traits.weight_bytes;
+        info.compute = format!("{} {}", spec.compute.as_str(), traits.compute);
+        let defaults: GenerationDefaults = checkpoint.generation_defaults().sampling.clone();
+        let model =
+            Arc::new(LocalModel::start(network, text, engine_options(&spec.limits, context.cache_bytes))?);
+        info.context_length = u32::try_from(model.context_length()).ok();
+        tracing::info!(
+            deployment = %spec.name,
+            milliseconds = started.elapsed().as_millis() as u64,
+            weight_bytes = info.weight_bytes,
+            cache_bytes = context.cache_bytes,
+            "loaded"
+        );
+        Ok(LoadedModel {
+            handle: ModelHandle { info: Arc::new(info), defaults, chat: Some(model.clone()) },
+            worker: Arc::new(LocalWorker(model)),
+        })
+    }
+
+    fn inspect(&self, path: &Path) -> Result<Inspection> {
+        let checkpoint = Checkpoint::open(path)?;
+        let tensors: Vec<TensorSummary> = checkpoint.tensors().into_iter().map(summary).collect();
+        let mut types: BTreeMap<String, TypeSummary> = BTreeMap::new();
+        for tensor in &tensors {
+            let entry = types.entry(tensor.kind.clone()).or_default();
+            entry.tensors += 1;
+            entry.bytes = entry.bytes.saturating_add(tensor.bytes);
+        }
+        let mut info = checkpoint.info(Compute::default().into());
+        let chat_template = match checkpoint.chat_template() {
+            Ok(template) => template.map(|template| template.source().to_owned()),
+            Err(error) => {
+                // The rest is worth showing all the same.
+                info.details.insert("chat_template_error".to_owned(), Value::String(error.to_string()));
+                None
+            }
+        };
+        let need = need(&checkpoint, Compute::default(), &Limits::default());
+        let available = self.available_memory(0);
+        let defaults = &checkpoint.generation_defaults().sampling;
+        let effective =
+            |front_end| effective_values(&[(Origin::Checkpoint, defaults), (Origin::FrontEnd, front_end)]);
+        Ok(Inspection {
+            path: path.to_path_buf(),
+            format: match checkpoint.format() {
+                CheckpointFormat::Gguf { version } => format!("gguf v{version}"),
+                CheckpointFormat::HuggingFace => "safetensors".to_owned(),
+            },
+            parameters: tensors.iter().map(parameters).fold(0, u64::saturating_add),
+            memory: MemoryReport {
+                weight_bytes: need.weight_bytes,
+                context_bytes: need.context_bytes,
+                cache_bytes: memory::cache_bytes(&Limits::default(), &need, available),
+                available_bytes: available,
+                fits: memory::plan(&Limits::default(), &need, available).is_ok(),
+            },
+            effective: effective(&OPENAI_DEFAULTS)?,
+            effective_legacy: effective(&LEGACY_DEFAULTS)?,
+            info,
+            types,
+            tensors,
+            chat_template,
+        })
+    }
+}
+
+fn summary(tensor: byzerllm_model::TensorSummary) -> TensorSummary {
+    TensorSummary {
+        name: tensor.name,
+        kind: tensor.kind.to_owned(),
+        shape: tensor.shape.into_iter().map(|size| size as u64).collect(),
+        bytes: tensor.bytes,
+    }
+}
+
+fn parameters(tensor: &TensorSummary) -> u64 {
+    tensor.shape.iter().fold(1, |product, size| product.saturating_mul(*size))
+}
+
+/// Packs the weights on the pool while another thread builds the tokenizer.
+fn prepare(
+    checkpoint: &Checkpoint,
+    spec: &DeploymentSpec,
+    context: &LoadContext,
+) -> Result<(Box<dyn Network>, ModelText)> {
+    std::thread::scope(|scope| {
+        let text = scope.spawn(|| -> Result<ModelText> {
+            Ok(ModelText {
+                tokenizer: checkpoint.tokenizer()?,
+                template: checkpoint.chat_template()?,
+                end_tokens: checkpoint.end_tokens(),
+                name: spec.name.clone(),
+            })
+        });
+        let progress = |fraction| context.progress(fraction);
+        let options = cpu_options(spec.compute);
+        let network = checkpoint.network_with_progress(&context.pool, &options, &progress);
+        let text =
+            text.join().map_err(|_| Error::internal("reading the tokenizer failed; please report this"))?;
+        Ok((network?, text?))
+    })
+}
+
+struct LocalWorker(Arc<LocalModel>);
+
+#[async_trait]
+impl Worker for LocalWorker {
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.0.probe(deadline).await
+    }
+
+    fn metrics(&self) -> Value {
+        serde_json::to_value(self.0.metrics()).unwrap_or_default()
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+        // The memory is free for the next model only when the thread has ended.
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            handle.block_on(self.0.closed());
+        }
+    }
+}

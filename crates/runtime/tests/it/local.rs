@@ -1,0 +1,108 @@
+//! Tiny random checkpoints through our own engine.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use byzerllm_core::{ChatRequest, Input, Origin, RequestContext, collect};
+use byzerllm_runtime::{Compute, DeploymentSpec, Runtime};
+
+use crate::options;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/fixtures"))
+        .canonicalize()
+        .unwrap()
+        .join(name)
+}
+
+fn exact(name: &str, model: &str) -> DeploymentSpec {
+    let mut spec = DeploymentSpec::new(name, fixture(model));
+    spec.compute = Compute::Exact;
+    spec
+}
+
+fn greedy(model: &str) -> ChatRequest {
+    let mut request = ChatRequest::new(model, Input::Tokens(vec![5, 6, 7, 8]));
+    request.sampling.temperature = Some(0.0);
+    request.sampling.max_tokens = Some(6);
+    request
+}
+
+#[tokio::test]
+async fn two_checkpoints_share_one_runtime() {
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    let status = runtime.deploy(exact("a", "llama-tied-f32")).await.unwrap();
+    let info = status.info.unwrap();
+    assert_eq!(info.architectures, ["LlamaForCausalLM"]);
+    assert_eq!(info.context_length, Some(256));
+    assert!(info.weight_bytes > 0 && info.compute.contains("exact"), "{}", info.compute);
+    let mut short = exact("b", "gguf/llama-q8_0.gguf");
+    short.limits.context_length = Some(32);
+    let status = runtime.deploy(short).await.unwrap();
+    assert_eq!(status.info.unwrap().context_length, Some(32));
+    let ask = |model| {
+        let runtime = &runtime;
+        async move { collect(runtime.chat(RequestContext::local(), greedy(model)).await.unwrap()).await.unwrap() }
+    };
+    let (first, _) = tokio::join!(ask("a"), ask("b"));
+    assert_eq!(first.usage.prompt_tokens, 4);
+    assert!((1..=6).contains(&first.usage.completion_tokens));
+    // The same again, beside nothing: the same text.
+    assert_eq!(ask("a").await.choices[0].text, first.choices[0].text);
+    runtime.ready(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    runtime.undeploy("a", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(runtime.list().len(), 1);
+    runtime.shutdown(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_is_the_reason_of_the_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cut.gguf");
+    let whole = std::fs::read(fixture("gguf/llama-q8_0.gguf")).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    for error in [
+        runtime.deploy(DeploymentSpec::new("a", &path)).await.unwrap_err(),
+        runtime.inspect(&path).await.unwrap_err(),
+    ] {
+        assert!(error.message().contains("cut.gguf"), "{error}");
+    }
+    assert!(runtime.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_cache_too_small_for_one_context_is_refused_with_the_numbers() {
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    let mut spec = exact("a", "llama-tied-f32");
+    spec.limits.cache_bytes = Some(1000);
+    let error = runtime.deploy(spec).await.unwrap_err();
+    assert!(error.message().contains("1000") || error.message().contains("cache"), "{error}");
+    // The estimate of one context is enough for one.
+    let inspection = runtime.inspect(&fixture("llama-tied-f32")).await.unwrap();
+    for (name, compute, factor) in [("b", Compute::Fast, 1), ("c", Compute::Exact, 2)] {
+        let mut spec = DeploymentSpec::new(name, fixture("mistral-window-bf16"));
+        let need = runtime.inspect(&spec.model).await.unwrap().memory.context_bytes;
+        (spec.compute, spec.limits.cache_bytes) = (compute, Some(need * factor));
+        runtime.deploy(spec).await.unwrap();
+    }
+    assert!(inspection.memory.context_bytes > 1000);
+}
+
+#[tokio::test]
+async fn inspect_tells_what_is_there_and_where_defaults_come_from() {
+    let inspection = byzerllm_runtime::inspect(&fixture("gguf/qwen2-mixed.gguf")).await.unwrap();
+    assert_eq!(inspection.format, "gguf v3");
+    assert_eq!(inspection.info.architectures, ["Qwen2ForCausalLM"]);
+    assert!(inspection.types.len() > 1, "{:?}", inspection.types);
+    let bytes: u64 = inspection.types.values().map(|summary| summary.bytes).sum();
+    assert_eq!(bytes, inspection.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>());
+    assert!(inspection.parameters > 1000);
+    let memory = &inspection.memory;
+    assert!(memory.fits && memory.weight_bytes > 0 && memory.cache_bytes >= memory.context_bytes);
+    assert!(inspection.effective.iter().all(|value| value.origin == Origin::FrontEnd));
+    let legacy = |name: &str| inspection.effective_legacy.iter().find(|value| value.name == name).unwrap();
+    assert_eq!(legacy("max_tokens").value, 1024);
+    let directory = byzerllm_runtime::inspect(&fixture("llama-sharded-bf16")).await.unwrap();
+    assert_eq!(directory.format, "safetensors");
+}
