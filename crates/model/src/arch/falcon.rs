@@ -182,6 +182,12 @@ mod tests {
     #[test]
     fn slopes_are_those_of_transformers() {
         assert_eq!(slopes(4), [0.25, 0.0625, 0.015_625, 0.003_906_25]);
+        // Written by `build_alibi_tensor`; bf16 rounds them.
+        let others = [0.707_031_25, 0.353_515_63, 0.176_757_81, 0.088_378_906];
+        assert_eq!(slopes(12)[8..], others);
+        let of_71 = slopes(71);
+        assert_eq!(of_71[..4], [0.917_968_75, 0.839_843_75, 0.769_531_25, 0.707_031_25]);
+        assert_eq!(of_71[67..], [0.738_281_25, 0.675_781_25, 0.621_093_75, 0.570_312_5]);
         assert_eq!(slopes(6), [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.5, 0.125]);
     }
 }

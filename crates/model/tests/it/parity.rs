@@ -156,7 +156,10 @@ fn real_model(file: &str) -> Option<Checkpoint> {
         println!("skipped: BYZERLLM_TEST_MODELS is not set");
         return None;
     };
-    Some(Checkpoint::open(&PathBuf::from(directory).join(file)).unwrap())
+    let start = std::time::Instant::now();
+    let checkpoint = Checkpoint::open(&PathBuf::from(directory).join(file)).unwrap();
+    println!("{file}: opened in {:?}", start.elapsed());
+    Some(checkpoint)
 }
 
 fn ids(text: &str) -> Vec<u32> {
