@@ -77,7 +77,7 @@ fn strftime(seconds: u64, format: &str) -> String {
 /// Year, month, day and day of the year of a day since 1970.
 fn civil(days: u64) -> (u64, u64, u64, u64) {
     let (mut year, mut left) = (1970, days);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     // 400 years always have the same number of days.
     year += left / 146_097 * 400;
     left %= 146_097;

@@ -87,7 +87,7 @@ fn a_thousand_messages_render() {
         let chat = ChatTemplate::new(row["source"].as_str().unwrap(), tokens).unwrap();
         let long = "长文本 with words. ".repeat(200);
         let turn = |index: usize| {
-            let role = if index % 2 == 0 { Role::User } else { Role::Assistant };
+            let role = if index.is_multiple_of(2) { Role::User } else { Role::Assistant };
             Message::new(role, format!("{index} {long}"))
         };
         let conversation: Vec<Message> = (0..1_000).map(turn).collect();

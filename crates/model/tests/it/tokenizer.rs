@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use byzerllm_model::{GgufVocabulary, Tokenizer, TokenizerError};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -266,7 +267,12 @@ fn incomplete_characters_wait_and_invalid_ones_are_replaced() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, rng_seed: proptest::test_runner::RngSeed::Fixed(20), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        rng_seed: RngSeed::Fixed(20),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_stream_says_what_decoding_all_at_once_says(
