@@ -10,8 +10,10 @@ use crate::error::KernelError;
 /// Alignment of every buffer: one cache line, one vector.
 const ALIGN: usize = 64;
 
-/// Zeroed bytes at a cache line's border. The system hands zero pages out lazily, so untouched parts cost nothing.
+/// Zeroed bytes at a cache line's border. The system hands zero pages out lazily, so untouched parts cost nothing:
+/// for that the allocation itself asks for no alignment, since an aligned one would be zeroed by hand.
 pub(crate) struct AlignedBytes {
+    base: NonNull<u8>,
     at: NonNull<u8>,
     len: usize,
 }
@@ -25,12 +27,20 @@ impl AlignedBytes {
     pub(crate) fn zeroed(len: usize) -> Result<Self, KernelError> {
         let refuse = KernelError::OutOfMemory { bytes: len };
         if len == 0 {
-            return Ok(Self { at: NonNull::dangling(), len });
+            return Ok(Self { base: NonNull::dangling(), at: NonNull::dangling(), len });
         }
-        let layout = Layout::from_size_align(len, ALIGN).map_err(|_| refuse.clone())?;
+        let layout = Self::layout(len).ok_or_else(|| refuse.clone())?;
         // SAFETY: the layout is not empty.
-        let at = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refuse)?;
-        Ok(Self { at, len })
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refuse)?;
+        let skip = base.as_ptr().addr().next_multiple_of(ALIGN) - base.as_ptr().addr();
+        // SAFETY: fewer than `ALIGN` bytes are skipped and the layout has `ALIGN` more than `len`.
+        let at = unsafe { base.add(skip) };
+        Ok(Self { base, at, len })
+    }
+
+    /// Room for `len` bytes wherever they begin.
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_add(ALIGN)?, 1).ok()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -49,10 +59,10 @@ impl AlignedBytes {
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         if self.len != 0
-            && let Ok(layout) = Layout::from_size_align(self.len, ALIGN)
+            && let Some(layout) = Self::layout(self.len)
         {
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.at.as_ptr(), layout) };
+            unsafe { dealloc(self.base.as_ptr(), layout) };
         }
     }
 }
@@ -119,4 +129,26 @@ pub(crate) fn grown<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut 
         buffer.resize(len, T::default());
     }
     &mut buffer[..len]
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn resident() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    #[test]
+    fn memory_that_nobody_touches_is_not_taken() {
+        let before = resident();
+        let bytes = AlignedBytes::zeroed(2 << 30).unwrap();
+        assert_eq!(bytes.as_ptr().addr() % ALIGN, 0);
+        // Other tests of this process take memory, too.
+        assert!(resident() < before + (1 << 30));
+        // SAFETY: inside the buffer.
+        assert_eq!(unsafe { *bytes.as_ptr().add((2 << 30) - 1) }, 0);
+    }
 }
