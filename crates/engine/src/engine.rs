@@ -219,6 +219,7 @@ impl Engine {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         add(&self.shared.gauges.preemptions, plan.preempted);
+        self.shared.gauges.set_occupancy(self.scheduler.occupancy());
         if plan.work.is_empty() {
             // The limits were checked when the requests were accepted, so this is a bug; do not spin on it.
             let serials: Vec<u64> = self.requests.keys().copied().collect();

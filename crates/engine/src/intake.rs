@@ -154,6 +154,11 @@ impl Shared {
         Ok(Ticket { shared: self.clone(), serial, updates: updates_out, over: false })
     }
 
+    /// Requests that have not had their first step.
+    pub(crate) fn queued(&self) -> usize {
+        self.load.queued.load(Ordering::Relaxed)
+    }
+
     /// Whether any request is in the engine.
     pub(crate) fn is_busy(&self) -> bool {
         self.load.choices.load(Ordering::Relaxed) > 0

@@ -128,7 +128,9 @@ impl LocalModel {
     /// The engine's numbers as of its last step.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {
-        self.shared.gauges.snapshot()
+        let metrics = self.shared.gauges.snapshot();
+        // Requests that the engine's thread has not seen yet wait too.
+        EngineMetrics { waiting: metrics.waiting.max(self.shared.queued()), ..metrics }
     }
 
     /// Tokens that fit into one sequence.

@@ -51,10 +51,10 @@ impl LocalModel {
         if let Some((at, result)) = &*last
             && at.elapsed() < RECENT
         {
-            return result.as_ref().map(|()| ()).map_err(Error::duplicate);
+            return result.as_ref().copied().map_err(Error::duplicate);
         }
         let result = self.new_probe().await;
-        *last = Some((Instant::now(), result.as_ref().map(|()| ()).map_err(Error::duplicate)));
+        *last = Some((Instant::now(), result.as_ref().copied().map_err(Error::duplicate)));
         result
     }
 

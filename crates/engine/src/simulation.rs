@@ -35,8 +35,11 @@ struct Setup {
 
 /// What the cache holds, written by steps and copies only.
 struct Memory {
-    cells: Vec<HashMap<u32, [Option<(u64, u32, usize)>; BLOCK]>>,
+    cells: Vec<HashMap<u32, [Option<Cell>; BLOCK]>>,
 }
+
+/// Domain, token and position.
+type Cell = (u64, u32, usize);
 
 struct Request {
     domain: u64,

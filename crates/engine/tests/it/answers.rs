@@ -1,6 +1,8 @@
 //! Answers equal those of a naive generator, whatever else runs and however small the cache is.
 
-use byzerllm_core::{ChatRequest, Domain, FinishReason, Input, Principal, RequestContext, Sampling, ChatModel, collect};
+use byzerllm_core::{
+    ChatModel, ChatRequest, Domain, FinishReason, Input, Principal, RequestContext, Sampling, collect,
+};
 use byzerllm_engine::TokenRequest;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -16,11 +18,9 @@ fn greedy_answers_equal_the_naive_generator() {
         for length in [1u32, 3, 4, 5, 17, 60] {
             let prompt: Vec<u32> = (0..length).map(|place| 40 + place % 7).collect();
             let expected = naive_greedy(&[None], &prompt, 30);
-            let sampling =
-                Sampling { temperature: Some(0.0), max_tokens: Some(30), ..Sampling::default() };
+            let sampling = Sampling { temperature: Some(0.0), max_tokens: Some(30), ..Sampling::default() };
             let request = TokenRequest { prompt: prompt.clone(), sampling, ..TokenRequest::default() };
-            let ids: Vec<u32> =
-                model.token_stream(request).unwrap().map(|id| id.unwrap()).collect().await;
+            let ids: Vec<u32> = model.token_stream(request).unwrap().map(|id| id.unwrap()).collect().await;
             assert_eq!(ids, expected);
             let response = ask(&model, greedy(Input::Tokens(prompt), 30)).await;
             assert_eq!(response.choices[0].text, tokenizer().decode(&expected, true));
@@ -54,25 +54,32 @@ fn mixes() -> impl Strategy<Value = Mix> {
         (any::<u64>(), 0u32..3, prop::option::of(0u32..3), prop::option::of(0u32..3)),
         0u64..2,
     )
-        .prop_map(|((common, own, n, max_tokens), temperature, (seed, top_k, logprobs, prompt_logprobs), domain)| {
-            let mut prompt: Vec<u32> = (0..common as u32).map(|place| 100 + place % 3).collect();
-            prompt.extend(own);
-            let sampling = Sampling {
-                temperature: Some(temperature),
-                seed: Some(seed),
-                top_k: Some(top_k * 20),
-                max_tokens: Some(max_tokens.min(64 - prompt.len() as u32)),
-                logprobs,
-                ..Sampling::default()
-            };
-            let request = ChatRequest {
-                sampling,
-                n,
-                prompt_logprobs,
-                ..ChatRequest::new("hash", Input::Tokens(prompt))
-            };
-            (request, domain)
-        });
+        .prop_map(
+            |(
+                (common, own, n, max_tokens),
+                temperature,
+                (seed, top_k, logprobs, prompt_logprobs),
+                domain,
+            )| {
+                let mut prompt: Vec<u32> = (0..common as u32).map(|place| 100 + place % 3).collect();
+                prompt.extend(own);
+                let sampling = Sampling {
+                    temperature: Some(temperature),
+                    seed: Some(seed),
+                    top_k: Some(top_k * 20),
+                    max_tokens: Some(max_tokens.min(64 - prompt.len() as u32)),
+                    logprobs,
+                    ..Sampling::default()
+                };
+                let request = ChatRequest {
+                    sampling,
+                    n,
+                    prompt_logprobs,
+                    ..ChatRequest::new("hash", Input::Tokens(prompt))
+                };
+                (request, domain)
+            },
+        );
     (shape, 0u64..20, 4usize..40, 3usize..8, prop::collection::vec(request, 1..12)).prop_map(
         |(shape, spare, batch, sequences, requests)| Mix { shape, spare, batch, sequences, requests },
     )

@@ -74,13 +74,7 @@ pub(crate) struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self {
-            windows: vec![None],
-            block_tokens: 4,
-            context_length: 128,
-            chunkable: true,
-            shareable: true,
-        }
+        Self { windows: vec![None], block_tokens: 4, context_length: 128, chunkable: true, shareable: true }
     }
 }
 
@@ -135,7 +129,8 @@ fn hash(seen: impl Iterator<Item = (u32, u32)>, group: usize) -> u64 {
 fn logits_of(hash: u64, out: &mut Vec<f32>) {
     // The end token is likely enough to be seen, the dangerous ones never come up by themselves.
     for id in 0..VOCAB as u64 {
-        let noise = (mix(hash ^ (id + 1).wrapping_mul(0x2545_f491_4f6c_dd1d)) >> 40) as f32 / (1 << 24) as f32;
+        let noise =
+            (mix(hash ^ (id + 1).wrapping_mul(0x2545_f491_4f6c_dd1d)) >> 40) as f32 / (1 << 24) as f32;
         let bias = match id as u32 {
             POISON | BOMB | FAULT => -50.0,
             END => 0.0,
@@ -232,7 +227,8 @@ impl Network for HashNetwork {
                 let seen = (first..=place).map(|place| {
                     let block = table[place / size];
                     assert_ne!(block, FREED, "a visible block was freed");
-                    let cell = self.cells[group][block as usize * size + place % size].expect("a written place");
+                    let cell =
+                        self.cells[group][block as usize * size + place % size].expect("a written place");
                     assert_eq!(cell.1, place as u32, "the place holds its own position");
                     cell
                 });

@@ -88,7 +88,12 @@ fn a_full_queue_says_when_to_come_back() {
         control.close();
         let submit = || {
             let sampling = Sampling { max_tokens: Some(5), ..Sampling::default() };
-            model.token_stream(TokenRequest { prompt: vec![65], sampling, ignore_end: true, ..TokenRequest::default() })
+            model.token_stream(TokenRequest {
+                prompt: vec![65],
+                sampling,
+                ignore_end: true,
+                ..TokenRequest::default()
+            })
         };
         let mut streams = Vec::new();
         let error = loop {
@@ -115,7 +120,8 @@ fn a_dropped_stream_frees_its_blocks_within_a_step() {
         let (model, control) = model(&Shape::default(), 100, |options| options.prefix_cache = false);
         control.close();
         let sampling = Sampling { max_tokens: Some(60), ..Sampling::default() };
-        let request = TokenRequest { prompt: vec![65; 20], sampling, ignore_end: true, ..TokenRequest::default() };
+        let request =
+            TokenRequest { prompt: vec![65; 20], sampling, ignore_end: true, ..TokenRequest::default() };
         let keep = model.token_stream(request.clone()).unwrap();
         let mut leave = model.token_stream(request).unwrap();
         control.allow(3);
@@ -141,12 +147,12 @@ fn a_deadline_ends_a_stream_and_tells_the_usage() {
         control.close();
         let mut request = greedy(Input::Tokens(vec![65; 10]), 100);
         request.sampling.temperature = Some(1.0);
-        let deadline = Some(Instant::now() + Duration::from_millis(300));
-        let context = RequestContext { deadline, ..RequestContext::local() };
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let context = RequestContext { deadline: Some(deadline), ..RequestContext::local() };
         let mut stream = model.chat(request, context).await.unwrap();
         control.allow(1);
         assert!(matches!(stream.next().await, Some(Ok(Event::Started { .. }))));
-        until("the deadline has passed", || Instant::now() >= deadline.unwrap()).await;
+        until("the deadline has passed", || Instant::now() >= deadline).await;
         control.allow(1);
         let error = collect(stream).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
@@ -162,7 +168,8 @@ fn waiting_requests_can_be_dropped_too() {
         let (model, control) = model(&Shape::default(), 100, |options| options.max_sequences = 1);
         control.close();
         let sampling = Sampling { max_tokens: Some(4), ..Sampling::default() };
-        let request = TokenRequest { prompt: vec![65; 20], sampling, ignore_end: true, ..TokenRequest::default() };
+        let request =
+            TokenRequest { prompt: vec![65; 20], sampling, ignore_end: true, ..TokenRequest::default() };
         let first = model.token_stream(request.clone()).unwrap();
         let second = model.token_stream(request.clone()).unwrap();
         let third = model.token_stream(request).unwrap();

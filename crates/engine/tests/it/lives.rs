@@ -30,7 +30,9 @@ fn a_choice_with_broken_numbers_fails_alone() {
             ask(&model, greedy(Input::Tokens(vec![65, 66]), 20)),
             ask(&model, greedy(Input::Tokens(vec![65, POISON]), 20)),
         );
-        assert!(matches!(&bad.choices[0].finish_reason, FinishReason::Error(detail) if detail.kind == ErrorKind::Internal));
+        assert!(
+            matches!(&bad.choices[0].finish_reason, FinishReason::Error(detail) if detail.kind == ErrorKind::Internal)
+        );
         assert!(!matches!(good.choices[0].finish_reason, FinishReason::Error(_)));
         let mut request = greedy(Input::Tokens(vec![65, POISON, 66]), 20);
         request.prompt_logprobs = Some(0);
@@ -44,10 +46,8 @@ fn a_choice_with_broken_numbers_fails_alone() {
 fn a_failed_step_ends_its_requests_only() {
     block_on(async {
         let (model, _) = model(&Shape::default(), 100, |_| {});
-        let stream = model
-            .chat(greedy(Input::Tokens(vec![65, FAULT]), 20), RequestContext::local())
-            .await
-            .unwrap();
+        let stream =
+            model.chat(greedy(Input::Tokens(vec![65, FAULT]), 20), RequestContext::local()).await.unwrap();
         let error = collect(stream).await.unwrap_err();
         assert!(error.message().contains("the test asked"), "{error}");
         ask(&model, greedy(Input::Tokens(vec![65]), 3)).await;

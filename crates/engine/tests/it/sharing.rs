@@ -23,8 +23,7 @@ fn domains_never_share() {
         let mut cached = Vec::new();
         for domain in [1, 2, 1, 2, 3] {
             let request = greedy(Input::Tokens(prompt(41)), 2);
-            let response =
-                collect(model.chat(request, in_domain(domain)).await.unwrap()).await.unwrap();
+            let response = collect(model.chat(request, in_domain(domain)).await.unwrap()).await.unwrap();
             cached.push(response.usage.cached_tokens);
             let noticed = response.notices.contains(&Notice::CacheHit { tokens: 40 });
             assert_eq!(noticed, response.usage.cached_tokens == 40);

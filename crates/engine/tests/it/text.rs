@@ -57,7 +57,11 @@ pub(crate) fn model_text(template: bool) -> ModelText {
 }
 
 /// A model over the hashing network with `blocks` cache blocks per group in all.
-pub(crate) fn model(shape: &Shape, blocks: u64, change: impl FnOnce(&mut EngineOptions)) -> (Arc<LocalModel>, Arc<Control>) {
+pub(crate) fn model(
+    shape: &Shape,
+    blocks: u64,
+    change: impl FnOnce(&mut EngineOptions),
+) -> (Arc<LocalModel>, Arc<Control>) {
     let control = Arc::new(Control::default());
     let network = HashNetwork::new(shape, control.clone());
     let mut options = EngineOptions {
