@@ -6,7 +6,7 @@ import threading
 import time
 from typing import List
 
-QUIET_SECONDS = 10.0  # without a terminal, one progress line per step in this time
+QUIET_SECONDS = 10.0  # without a terminal the steps at work are told once in this time
 
 
 class Problem(Exception):
@@ -30,13 +30,16 @@ class Board:
         self.terminal = self.stream.isatty()
         self.lock = threading.RLock()
         self.steps: List["Step"] = []
+        self.turn = 0  # a thread that shows steps ends when all of its time are over
 
     def enter(self, step: "Step") -> None:
         """Shows a step."""
         with self.lock:
             self.steps.append(step)
-            if self.terminal and len(self.steps) == 1:
-                threading.Thread(target=self._draw_while_busy, daemon=True).start()
+            if len(self.steps) == 1:
+                self.turn += 1
+                show = self._draw if self.terminal else self._tell
+                threading.Thread(target=show, args=(self.turn,), daemon=True).start()
 
     def leave(self, step: "Step", line: str) -> None:
         """Replaces a step by its last line."""
@@ -51,16 +54,25 @@ class Board:
             self.stream.write(f"{erase}{text}\n")
             self.stream.flush()
 
-    def _draw_while_busy(self) -> None:
+    def _draw(self, turn: int) -> None:
         while True:
             with self.lock:
-                if not self.steps:
+                if not self.steps or turn != self.turn:
                     return
                 text = " | ".join(step.describe() for step in self.steps)
                 width = shutil.get_terminal_size().columns - 1
                 self.stream.write(f"\r\x1b[K{text[:width]}")
                 self.stream.flush()
             time.sleep(0.25)
+
+    def _tell(self, turn: int) -> None:
+        while True:
+            time.sleep(QUIET_SECONDS)
+            with self.lock:
+                if not self.steps or turn != self.turn:
+                    return
+                for step in self.steps:
+                    self.line(f"  … {step.describe()}")
 
 
 BOARD = Board()
@@ -72,20 +84,16 @@ class Step:
     def __init__(self, name: str) -> None:
         self.name = name
         self._text = ""
-        self._started = self._shown = time.monotonic()
+        self._started = time.monotonic()
 
     def __enter__(self) -> "Step":
-        self._started = self._shown = time.monotonic()
+        self._started = time.monotonic()
         BOARD.enter(self)
         return self
 
     def update(self, text: str) -> None:
         """Says how far the step is."""
         self._text = text
-        now = time.monotonic()
-        if not BOARD.terminal and now - self._shown >= QUIET_SECONDS:
-            self._shown = now
-            BOARD.line(f"  … {self.describe()}")
 
     def describe(self) -> str:
         """The step, how far it is and since when it runs."""

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, began: float) -> int:
     try:
         url = f"http://127.0.0.1:{port}"
         with Step("deploy as chat"):
-            deploy(byzerllm, url, path)
+            deploy(byzerllm, url, path, model.compute if model else "fast")
         question = model.question if model else models.SMOLLM2.question
         answer(byzerllm, url, question)
         print(f"\nReady after {time.monotonic() - began:.1f} s.")
@@ -140,15 +140,19 @@ def start(byzerllm: str, port: int, state: Path, log: Path) -> Tuple[subprocess.
             time.sleep(0.05)
 
 
-def deploy(byzerllm: str, url: str, path: Path) -> None:
+def deploy(byzerllm: str, url: str, path: Path, compute: str) -> None:
     """Deploys the model unless the server has it already from an earlier run."""
-    listed = subprocess.run([byzerllm, "list", "--url", url, "--json"], capture_output=True, text=True)
-    if listed.returncode == 0:
-        for status in json.loads(listed.stdout)["deployments"]:
-            same = status["spec"]["name"] == "chat" and status["spec"]["model"] == str(path)
-            if same and status["state"] == "ready":
-                return
-    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url]
+    wanted = {"name": "chat", "model": str(path), "compute": compute}
+    while True:
+        listed = subprocess.run([byzerllm, "list", "--url", url, "--json"], capture_output=True, text=True)
+        deployments = json.loads(listed.stdout)["deployments"] if listed.returncode == 0 else []
+        same = [status for status in deployments if wanted.items() <= status["spec"].items()]
+        if not same or same[0]["state"] not in ("ready", "loading"):
+            break
+        if same[0]["state"] == "ready":
+            return
+        time.sleep(0.1)
+    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url, "--compute", compute]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         lines = [line.partition(":")[2].strip() for line in done.stderr.strip().splitlines() if ":" in line]

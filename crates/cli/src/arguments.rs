@@ -19,8 +19,8 @@ pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// When to use colour.
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    /// When to use colour: auto, always or never.
+    #[arg(long, global = true, value_enum, hide_possible_values = true, default_value_t = Colour::Auto, value_name = "WHEN")]
     pub(crate) color: Colour,
     /// Say more on standard error; twice for debugging.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
@@ -87,7 +87,7 @@ pub(crate) struct ServerArguments {
   byzerllm serve --port 0 --state ./state
   byzerllm serve --port 8001 --allow-host my-laptop.local
 
-Deployments are kept in the state directory and come back after a restart. The first Ctrl-C finishes the
+Deployments are kept in the state directory and come back after a restart. The first Ctrl-C finishes the \
 requests in flight; the second one leaves at once.")]
 pub(crate) struct ServeArguments {
     /// The address to listen on; only loopback is allowed.
@@ -130,8 +130,8 @@ pub(crate) struct DeployArguments {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
-    /// How numbers are computed [default: fast].
-    #[arg(long, value_enum)]
+    /// How numbers are computed, fast or exact [default: fast].
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "MODE")]
     pub(crate) compute: Option<ComputeArgument>,
     /// A default or limit of the deployment; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
@@ -210,10 +210,10 @@ pub(crate) struct SamplingArguments {
 /// Where the model of `chat` and `generate` lives and how it is loaded.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArguments {
-    /// How numbers are computed when the model runs in this process [default: fast].
-    #[arg(long, value_enum)]
+    /// For a model in this process: how numbers are computed, fast or exact [default: fast].
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "MODE")]
     pub(crate) compute: Option<ComputeArgument>,
-    /// Compute threads when the model runs in this process [default: the cores this process may use].
+    /// For a model in this process: compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 }
@@ -225,8 +225,8 @@ pub(crate) struct LoadArguments {
   byzerllm chat --model chat --url http://127.0.0.1:8000
   byzerllm chat --model ./model.gguf --system 'Answer in one sentence.'
 
-A path runs in this process, a name on the server. Type /help inside. Without a terminal each input line is
-one message.")]
+A path runs in this process, a name on the server. Type /help inside. Without a terminal each input line \
+is one message.")]
 pub(crate) struct ChatArguments {
     /// A deployment or a path [default: the server's only deployment].
     #[arg(long, value_name = "NAME|PATH")]
@@ -279,8 +279,9 @@ pub(crate) struct GenerateArguments {
   byzerllm bench --model ./model.gguf --compute exact --threads 2
   byzerllm bench --url http://127.0.0.1:8000 --model chat
 
-A path is measured in this process. With --url any OpenAI-compatible server is measured; its key is read from
-OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in every run.")]
+A path is measured in this process. With --url any OpenAI-compatible server is measured; its key is read \
+from OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in \
+every run.")]
 pub(crate) struct BenchArguments {
     /// A path, or the model's name when --url is given.
     #[arg(long, value_name = "PATH|NAME")]

@@ -118,7 +118,7 @@ impl Remote {
     }
 
     pub(super) fn facts(self) -> Facts {
-        Facts { target: self.url, model: self.model, compute: None, threads: None }
+        Facts { target: self.url, model: self.model, compute: None, kernels: None, threads: None }
     }
 }
 

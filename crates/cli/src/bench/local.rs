@@ -82,7 +82,7 @@ fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, str
         return Err(Error::new(ErrorKind::TooLarge, message).into());
     }
     let vocabulary = u32::try_from(traits.vocab_size).unwrap_or(u32::MAX);
-    let compute = traits.compute.clone();
+    let kernels = traits.compute.clone();
     let options = EngineOptions {
         cache_bytes: cache_bytes(traits, longest, streams),
         context_length: Some(longest),
@@ -98,7 +98,8 @@ fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, str
     let facts = Facts {
         target: "in process".to_owned(),
         model: path.display().to_string(),
-        compute: Some(compute),
+        compute: Some(compute.to_string()),
+        kernels: Some(kernels),
         threads: Some(threads),
     };
     Ok(Local { model, vocabulary, facts })

@@ -34,8 +34,10 @@ pub(crate) struct Facts {
     pub(crate) target: String,
     /// The path or name.
     pub(crate) model: String,
-    /// How numbers were computed, when known.
+    /// How numbers were computed, when known: `fast` or `exact`.
     pub(crate) compute: Option<String>,
+    /// The number formats and instructions that were used, when known.
+    pub(crate) kernels: Option<String>,
     /// Compute threads, when known.
     pub(crate) threads: Option<usize>,
 }
@@ -93,8 +95,8 @@ impl Report {
         let mut rows = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
         row("model", format!("{}, {}", self.facts.model, self.facts.target));
-        if let Some(compute) = &self.facts.compute {
-            row("compute", compute.clone());
+        if let (Some(compute), Some(kernels)) = (&self.facts.compute, &self.facts.kernels) {
+            row("compute", format!("{compute}, {kernels}"));
         }
         row(
             "machine",
