@@ -16,6 +16,7 @@ use tokio::sync::mpsc as updates;
 use crate::error::EngineError;
 use crate::intake::{Command, Life, Shared, Submission, Update};
 use crate::metrics::add;
+use crate::pace::Pace;
 use crate::sampler::{RawLogprob, Sampler, SamplerSettings};
 use crate::scheduler::{Plan, Scheduler, Work};
 use crate::sequence::{NewSequence, SequenceId};
@@ -54,6 +55,7 @@ pub(crate) struct Engine {
     sampler: Sampler,
     plan: Plan,
     batch: Batch,
+    pace: Pace,
     position_width: usize,
 }
 
@@ -83,6 +85,7 @@ impl Engine {
             sampler: Sampler::default(),
             plan: Plan::default(),
             batch: Batch::default(),
+            pace: Pace::default(),
             position_width,
         }
     }
@@ -217,6 +220,7 @@ impl Engine {
 
     fn step(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.set_prompt_budgets(self.pace.budgets());
         self.scheduler.plan(&mut plan);
         add(&self.shared.gauges.preemptions, plan.preempted);
         self.shared.gauges.set_occupancy(self.scheduler.occupancy());
@@ -284,8 +288,10 @@ impl Engine {
             output: Output::Logits,
         };
         add(&self.shared.gauges.computed_tokens, start);
+        let before = Instant::now();
         match self.network.forward(&batch) {
             Ok(rows) => {
+                self.pace.observe(start, before.elapsed());
                 let mut outcome = Outcome {
                     scheduler: &mut self.scheduler,
                     requests: &mut self.requests,

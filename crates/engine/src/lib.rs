@@ -12,6 +12,7 @@ mod intake;
 mod metrics;
 mod model;
 mod options;
+mod pace;
 mod prefix;
 mod probe;
 mod sampler;

@@ -85,6 +85,8 @@ pub(crate) struct Scheduler {
     /// Oldest first.
     running: Vec<SequenceId>,
     waiting: BTreeMap<Order, SequenceId>,
+    /// Prompt tokens of a step at most, without and with decoding sequences.
+    prompt_budgets: (usize, usize),
 }
 
 impl Scheduler {
@@ -98,7 +100,13 @@ impl Scheduler {
             vacant: Vec::new(),
             running: Vec::new(),
             waiting: BTreeMap::new(),
+            prompt_budgets: (usize::MAX, usize::MAX),
         }
+    }
+
+    /// Cuts prompts finer than the limits do: into steps of so many tokens, without and with decoding sequences.
+    pub(crate) fn set_prompt_budgets(&mut self, budgets: (usize, usize)) {
+        self.prompt_budgets = budgets;
     }
 
     pub(crate) fn keys(&self) -> &KeyMaker {
@@ -210,8 +218,10 @@ impl Scheduler {
         loop {
             self.plan_decodes(plan);
             let spent: usize = plan.work.iter().map(|work| work.count).sum();
+            let (alone, beside) = self.prompt_budgets;
+            let cap = if plan.work.is_empty() { alone } else { beside };
             let mut budget = Budget {
-                tokens: self.config.limits.max_batch_tokens.saturating_sub(spent),
+                tokens: self.config.limits.max_batch_tokens.saturating_sub(spent).min(cap.max(1)),
                 rows: self.config.limits.max_rows,
                 prompts: false,
             };

@@ -31,6 +31,7 @@ struct Setup {
     rows: usize,
     chunkable: bool,
     shareable: bool,
+    prompt_budgets: (usize, usize),
 }
 
 /// What the cache holds, written by steps and copies only.
@@ -84,8 +85,10 @@ impl World {
             chunkable: setup.chunkable,
             shareable: setup.shareable,
         };
+        let mut scheduler = Scheduler::new(config, KeyMaker::new([7; 32]));
+        scheduler.set_prompt_budgets(setup.prompt_budgets);
         Self {
-            scheduler: Scheduler::new(config, KeyMaker::new([7; 32])),
+            scheduler,
             memory: Memory { cells: vec![HashMap::new(); setup.windows.len()] },
             requests: HashMap::new(),
             next: 0,
@@ -275,16 +278,10 @@ fn setups() -> impl Strategy<Value = Setup> {
         Just(vec![None, Some(9)]),
         Just(vec![Some(1), Some(13)]),
     ];
-    (
-        windows,
-        0usize..12,
-        1usize..6,
-        1usize..24,
-        1usize..8,
-        prop::bool::weighted(0.8),
-        prop::bool::weighted(0.8),
-    )
-        .prop_map(|(windows, spare, sequences, batch, rows, chunkable, shareable)| Setup {
+    let sharing = (prop::bool::weighted(0.8), prop::bool::weighted(0.8));
+    let budgets = (1usize..30, 1usize..30);
+    (windows, 0usize..12, 1usize..6, 1usize..24, 1usize..8, sharing, budgets).prop_map(
+        |(windows, spare, sequences, batch, rows, (chunkable, shareable), prompt_budgets)| Setup {
             windows,
             spare,
             sequences,
@@ -292,7 +289,9 @@ fn setups() -> impl Strategy<Value = Setup> {
             rows,
             chunkable,
             shareable,
-        })
+            prompt_budgets,
+        },
+    )
 }
 
 proptest! {
@@ -333,6 +332,7 @@ fn a_prompt_never_stalls_decodes() {
         rows: 8,
         chunkable: true,
         shareable: true,
+        prompt_budgets: (usize::MAX, usize::MAX),
     };
     let mut world = World::new(setup);
     world.add(vec![1, 2, 3], 0, 1, 20, false);
@@ -358,6 +358,7 @@ fn a_common_beginning_is_computed_once_per_domain() {
         rows: 8,
         chunkable: true,
         shareable: true,
+        prompt_budgets: (usize::MAX, usize::MAX),
     };
     let mut world = World::new(setup);
     world.add(vec![1; 17], 0, 1, 3, false);
