@@ -99,6 +99,7 @@ impl Engine {
                 Error::new(ErrorKind::Unavailable, "the model was stopped while it answered; try again later")
             }
             Err(_) => {
+                tracing::error!("the engine's thread panicked");
                 self.shared.life.send_replace(Life::Failed);
                 Error::internal("the engine stopped unexpectedly; please report this")
             }

@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) load: Load,
     pub(crate) gauges: Gauges,
     pub(crate) life: watch::Sender<Life>,
+    /// Whether the thread is gone and the network's memory with it.
+    pub(crate) gone: watch::Sender<bool>,
     /// Counts steps; when it last changed tells whether the engine makes progress.
     pub(crate) progress: watch::Sender<Option<Instant>>,
 }
@@ -102,6 +104,7 @@ impl Shared {
             load: Load::default(),
             gauges: Gauges::default(),
             life: watch::Sender::new(Life::Running),
+            gone: watch::Sender::new(false),
             progress: watch::Sender::new(None),
         }
     }

@@ -113,7 +113,13 @@ impl LocalModel {
         let engine = Engine::new(network, scheduler, receiver, shared.clone());
         std::thread::Builder::new()
             .name("byzerllm-engine".to_owned())
-            .spawn(move || engine.run())
+            .spawn({
+                let shared = shared.clone();
+                move || {
+                    engine.run();
+                    shared.gone.send_replace(true);
+                }
+            })
             .map_err(EngineError::Thread)?;
         Ok(Self {
             shared,
@@ -144,11 +150,11 @@ impl LocalModel {
         self.shared.stop();
     }
 
-    /// Waits until the engine's thread has ended its requests.
+    /// Waits until the engine's thread has ended and freed the network's memory.
     pub async fn closed(&self) {
-        let mut life = self.shared.life.subscribe();
+        let mut gone = self.shared.gone.subscribe();
         // The sender lives as long as `self`.
-        let _ = life.wait_for(|life| *life != crate::intake::Life::Running).await;
+        let _ = gone.wait_for(|gone| *gone).await;
     }
 
     /// Generates ids from ids, without text: for measurements.

@@ -87,6 +87,7 @@ fn shutdown_ends_what_runs() {
         let error = collect(running).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         model.closed().await;
+        assert_eq!(Arc::strong_count(&control), 1, "the network is gone");
         let refused = model.chat(greedy(Input::Tokens(vec![65]), 5), RequestContext::local()).await;
         assert_eq!(refused.err().unwrap().kind(), ErrorKind::Unavailable);
     });
