@@ -14,7 +14,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import models
 import preflight
@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace, began: float) -> int:
     try:
         url = f"http://127.0.0.1:{port}"
         with Step("deploy as chat"):
-            deploy(byzerllm, url, path, model.compute if model else "fast")
+            status = deploy(byzerllm, url, path, model.compute if model else "fast")
         question = model.question if model else models.SMOLLM2.question
-        answer(byzerllm, url, question)
+        answer(byzerllm, url, question, status)
         print(f"\nReady after {time.monotonic() - began:.1f} s.")
         if arguments.once:
             return stop(server, log)
@@ -140,8 +140,8 @@ def start(byzerllm: str, port: int, state: Path, log: Path) -> Tuple[subprocess.
             time.sleep(0.05)
 
 
-def deploy(byzerllm: str, url: str, path: Path, compute: str) -> None:
-    """Deploys the model unless the server has it already from an earlier run."""
+def deploy(byzerllm: str, url: str, path: Path, compute: str) -> Dict[str, Any]:
+    """Deploys the model unless the server has it already from an earlier run; returns the deployment's status."""
     wanted = {"name": "chat", "model": str(path), "compute": compute}
     while True:
         listed = subprocess.run([byzerllm, "list", "--url", url, "--json"], capture_output=True, text=True)
@@ -150,21 +150,23 @@ def deploy(byzerllm: str, url: str, path: Path, compute: str) -> None:
         if not same or same[0]["state"] not in ("ready", "loading"):
             break
         if same[0]["state"] == "ready":
-            return
+            return same[0]
         time.sleep(0.1)
-    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url, "--compute", compute]
+    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url, "--compute", compute, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = [line.partition(":")[2].strip() for line in done.stderr.strip().splitlines() if ":" in line]
-        fix = lines[1] if len(lines) > 1 else "See .byzerllm/server.log."
-        raise Problem(lines[0] if lines else "the deployment failed", fix)
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    lines = [line.partition(":")[2].strip() for line in done.stderr.strip().splitlines() if ":" in line]
+    fix = lines[1] if len(lines) > 1 else "See .byzerllm/server.log."
+    raise Problem(lines[0] if lines else "the deployment failed", fix)
 
 
-def answer(byzerllm: str, url: str, question: str) -> None:
-    """Streams the first answer."""
+def answer(byzerllm: str, url: str, question: str, status: Dict[str, Any]) -> None:
+    """Streams the first answer: at most 256 tokens, fewer where the model's context is small."""
     print(f"\n> {question}", flush=True)
-    command = [byzerllm, "generate", "--url", url, "--model", "chat", "--prompt", question]
-    if subprocess.run([*command, "--temperature", "0", "--max-tokens", "256"]).returncode != 0:
+    tokens = min(256, max(1, (status["info"]["context_length"] or 1024) // 2))
+    command = [byzerllm, "generate", "--url", url, "--model", "chat", "--prompt", question, "--temperature", "0"]
+    if subprocess.run([*command, "--max-tokens", str(tokens)]).returncode != 0:
         raise Problem("the first answer failed", "See .byzerllm/server.log.")
 
 

@@ -72,7 +72,10 @@ fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<St
     ]);
     let mut rows: Vec<Vec<String>> =
         facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    rows.extend(info.details.iter().map(|(name, value)| vec![name.clone(), plain(value)]));
+    // Both are told better elsewhere in this report.
+    let told = ["format", "tensor_types"];
+    let details = info.details.iter().filter(|(name, _)| !told.contains(&name.as_str()));
+    rows.extend(details.map(|(name, value)| vec![name.clone(), plain(value)]));
     lines.extend(table(&rows));
 
     lines.push(String::new());
@@ -139,9 +142,15 @@ fn effective(values: &[EffectiveValue]) -> Vec<String> {
     table(&rows)
 }
 
-/// A JSON value without the quotes of a plain text.
+/// A JSON value without the quotes of a plain text, and with the digits that a 32-bit number has.
 fn plain(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), printable)
+    match value {
+        serde_json::Value::String(text) => printable(text),
+        serde_json::Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(|| number.to_string(), |value| (value as f32).to_string())
+        }
+        other => printable(&other.to_string()),
+    }
 }
 
 /// Text from a file that must not steer the terminal.
@@ -168,6 +177,12 @@ mod tests {
             [count(999), count(134_515_008), count(7_241_732_096)],
             ["999", "134.5 million", "7.24 billion"]
         );
+    }
+
+    #[test]
+    fn values_are_as_short_as_they_were_written() {
+        let value = serde_json::to_value(0.9_f32).unwrap();
+        assert_eq!([plain(&value), plain(&serde_json::json!("a")), plain(&7.into())], ["0.9", "a", "7"]);
     }
 
     #[test]
