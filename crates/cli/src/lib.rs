@@ -41,7 +41,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let output = Output::new(arguments.color);
-    start_logging(arguments.verbose, matches!(arguments.command, Command::Serve(_)));
+    start_logging(arguments.verbose, matches!(arguments.command, Command::Serve(_)), output);
     match dispatch(arguments.command, output) {
         Ok(()) => 0,
         Err(failure) => {
@@ -76,7 +76,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
 }
 
 /// Sends log records to standard error. A second call in one process (an embedding program) changes nothing.
-fn start_logging(verbose: u8, serving: bool) {
+fn start_logging(verbose: u8, serving: bool, output: Output) {
     let level = match (verbose, serving) {
         (0, false) => "warn",
         (0, true) | (1, _) => "info",
@@ -88,5 +88,6 @@ fn start_logging(verbose: u8, serving: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(output.colours_errors())
         .try_init();
 }

@@ -154,6 +154,11 @@ impl Output {
         }
     }
 
+    /// Whether standard error is in colour.
+    pub(crate) fn colours_errors(self) -> bool {
+        self.error
+    }
+
     /// Colours for standard output.
     pub(crate) fn paint(self) -> Paint {
         Paint(self.out)
