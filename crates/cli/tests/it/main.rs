@@ -1,5 +1,7 @@
 //! The command line as scripts see it: help, exit codes, messages, and the life of a deployment.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
+
 mod harness;
 mod help;
 mod lifecycle;
