@@ -118,7 +118,7 @@ def world(environment: wheel.Environment) -> Iterator["World"]:
         (directory / ".venv").symlink_to(environment.path)
         server, log = run.start(str(environment.bin / "byzerllm"), port, directory / "server-state", directory / "log")
         try:
-            run.deploy(str(environment.bin / "byzerllm"), f"http://127.0.0.1:{port}", model, models.SMOLLM2.compute)
+            run.deploy(str(environment.bin / "byzerllm"), f"http://127.0.0.1:{port}", model)
             yield World(directory, port, variables, environment)
         finally:
             run.stop(server, log)

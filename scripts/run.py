@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, began: float) -> int:
     try:
         url = f"http://127.0.0.1:{port}"
         with Step("deploy as chat"):
-            status = deploy(byzerllm, url, path, model.compute if model else "fast")
+            status = deploy(byzerllm, url, path)
         question = model.question if model else models.SMOLLM2.question
         answer(byzerllm, url, question, status)
         print(f"\nReady after {time.monotonic() - began:.1f} s.")
@@ -140,9 +140,9 @@ def start(byzerllm: str, port: int, state: Path, log: Path) -> Tuple[subprocess.
             time.sleep(0.05)
 
 
-def deploy(byzerllm: str, url: str, path: Path, compute: str) -> Dict[str, Any]:
+def deploy(byzerllm: str, url: str, path: Path) -> Dict[str, Any]:
     """Deploys the model unless the server has it already from an earlier run; returns the deployment's status."""
-    wanted = {"name": "chat", "model": str(path), "compute": compute}
+    wanted = {"name": "chat", "model": str(path), "compute": "standard"}
     while True:
         listed = subprocess.run([byzerllm, "list", "--url", url, "--json"], capture_output=True, text=True)
         deployments = json.loads(listed.stdout)["deployments"] if listed.returncode == 0 else []
@@ -152,7 +152,7 @@ def deploy(byzerllm: str, url: str, path: Path, compute: str) -> Dict[str, Any]:
         if same[0]["state"] == "ready":
             return same[0]
         time.sleep(0.1)
-    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url, "--compute", compute, "--json"]
+    command = [byzerllm, "deploy", "--name", "chat", "--model", str(path), "--url", url, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout)

@@ -291,8 +291,8 @@ def deployment(params: Mapping[str, Any]) -> Deployment:
             if value is not None:
                 result.limits[field] = read(key, value)
         elif key == "compute":
-            if value not in ("fast", "exact"):
-                raise _wrong(key, '"fast" or "exact"', value)
+            if value not in ("exact", "standard", "fast"):
+                raise _wrong(key, '"exact", "standard" or "fast"', value)
             result.compute = value
         elif name in SAMPLING:
             field, read = SAMPLING[name]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use byzerllm_runtime::Compute;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Run large language models on this machine and talk to them over HTTP, Python or this command line.
@@ -36,15 +37,6 @@ pub(crate) enum Colour {
     Always,
     /// Never.
     Never,
-}
-
-/// How numbers are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ComputeArgument {
-    /// Activations are quantized to 8 bits for the large products.
-    Fast,
-    /// Activations stay in 32-bit floats.
-    Exact,
 }
 
 /// The commands.
@@ -130,9 +122,9 @@ pub(crate) struct DeployArguments {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
-    /// How numbers are computed, fast or exact [default: fast].
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "MODE")]
-    pub(crate) compute: Option<ComputeArgument>,
+    /// How products are computed: exact, standard or fast [default: standard].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) compute: Option<Compute>,
     /// A default or limit of the deployment; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
@@ -210,9 +202,9 @@ pub(crate) struct SamplingArguments {
 /// Where the model of `chat` and `generate` lives and how it is loaded.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArguments {
-    /// For a model in this process: how numbers are computed, fast or exact [default: fast].
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "MODE")]
-    pub(crate) compute: Option<ComputeArgument>,
+    /// For a model in this process: how products are computed: exact, standard or fast [default: standard].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) compute: Option<Compute>,
     /// For a model in this process: compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

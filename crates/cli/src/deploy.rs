@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use byzerllm_runtime::{Compute, DeploymentSpec, DeploymentState, DeploymentStatus};
+use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::arguments::{ComputeArgument, DeployArguments, ListArguments, UndeployArguments};
+use crate::arguments::{DeployArguments, ListArguments, UndeployArguments};
 use crate::connection::Connection;
 use crate::output::{Failure, Outcome, Output, bytes, table};
 
@@ -53,7 +53,7 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
 fn spec(arguments: &DeployArguments) -> Outcome<DeploymentSpec> {
     let mut spec = DeploymentSpec::new(&arguments.name, std::path::absolute(&arguments.model)?);
     if let Some(compute) = arguments.compute {
-        spec.compute = self::compute(compute);
+        spec.compute = compute;
     }
     for (key, value) in &arguments.set {
         spec.set(key, value).map_err(|error| {
@@ -64,14 +64,6 @@ fn spec(arguments: &DeployArguments) -> Outcome<DeploymentSpec> {
         })?;
     }
     Ok(spec)
-}
-
-/// The runtime's word for an option.
-pub(crate) fn compute(argument: ComputeArgument) -> Compute {
-    match argument {
-        ComputeArgument::Fast => Compute::Fast,
-        ComputeArgument::Exact => Compute::Exact,
-    }
 }
 
 /// Removes a deployment.

@@ -8,7 +8,7 @@ use byzerllm_runtime::{DeploymentSpec, Runtime, RuntimeOptions};
 
 use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::connection::Connection;
-use crate::deploy::{compute, spinner};
+use crate::deploy::spinner;
 use crate::output::{Failure, Outcome};
 
 /// A model that answers.
@@ -47,7 +47,7 @@ impl Talker {
         let path = std::path::absolute(path)?;
         let mut spec = DeploymentSpec::new("model", &path);
         if let Some(argument) = load.compute {
-            spec.compute = compute(argument);
+            spec.compute = argument;
         }
         let threads = load.threads.map(usize::from);
         let runtime = Runtime::open(RuntimeOptions { state: None, threads, pin: true }).await?;

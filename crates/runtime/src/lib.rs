@@ -18,7 +18,7 @@ mod spec;
 mod store;
 pub mod testing;
 
-pub use byzerllm_kernels::ComputePool;
+pub use byzerllm_kernels::{Compute, ComputePool};
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
@@ -26,4 +26,4 @@ pub use local::LocalLoader;
 pub use memory::available_memory;
 pub use runtime::{Runtime, RuntimeOptions};
 pub use size::{format_bytes, parse_bytes};
-pub use spec::{Compute, DeploymentSpec, Limits};
+pub use spec::{DeploymentSpec, Limits};

@@ -10,30 +10,21 @@ use byzerllm_core::{
     Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
 };
 use byzerllm_engine::{EngineOptions, LocalModel, ModelText};
-use byzerllm_model::{Checkpoint, CheckpointFormat, CpuOptions, Network};
+use byzerllm_model::{Checkpoint, CheckpointFormat, Compute, CpuOptions, Network};
 use serde_json::Value;
 
 use crate::deployment::effective_values;
 use crate::inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary};
 use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 use crate::memory;
-use crate::spec::{Compute, DeploymentSpec, Limits};
+use crate::spec::{DeploymentSpec, Limits};
 
 /// Loads checkpoints of this machine into our own engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalLoader;
 
-impl From<Compute> for byzerllm_model::Compute {
-    fn from(compute: Compute) -> Self {
-        match compute {
-            Compute::Fast => Self::Fast,
-            Compute::Exact => Self::Exact,
-        }
-    }
-}
-
 fn cpu_options(compute: Compute) -> CpuOptions {
-    CpuOptions::new(compute.into())
+    CpuOptions::new(compute)
 }
 
 fn engine_options(limits: &Limits, cache_bytes: u64) -> EngineOptions {
@@ -113,7 +104,7 @@ impl Loader for LocalLoader {
             entry.tensors += 1;
             entry.bytes = entry.bytes.saturating_add(tensor.bytes);
         }
-        let mut info = checkpoint.info(Compute::default().into());
+        let mut info = checkpoint.info(Compute::default());
         let chat_template = match checkpoint.chat_template() {
             Ok(template) => template.map(|template| template.source().to_owned()),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use byzerllm_core::{Error, Result};
 
 use crate::size::parse_bytes;
-use crate::spec::{Compute, DeploymentSpec};
+use crate::spec::DeploymentSpec;
 
 type Setter = fn(&mut DeploymentSpec, &str, &str) -> Result<()>;
 
@@ -55,14 +55,8 @@ static SETTINGS: &[Setting] = &[
         Ok(())
     }),
     limit("compute", |spec, key, value| {
-        spec.compute = match value.trim() {
-            "fast" => Compute::Fast,
-            "exact" => Compute::Exact,
-            other => {
-                let message = format!("{key} must be 'fast' or 'exact', got '{}'", other.escape_debug());
-                return Err(Error::invalid(key.to_owned(), message));
-            }
-        };
+        spec.compute =
+            value.trim().parse().map_err(|reason: String| Error::invalid(key.to_owned(), reason))?;
         Ok(())
     }),
 ];

@@ -3,30 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use byzerllm_core::{Error, GenerationDefaults, Result};
+use byzerllm_model::Compute;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-/// How weights and activations are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compute {
-    /// Small integers where the weights allow it.
-    #[default]
-    Fast,
-    /// 32-bit floats throughout.
-    Exact,
-}
-
-impl Compute {
-    /// The word that [`DeploymentSpec`] uses.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Exact => "exact",
-        }
-    }
-}
 
 /// A named model and how to run it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

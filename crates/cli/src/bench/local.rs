@@ -12,7 +12,7 @@ use futures::StreamExt;
 
 use super::report::Facts;
 use super::{Run, Work, random};
-use crate::arguments::{BenchArguments, ComputeArgument};
+use crate::arguments::BenchArguments;
 use crate::output::{Failure, Outcome};
 
 /// A loaded model.
@@ -27,10 +27,7 @@ impl Local {
     pub(crate) async fn load(arguments: &BenchArguments) -> Outcome<Self> {
         let path = std::path::absolute(&arguments.model)?;
         let threads = arguments.load.threads.map(usize::from);
-        let compute = match arguments.load.compute {
-            Some(ComputeArgument::Exact) => Compute::Exact,
-            Some(ComputeArgument::Fast) | None => Compute::Fast,
-        };
+        let compute = arguments.load.compute.unwrap_or_default();
         // The warm-up asks for two tokens after a prompt of at most this length.
         let longest = (arguments.prompt_tokens.saturating_add(2))
             .max(arguments.decode_prompt_tokens.saturating_add(arguments.decode_tokens));

@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) target: String,
     /// The path or name.
     pub(crate) model: String,
-    /// How numbers were computed, when known: `fast` or `exact`.
+    /// How products were computed, when known: `exact`, `standard` or `fast`.
     pub(crate) compute: Option<String>,
     /// The number formats and instructions that were used, when known.
     pub(crate) kernels: Option<String>,

@@ -76,7 +76,7 @@ fn tiny_checkpoints_answer_alike_in_a_crowd() {
         let Ok(expected) = std::fs::read(path.join("expected.json")) else { continue };
         let expected: Expected = serde_json::from_slice(&expected).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        for compute in [Compute::Exact, Compute::Fast] {
+        for compute in Compute::ALL {
             let crowded = start(&checkpoint, &pool, compute, 1.0);
             let roomy = start(&checkpoint, &pool, compute, 8.0);
             block_on(async {

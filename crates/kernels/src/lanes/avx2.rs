@@ -185,6 +185,11 @@ impl Lanes for Avx2 {
         [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])]
     }
     #[inline(always)]
+    unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
+        let one = |a: __m256i, plus: __m256i| _mm256_add_epi32(_mm256_slli_epi32::<7>(a), plus);
+        [one(a[0], plus[0]), one(a[1], plus[1])]
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self::F {
         [
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))),

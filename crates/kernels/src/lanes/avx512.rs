@@ -132,6 +132,10 @@ impl Lanes for Avx512 {
         _mm512_cvtepi32_ps(a)
     }
     #[inline(always)]
+    unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
+        _mm512_add_epi32(_mm512_slli_epi32::<7>(a), plus)
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self::F {
         _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
     }

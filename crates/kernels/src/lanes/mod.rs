@@ -65,6 +65,8 @@ pub(crate) trait Lanes: Copy + 'static {
 
     unsafe fn splat_i(value: i32) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
+    /// `128 * a + b`.
+    unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I;
     unsafe fn load_i8(from: *const i8) -> Self::F;
     /// Rounds to integers and stores them as bytes; returns the sum. Values lie in -127..=127, or are all not a
     /// number, or infinite.

@@ -125,6 +125,10 @@ impl Lanes for Scalar {
         each(|i| a[i] as f32)
     }
     #[inline(always)]
+    unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
+        each(|i| (a[i] << 7) + plus[i])
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self::F {
         each(|i| f32::from(*from.add(i)))
     }

@@ -1,4 +1,7 @@
-//! Rounding activations to 8 bits, per row and group of 32.
+//! Rounding activations to 8 or 15 bits, per row and group of 32.
+//!
+//! Fifteen bits are stored as two digits of base 128, each a signed byte: first all high digits of a row, then all
+//! low ones. So both widths meet the weights in the same byte products.
 #![expect(unsafe_code, reason = "written against the vector vocabulary")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation")]
 
@@ -12,6 +15,7 @@ use crate::threads::Turn;
 struct Quantize<'a> {
     input: &'a [f32],
     cols: usize,
+    digits: usize,
     codes: &'a mut [i8],
     infos: &'a mut [GroupInfo],
 }
@@ -23,8 +27,13 @@ impl Kernel for Quantize<'_> {
     unsafe fn run<L: Lanes>(self) {
         let groups = self.cols.div_ceil(GROUP);
         let rows = self.input.chunks_exact(self.cols);
-        let outputs = self.codes.chunks_exact_mut(groups * GROUP).zip(self.infos.chunks_exact_mut(groups));
+        let steps = if self.digits == 2 { 127.0 * 128.0 } else { 127.0 };
+        let outputs = self
+            .codes
+            .chunks_exact_mut(self.digits * groups * GROUP)
+            .zip(self.infos.chunks_exact_mut(groups));
         for (input, (codes, infos)) in rows.zip(outputs) {
+            let (codes, low_digits) = codes.split_at_mut(groups * GROUP);
             for (group, info) in infos.iter_mut().enumerate() {
                 let at = group * GROUP;
                 let first = load_some::<L>(input, at);
@@ -32,23 +41,40 @@ impl Kernel for Quantize<'_> {
                     if at + LANES < self.cols { load_some::<L>(input, at + LANES) } else { L::splat(0.0) };
                 let largest = L::greatest(L::max(L::abs(first), L::abs(second)));
                 let broken = L::any_nan(first) || L::any_nan(second);
-                let inverse = L::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+                let inverse = L::splat(if largest > 0.0 { steps / largest } else { 0.0 });
                 let codes = codes[at..at + GROUP].as_mut_ptr();
-                let low = L::store_i8(codes, L::mul(first, inverse));
-                let high = L::store_i8(codes.add(LANES), L::mul(second, inverse));
+                let (first, second) = (L::mul(first, inverse), L::mul(second, inverse));
+                let sums = if self.digits == 2 {
+                    let low_digits = low_digits[at..at + GROUP].as_mut_ptr();
+                    [
+                        store_digits::<L>(codes, low_digits, first),
+                        store_digits::<L>(codes.add(LANES), low_digits.add(LANES), second),
+                    ]
+                } else {
+                    [L::store_i8(codes, first), L::store_i8(codes.add(LANES), second)]
+                };
                 // What is not a number must not vanish in the rounding.
-                let scale = if broken { f32::NAN } else { largest / 127.0 };
-                *info = GroupInfo { scale, sums: [low, high], sum: low + high };
+                let scale = if broken { f32::NAN } else { largest / steps };
+                *info = GroupInfo { scale, sums, sum: sums[0] + sums[1] };
             }
         }
     }
 }
 
-/// Rounds the rows of `input` (M, cols) to `codes` (M, padded cols) and `infos` (M, groups).
+/// Rounds to integers of at most 127 * 128, stores their two digits and returns their sum.
+#[inline(always)]
+unsafe fn store_digits<L: Lanes>(high: *mut i8, low: *mut i8, value: L::F) -> i32 {
+    let rounded = L::round(value);
+    let digit = L::round(L::mul(rounded, L::splat(1.0 / 128.0)));
+    128 * L::store_i8(high, digit) + L::store_i8(low, L::fma(digit, L::splat(-128.0), rounded))
+}
+
+/// Rounds the rows of `input` (M, cols) to `codes` (M, digits, padded cols) and `infos` (M, groups).
 pub(super) fn quantize_rows(
     turn: &Turn<'_>,
     input: &[f32],
     cols: usize,
+    digits: usize,
     codes: &mut [i8],
     infos: &mut [GroupInfo],
 ) {
@@ -58,9 +84,11 @@ pub(super) fn quantize_rows(
     split(turn, input.len() / cols, cols, &|rows| {
         // SAFETY: tasks take disjoint rows of both buffers.
         unsafe {
-            let codes = codes.part(rows.start * groups * GROUP, rows.len() * groups * GROUP);
+            let codes =
+                codes.part(rows.start * digits * groups * GROUP, rows.len() * digits * groups * GROUP);
             let infos = infos.part(rows.start * groups, rows.len() * groups);
-            dispatch(isa, Quantize { input: &input[rows.start * cols..rows.end * cols], cols, codes, infos });
+            let input = &input[rows.start * cols..rows.end * cols];
+            dispatch(isa, Quantize { input, cols, digits, codes, infos });
         }
     });
 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::fast::scale;
+use super::integer::scale;
 use super::layout::{GROUP, PANEL, Packing, Record, SHARED, SUPER, with_packing, zero_code};
 use super::{ROW_CHUNK, Sink};
 use crate::isa::Isa;

@@ -103,7 +103,9 @@ impl Packing {
             (TensorType::F32, Compute::Exact) => Packing::F32,
             (TensorType::F16, Compute::Exact) => Packing::F16,
             (TensorType::BF16, Compute::Exact) => Packing::BF16,
-            (TensorType::F32 | TensorType::F16 | TensorType::BF16, Compute::Fast) => Packing::EightWide,
+            (TensorType::F32 | TensorType::F16 | TensorType::BF16, Compute::Standard | Compute::Fast) => {
+                Packing::EightWide
+            }
             (TensorType::Q4_0, _) => Packing::Four,
             (TensorType::Q4_1, _) => Packing::FourMin,
             (TensorType::Q4K, _) => Packing::FourMinShared,

@@ -7,12 +7,14 @@
 
 mod activations;
 mod exact;
-mod fast;
+mod integer;
 mod layout;
 mod pack;
 
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -22,22 +24,47 @@ use crate::threads::Turn;
 use activations::quantize_rows;
 use layout::{GROUP, PANEL, Packing, SUPER, with_packing};
 
-/// How products are computed. Results differ between the two; within one they never depend on the batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// How products are computed. Results differ between the modes; within one they never depend on the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Compute {
     /// Floats times the exact values of the weights.
     Exact,
-    /// Activations rounded to 8 bits per group of 32, integer products within a group.
+    /// Activations rounded to 15 bits per group of 32, integer products within a group. Weights that are no
+    /// integer codes yet are rounded to 8 bits per group of 32.
     #[default]
+    Standard,
+    /// The same with activations of 8 bits.
     Fast,
+}
+
+impl Compute {
+    /// Every mode, the most accurate first.
+    pub const ALL: [Compute; 3] = [Compute::Exact, Compute::Standard, Compute::Fast];
+
+    /// The word that options and status use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Compute::Exact => "exact",
+            Compute::Standard => "standard",
+            Compute::Fast => "fast",
+        }
+    }
+
+    /// Bytes that hold one rounded activation; none are rounded in exact mode.
+    const fn digits(self) -> usize {
+        match self {
+            Compute::Exact => 0,
+            Compute::Standard => 2,
+            Compute::Fast => 1,
+        }
+    }
 }
 
 impl fmt::Display for Compute {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Compute::Exact => "exact",
-            Compute::Fast => "fast",
-        })
+        out.write_str(self.as_str())
     }
 }
 
@@ -45,11 +72,10 @@ impl FromStr for Compute {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "exact" => Ok(Compute::Exact),
-            "fast" => Ok(Compute::Fast),
-            other => Err(format!("unknown compute mode {other:?}: use exact or fast")),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.as_str() == name)
+            .ok_or_else(|| format!("unknown compute mode {name:?}: use exact, standard or fast"))
     }
 }
 
@@ -186,10 +212,11 @@ impl Matrix {
         }
         let arithmetic = match self.compute {
             Compute::Exact => "f32",
+            Compute::Standard => "int15",
             Compute::Fast => "int8",
         };
         let isa =
-            if isa == Isa::Avx512 && self.compute == Compute::Fast { "avx512-vnni" } else { isa.name() };
+            if isa == Isa::Avx512 && self.compute != Compute::Exact { "avx512-vnni" } else { isa.name() };
         format!("{} {arithmetic} {isa}", names.join("+"))
     }
 
@@ -217,10 +244,11 @@ impl Matrix {
         }
         let isa = turn.isa();
         let groups = self.cols.div_ceil(GROUP);
-        let quantized = (self.compute == Compute::Fast).then(|| {
-            let codes = grown(&mut scratch.codes, batch * groups * GROUP);
+        let digits = self.compute.digits();
+        let quantized = (digits > 0).then(|| {
+            let codes = grown(&mut scratch.codes, batch * digits * groups * GROUP);
             let infos = grown(&mut scratch.groups, batch * groups);
-            quantize_rows(turn, input, self.cols, codes, infos);
+            quantize_rows(turn, input, self.cols, digits, codes, infos);
             (&*codes, &*infos)
         });
         let split = Split::new(turn.threads(), self.panels.len(), batch, self.data.len());
@@ -243,10 +271,16 @@ impl Matrix {
                 // checked above, and tasks write disjoint output blocks.
                 unsafe {
                     match quantized {
-                        Some((codes, infos)) => {
+                        Some(activations) if digits == 2 => {
                             with_packing!(
                                 panel.packing,
-                                fast::run(isa, records, groups, codes, infos, rows, &sink)
+                                integer::two_digits(isa, records, groups, activations, rows, &sink)
+                            );
+                        }
+                        Some(activations) => {
+                            with_packing!(
+                                panel.packing,
+                                integer::one_digit(isa, records, groups, activations, rows, &sink)
                             );
                         }
                         None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),

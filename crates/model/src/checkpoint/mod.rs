@@ -316,10 +316,7 @@ impl Checkpoint {
             context_length: u32::try_from(config.context_length).ok(),
             chat_template: self.has_chat_template(),
             weight_bytes: self.memory_estimate(compute),
-            compute: match compute {
-                Compute::Exact => "exact".into(),
-                Compute::Fast => "fast".into(),
-            },
+            compute: compute.as_str().into(),
             languages: self.languages(),
             details,
         }

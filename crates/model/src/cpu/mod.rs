@@ -14,7 +14,7 @@ pub use decoder::CpuDecoder;
 /// How a decoder runs on the CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// `exact` multiplies in f32; `fast` quantizes activations to 8 bits per group of 32.
+    /// How products are computed.
     pub compute: Compute,
     /// How keys and values are stored.
     pub cache: CacheType,
@@ -26,12 +26,12 @@ impl CpuOptions {
     /// Tokens per cache block unless told otherwise.
     pub const BLOCK_TOKENS: usize = 32;
 
-    /// The options of a compute mode: an exact cache in exact mode, half precision in fast mode.
+    /// The options of a compute mode: an exact cache in exact mode, else half precision.
     #[must_use]
     pub fn new(compute: Compute) -> Self {
         let cache = match compute {
             Compute::Exact => CacheType::F32,
-            Compute::Fast => CacheType::F16,
+            Compute::Standard | Compute::Fast => CacheType::F16,
         };
         Self { compute, cache, block_tokens: Self::BLOCK_TOKENS }
     }

@@ -228,7 +228,7 @@ fn the_memory_estimate_is_what_packing_takes() {
     let pool =
         Arc::new(ComputePool::new(PoolOptions { threads: Some(1), ..PoolOptions::default() }).unwrap());
     for Fixture { name, checkpoint, .. } in Fixture::all() {
-        for compute in [Compute::Exact, Compute::Fast] {
+        for compute in Compute::ALL {
             let network = checkpoint.network(&pool, &CpuOptions::new(compute)).unwrap();
             let estimate = checkpoint.memory_estimate(compute);
             assert_eq!(network.traits().weight_bytes, estimate, "{name} {compute}");

@@ -79,7 +79,17 @@ fn fast_logits_are_near_those_of_transformers() {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-const MODES: [Compute; 2] = [Compute::Exact, Compute::Fast];
+/// Standard mode keeps 15 bits of the activations: what remains is the rounding of float weights to 8 bits, and
+/// nothing where the weights are integer codes already.
+#[test]
+fn standard_logits_are_nearer() {
+    for fixture in Fixture::all() {
+        let noise = noise(&fixture, Setup { compute: Compute::Standard, ..Setup::EXACT });
+        println!("{}: {noise:.2e}", fixture.name);
+        let limit = if fixture.name.starts_with("llama-q") { 2e-3 } else { 0.04 };
+        assert!(noise < limit, "{}: {noise}", fixture.name);
+    }
+}
 
 /// The rows of a prompt computed alone in one step by one thread.
 fn alone(fixture: &Fixture, compute: Compute, prompt: &[u32]) -> Vec<Vec<u32>> {
@@ -93,7 +103,7 @@ fn alone(fixture: &Fixture, compute: Compute, prompt: &[u32]) -> Vec<Vec<u32>> {
 fn prefill_and_decode_have_the_bits_of_one_pass() {
     for fixture in Fixture::all() {
         let prompt = &fixture.expected.prompts[2];
-        for compute in MODES {
+        for compute in Compute::ALL {
             let whole = alone(&fixture, compute, prompt);
             let mut runner = Runner::new(&fixture.checkpoint, Setup { compute, ..Setup::EXACT });
             let mut rows = runner.step(&[(0, 0, &prompt[..33])]);
@@ -109,7 +119,7 @@ fn prefill_and_decode_have_the_bits_of_one_pass() {
 fn chunks_blocks_and_threads_do_not_change_bits() {
     for fixture in Fixture::all() {
         let prompt = &fixture.expected.prompts[2];
-        for compute in MODES {
+        for compute in Compute::ALL {
             let whole = alone(&fixture, compute, prompt);
             for (chunk, threads, reversed) in [(1, 2, false), (5, 1, true), (16, 2, true), (39, 2, false)] {
                 let setup = Setup { compute, threads, reversed, ..Setup::EXACT };
@@ -129,7 +139,7 @@ fn neighbours_in_a_batch_do_not_change_bits() {
     for fixture in Fixture::all() {
         let prompts = &fixture.expected.prompts;
         let long = &prompts[2];
-        for compute in MODES {
+        for compute in Compute::ALL {
             let expected: Vec<_> = prompts.iter().map(|prompt| alone(&fixture, compute, prompt)).collect();
             let setup = Setup { compute, sequences: 4, ..Setup::EXACT };
             let mut runner = Runner::new(&fixture.checkpoint, setup);
@@ -193,7 +203,7 @@ fn qwen_has_its_golden_values() {
     let found = (row[104_328], row[106_004]);
     assert!((found.0 - 18.401).abs() < 0.05 && (found.1 - 14.387).abs() < 0.05, "{found:?}");
     let expected = ids("104328 9370 59975 100132 106004 1773 151645");
-    for compute in MODES {
+    for compute in Compute::ALL {
         let mut runner = Runner::new(&checkpoint, Setup { compute, ..Setup::EXACT });
         assert_eq!(runner.greedy(&prompt, expected.len()), expected, "{compute}");
     }

@@ -1,4 +1,4 @@
-//! Integer products: 8-bit activations times codes, summed exactly within a group, then scaled and added in f32.
+//! Integer products: activations of one or two 8-bit digits times codes, summed exactly within a group, then scaled and added in f32.
 #![expect(unsafe_code, reason = "innermost loops over raw panels")]
 #![expect(clippy::needless_range_loop, reason = "unrolled loops walk several register arrays at once")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
@@ -15,7 +15,14 @@ use crate::memory::GroupInfo;
 /// Groups whose codes stay in the first-level cache while the rows pass by.
 const BLOCK_GROUPS: usize = 16;
 
-struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize> {
+struct Product<
+    'a,
+    const BITS: usize,
+    const WIDTH: usize,
+    const MINIMA: bool,
+    const SCALES: usize,
+    const DIGITS: usize,
+> {
     records: *const u8,
     groups: usize,
     codes: *const i8,
@@ -27,24 +34,74 @@ struct Product<'a, const BITS: usize, const WIDTH: usize, const MINIMA: bool, co
 /// Multiplies rows of the batch with one panel.
 ///
 /// # Safety
-/// `records` is a whole panel of this packing, `codes` and `infos` hold all rows, and nobody else writes these
-/// rows of the sink.
+/// `records` is a whole panel of this packing, `codes` (M, DIGITS, columns) and `infos` hold all rows, and nobody
+/// else writes these rows of the sink.
 #[inline]
-pub(super) unsafe fn run<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize>(
+unsafe fn run<
+    const BITS: usize,
+    const WIDTH: usize,
+    const MINIMA: bool,
+    const SCALES: usize,
+    const DIGITS: usize,
+>(
     isa: Isa,
     records: *const u8,
     groups: usize,
-    codes: &[i8],
-    infos: &[GroupInfo],
+    (codes, infos): (&[i8], &[GroupInfo]),
     rows: Range<usize>,
     sink: &Sink<'_>,
 ) {
     let (codes, infos) = (codes.as_ptr(), infos.as_ptr());
-    dispatch(isa, Product::<BITS, WIDTH, MINIMA, SCALES> { records, groups, codes, infos, rows, sink });
+    dispatch(
+        isa,
+        Product::<BITS, WIDTH, MINIMA, SCALES, DIGITS> { records, groups, codes, infos, rows, sink },
+    );
 }
 
-impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize> Kernel
-    for Product<'_, BITS, WIDTH, MINIMA, SCALES>
+/// [`run`] with activations of 8 bits.
+///
+/// # Safety
+/// As for [`run`].
+#[inline]
+pub(super) unsafe fn one_digit<
+    const BITS: usize,
+    const WIDTH: usize,
+    const MINIMA: bool,
+    const SCALES: usize,
+>(
+    isa: Isa,
+    records: *const u8,
+    groups: usize,
+    activations: (&[i8], &[GroupInfo]),
+    rows: Range<usize>,
+    sink: &Sink<'_>,
+) {
+    run::<BITS, WIDTH, MINIMA, SCALES, 1>(isa, records, groups, activations, rows, sink);
+}
+
+/// [`run`] with activations of 15 bits.
+///
+/// # Safety
+/// As for [`run`].
+#[inline]
+pub(super) unsafe fn two_digits<
+    const BITS: usize,
+    const WIDTH: usize,
+    const MINIMA: bool,
+    const SCALES: usize,
+>(
+    isa: Isa,
+    records: *const u8,
+    groups: usize,
+    activations: (&[i8], &[GroupInfo]),
+    rows: Range<usize>,
+    sink: &Sink<'_>,
+) {
+    run::<BITS, WIDTH, MINIMA, SCALES, 2>(isa, records, groups, activations, rows, sink);
+}
+
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize, const DIGITS: usize>
+    Kernel for Product<'_, BITS, WIDTH, MINIMA, SCALES, DIGITS>
 {
     type Output = ();
 
@@ -60,7 +117,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 let part = Part {
                     records: self.records.add(Self::RECORD.span(group)),
                     groups,
-                    codes: self.codes.add((start * self.groups + group) * GROUP),
+                    codes: self.codes.add((start * DIGITS * self.groups + group) * GROUP),
                     infos: self.infos.add(start * self.groups + group),
                     stride: self.groups,
                     fresh: group == 0,
@@ -111,8 +168,8 @@ struct Part {
     fresh: bool,
 }
 
-impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize>
-    Product<'_, BITS, WIDTH, MINIMA, SCALES>
+impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize, const DIGITS: usize>
+    Product<'_, BITS, WIDTH, MINIMA, SCALES, DIGITS>
 {
     const RECORD: Record = Record { bits: BITS, group: WIDTH, minima: MINIMA, scales: SCALES };
     const ZERO: i32 = zero_code(BITS, MINIMA);
@@ -137,7 +194,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
             }
         }
         let codes: [*const i8; ROWS] =
-            std::array::from_fn(|r| part.codes.wrapping_add((row + r) * part.stride * GROUP));
+            std::array::from_fn(|r| part.codes.wrapping_add((row + r) * DIGITS * part.stride * GROUP));
         let infos: [*const GroupInfo; ROWS] =
             std::array::from_fn(|r| part.infos.wrapping_add((row + r) * part.stride));
         let mut record = part.records;
@@ -149,16 +206,30 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
             }
             for half in 0..GROUP / WIDTH {
                 let at = group * GROUP + half * WIDTH;
-                let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
+                let mut offsets = [L::splat_i(0); ROWS];
                 let mut code_sums = [0_i32; ROWS];
                 for r in 0..ROWS {
                     let info = infos[r].add(group);
                     code_sums[r] = if WIDTH == GROUP { (*info).sum } else { (*info).sums[half] };
                     if Self::ZERO != 0 && !(Self::FULL && L::SUBTRACTS_OFFSET) {
-                        counts[r] = [L::splat_i(-Self::ZERO * code_sums[r]); VECTORS];
+                        offsets[r] = L::splat_i(-Self::ZERO * code_sums[r]);
                     }
                 }
+                let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
+                if DIGITS == 1 {
+                    counts = std::array::from_fn(|r| [offsets[r]; VECTORS]);
+                }
                 Self::dots::<L, ROWS, VECTORS>(record, first, &codes, at, &mut counts);
+                if DIGITS == 2 {
+                    // 32 products of 255 and 127, times 128, stay below 2^28.
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            counts[r][v] = L::times_128(counts[r][v], offsets[r]);
+                        }
+                    }
+                    let low = at + part.stride * GROUP;
+                    Self::dots::<L, ROWS, VECTORS>(record, first, &codes, low, &mut counts);
+                }
                 let front = if SCALES == SHARED { prefix } else { record };
                 let index = (group * (GROUP / WIDTH) + half) % (SUPER / WIDTH);
                 let mut scales = [L::splat(0.0); VECTORS];
