@@ -41,6 +41,10 @@ pub struct ChatRequest {
     /// Whose defaults fill what neither request, deployment nor checkpoint sets.
     #[serde(default)]
     pub front_end: FrontEnd,
+    /// Whether `max_tokens` may be cut to what the context leaves after the prompt. The runtime sets it where the
+    /// number is a default; a caller's own number that does not fit is refused.
+    #[serde(default)]
+    pub clip_max_tokens: bool,
 }
 
 /// The front end that a request came through.
@@ -80,6 +84,7 @@ impl ChatRequest {
             n: 1,
             sampling: Sampling::default(),
             front_end: FrontEnd::default(),
+            clip_max_tokens: false,
         }
     }
 }

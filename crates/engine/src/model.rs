@@ -166,7 +166,7 @@ impl LocalModel {
         let max_tokens = request.sampling.max_tokens;
         let end_tokens = if request.ignore_end { Vec::new() } else { self.end_tokens(&request.sampling) };
         let submission = Submission {
-            max_tokens: self.check_length(request.prompt.len(), max_tokens)?,
+            max_tokens: self.check_length(request.prompt.len(), max_tokens, false)?,
             choices: 1,
             settings: self.settings(&request.sampling),
             end_tokens,
@@ -201,14 +201,15 @@ impl LocalModel {
         }
     }
 
-    /// How many tokens may follow a prompt. Nothing is ever cut: what does not fit is refused.
-    fn check_length(&self, prompt: usize, max_tokens: Option<u32>) -> Result<u32, EngineError> {
+    /// How many tokens may follow a prompt. What does not fit is refused, unless it may be clipped to the room.
+    fn check_length(&self, prompt: usize, max_tokens: Option<u32>, clip: bool) -> Result<u32, EngineError> {
         let context_length = self.context_length;
         let too_long = EngineError::TooLong { prompt, max_tokens, context_length };
         let room = context_length.checked_sub(prompt);
         match (room, max_tokens) {
             (Some(room), Some(max_tokens)) if max_tokens as usize <= room => Ok(max_tokens),
             (Some(room), None) if room > 0 => Ok(u32::try_from(room).unwrap_or(u32::MAX)),
+            (Some(room), Some(_)) if room > 0 && clip => Ok(u32::try_from(room).unwrap_or(u32::MAX)),
             _ => Err(too_long),
         }
     }
@@ -258,7 +259,7 @@ impl ChatModel for LocalModel {
         self.validate(&request, &context)?;
         let prompt = self.check_ids(self.prompt_ids(&request.input).await?)?;
         let sampling = &request.sampling;
-        let max_tokens = self.check_length(prompt.len(), sampling.max_tokens)?;
+        let max_tokens = self.check_length(prompt.len(), sampling.max_tokens, request.clip_max_tokens)?;
         let mut decoder = self.text.tokenizer.decoder(true);
         let mut echo = String::new();
         // The answer to a conversation is a text of its own; other answers continue the prompt's text.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{
-    ChatModel, ChatRequest, Error, ErrorKind, EventStream, Message, ModelHandle, Origin, RequestContext,
-    Result, resolve,
+    ChatModel, ChatRequest, Error, ErrorKind, EventStream, FrontEnd, Message, ModelHandle, Origin,
+    RequestContext, Result, resolve,
 };
 
 use crate::admission::{Admitted, removed};
@@ -111,13 +111,16 @@ impl Runtime {
         let (running, token) = deployment.enter()?;
         let handle = &running.model.handle;
         let model = chat_model(handle, &deployment.name)?;
-        request.sampling = resolve(&[
+        let resolved = resolve(&[
             (Origin::Request, &request.sampling),
             (Origin::Deployment, &deployment.spec.defaults),
             (Origin::Checkpoint, &handle.defaults),
             (Origin::FrontEnd, request.front_end.defaults()),
-        ])?
-        .sampling;
+        ])?;
+        let asked = resolved.origins.contains(&("max_tokens", Origin::Request));
+        // Programs written against Byzer-LLM name lengths far beyond the context as a matter of course.
+        request.clip_max_tokens |= !asked || request.front_end == FrontEnd::Legacy;
+        request.sampling = resolved.sampling;
         let permit = running.admission.admit(&deployment.name, context.deadline, &deployment.stop).await?;
         let stream = tokio::select! {
             biased;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use byzerllm_core::{ChatRequest, Input, Origin, RequestContext, collect};
+use byzerllm_core::{ChatRequest, ErrorKind, FrontEnd, Input, Origin, RequestContext, Sampling, collect};
 use byzerllm_runtime::{Compute, DeploymentSpec, Runtime};
 
 use crate::options;
@@ -105,4 +105,28 @@ async fn inspect_tells_what_is_there_and_where_defaults_come_from() {
     assert_eq!(legacy("max_tokens").value, 1024);
     let directory = byzerllm_runtime::inspect(&fixture("llama-sharded-bf16")).await.unwrap();
     assert_eq!(directory.format, "safetensors");
+}
+
+#[tokio::test]
+async fn a_default_length_is_cut_to_the_context_and_a_callers_own_is_refused() {
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    let mut spec = exact("short", "gguf/llama-q8_0.gguf");
+    spec.limits.context_length = Some(32);
+    spec.defaults.max_tokens = Some(100);
+    runtime.deploy(spec).await.unwrap();
+    let ask = |request: ChatRequest| runtime.chat(RequestContext::local(), request);
+    let own = ChatRequest {
+        sampling: Sampling { max_tokens: Some(100), ..greedy("short").sampling },
+        ..greedy("short")
+    };
+    let default =
+        ChatRequest { sampling: Sampling { max_tokens: None, ..own.sampling.clone() }, ..own.clone() };
+    let answer = collect(ask(default).await.unwrap()).await.unwrap();
+    assert!((1..=28).contains(&answer.usage.completion_tokens));
+    let refusal = ask(own.clone()).await.err().unwrap();
+    assert_eq!(refusal.kind(), ErrorKind::TooLarge);
+    assert!(refusal.message().contains("32") && refusal.message().contains("104"), "{refusal}");
+    let legacy = ChatRequest { front_end: FrontEnd::Legacy, ..own };
+    assert!(collect(ask(legacy).await.unwrap()).await.unwrap().usage.completion_tokens <= 28);
+    runtime.shutdown(Duration::from_secs(60)).await;
 }
