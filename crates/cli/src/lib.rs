@@ -1,6 +1,6 @@
 //! The command line as a library: the binary and the Python wheel's console script both call [`run`].
 //!
-//! Every command is one file with one function; failures come back as [`output::Failure`] and are printed here,
+//! Every command is one file with one function; failures come back as `output::Failure` and are printed here,
 //! once. Standard output carries results only, everything else goes to standard error.
 
 use std::ffi::OsString;

@@ -57,7 +57,7 @@ fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNee
         sum.saturating_add(tokens.saturating_mul(token_bytes))
     });
     MemoryNeed {
-        weight_bytes: checkpoint.memory_estimate(compute.into()),
+        weight_bytes: checkpoint.memory_estimate(compute),
         context_bytes,
         context_length: u32::try_from(context).unwrap_or(u32::MAX),
     }
@@ -74,7 +74,7 @@ impl Loader for LocalLoader {
         context.check()?;
         let (network, text) = prepare(&checkpoint, spec, context)?;
         context.check()?;
-        let mut info = checkpoint.info(spec.compute.into());
+        let mut info = checkpoint.info(spec.compute);
         let traits = network.traits();
         info.weight_bytes = traits.weight_bytes;
         info.compute = format!("{} {}", spec.compute.as_str(), traits.compute);
