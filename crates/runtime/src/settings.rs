@@ -153,6 +153,8 @@ fn edit_distance(left: &str, right: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use byzerllm_model::Compute;
+
     use super::*;
 
     fn spec() -> DeploymentSpec {

@@ -1,7 +1,7 @@
 //! The OpenAI-compatible HTTP gateway.
 //!
 //! Wire JSON becomes a [`byzerllm_core::ChatRequest`], the runtime answers with an event stream, and the stream
-//! becomes server-sent events or, folded, one body. Every route is listed once, in [`routes`], with who may call it.
+//! becomes server-sent events or, folded, one body. Every route is listed once, in [`routes()`], with who may call it.
 //! One layer guards all of them: Host, Origin, content type, and the admin credential.
 
 mod auth;
