@@ -3,6 +3,8 @@
 //! Precedence: request, then deployment defaults, then the checkpoint's `generation_config.json`, then the defaults
 //! of the front end. [`resolve`] applies it and remembers the origin of every value.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -35,6 +37,25 @@ pub struct Sampling {
     /// Tokens that end the generation, beside the model's own end tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_token_ids: Option<Vec<u32>>,
+    /// Subtracted from a token's logit once when it is in the generated text, in [-2, 2].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// Subtracted from a token's logit for each time it is in the generated text, in [-2, 2].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Divides positive and multiplies negative logits of tokens in the prompt or the generated text
+    /// (arXiv:1909.05858); above 0, 1 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// Added to the logits of these tokens, each in [-100, 100].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Go on after the model's own end tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore_end: Option<bool>,
+    /// No end token and no stop string before so many new tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<u32>,
     /// Report log probabilities of generated tokens; `Some(k)` adds the `k` most likely alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<u32>,
@@ -67,6 +88,12 @@ pub static OPENAI_DEFAULTS: GenerationDefaults = GenerationDefaults {
     max_tokens: None,
     stop: None,
     stop_token_ids: None,
+    presence_penalty: None,
+    frequency_penalty: None,
+    repetition_penalty: None,
+    logit_bias: None,
+    ignore_end: None,
+    min_tokens: None,
     logprobs: None,
 };
 
@@ -80,6 +107,12 @@ pub static LEGACY_DEFAULTS: GenerationDefaults = GenerationDefaults {
     seed: None,
     stop: None,
     stop_token_ids: None,
+    presence_penalty: None,
+    frequency_penalty: None,
+    repetition_penalty: None,
+    logit_bias: None,
+    ignore_end: None,
+    min_tokens: None,
     logprobs: None,
 };
 
@@ -116,6 +149,12 @@ pub fn resolve(layers: &[(Origin, &Sampling)]) -> Result<Resolved> {
         max_tokens: pick!(max_tokens),
         stop: pick!(stop),
         stop_token_ids: pick!(stop_token_ids),
+        presence_penalty: pick!(presence_penalty),
+        frequency_penalty: pick!(frequency_penalty),
+        repetition_penalty: pick!(repetition_penalty),
+        logit_bias: pick!(logit_bias),
+        ignore_end: pick!(ignore_end),
+        min_tokens: pick!(min_tokens),
         logprobs: pick!(logprobs),
     };
     sampling.validate()?;
@@ -127,6 +166,8 @@ impl Sampling {
     pub const MAX_STOP: usize = 16;
     /// The longest stop string, in bytes.
     pub const MAX_STOP_BYTES: usize = 1024;
+    /// The most biased tokens.
+    pub const MAX_LOGIT_BIAS: usize = 1024;
     /// The most alternatives per token.
     pub const MAX_LOGPROBS: u32 = 20;
 
@@ -145,6 +186,32 @@ impl Sampling {
         in_range("temperature", self.temperature, |v| v >= 0.0, "at least 0")?;
         in_range("top_p", self.top_p, |v| v > 0.0 && v <= 1.0, "above 0 and at most 1")?;
         in_range("min_p", self.min_p, |v| (0.0..=1.0).contains(&v), "between 0 and 1")?;
+        let around_zero: fn(f32) -> bool = |v| (-2.0..=2.0).contains(&v);
+        in_range("presence_penalty", self.presence_penalty, around_zero, "between -2 and 2")?;
+        in_range("frequency_penalty", self.frequency_penalty, around_zero, "between -2 and 2")?;
+        in_range(
+            "repetition_penalty",
+            self.repetition_penalty,
+            |v| v > 0.0 && v <= 100.0,
+            "above 0 and at most 100",
+        )?;
+        if let Some(bias) = &self.logit_bias {
+            if bias.len() > Self::MAX_LOGIT_BIAS {
+                let (max, got) = (Self::MAX_LOGIT_BIAS, bias.len());
+                return Err(Error::invalid(
+                    "logit_bias",
+                    format!("at most {max} biases are allowed, got {got}"),
+                ));
+            }
+            for value in bias.values() {
+                in_range(
+                    "logit_bias",
+                    Some(*value),
+                    |v| (-100.0..=100.0).contains(&v),
+                    "between -100 and 100",
+                )?;
+            }
+        }
         if let Some(stop) = &self.stop {
             if stop.len() > Self::MAX_STOP {
                 let (max, got) = (Self::MAX_STOP, stop.len());

@@ -25,5 +25,5 @@ pub use generation::{
     GenerationDefaults, LEGACY_DEFAULTS, OPENAI_DEFAULTS, Origin, Resolved, Sampling, resolve,
 };
 pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
-pub use request::{ChatRequest, FrontEnd, Input};
+pub use request::{ChatRequest, FrontEnd, Input, ResponseFormat, Tool, ToolChoice};
 pub use usage::{Usage, UsageHook, UsageSource};

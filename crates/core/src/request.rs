@@ -1,6 +1,7 @@
 //! What a caller asks of a model.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{GenerationDefaults, LEGACY_DEFAULTS, Message, OPENAI_DEFAULTS, Sampling};
 
@@ -35,9 +36,21 @@ pub struct ChatRequest {
     /// How many independent choices to generate.
     #[serde(default = "one")]
     pub n: u32,
+    /// Generate this many candidates and keep the `n` with the highest mean log probability; absent means `n`.
+    #[serde(default)]
+    pub best_of: Option<u32>,
     /// How to sample.
     #[serde(default)]
     pub sampling: Sampling,
+    /// What the answer must look like; enforced while decoding.
+    #[serde(default)]
+    pub format: ResponseFormat,
+    /// The functions that the model may call.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
+    /// Whether and which of them it must call.
+    #[serde(default)]
+    pub tool_choice: ToolChoice,
     /// Whose defaults fill what neither request, deployment nor checkpoint sets.
     #[serde(default)]
     pub front_end: FrontEnd,
@@ -45,6 +58,54 @@ pub struct ChatRequest {
     /// number is a default; a caller's own number that does not fit is refused.
     #[serde(default)]
     pub clip_max_tokens: bool,
+}
+
+/// What an answer must look like.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum ResponseFormat {
+    /// Anything.
+    #[default]
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a schema accepts.
+    JsonSchema(Value),
+    /// Text that a regular expression matches as a whole.
+    Regex(String),
+    /// Text that a grammar in Lark syntax derives.
+    Grammar(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+}
+
+/// A function that a model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Its name: 1 to 64 letters, digits, dashes or underscores.
+    pub name: String,
+    /// What it does, for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON Schema of its arguments; absent means an object with any members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Value>,
+}
+
+/// Whether a model calls tools.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// It must not: the tools are shown to it, calls are text.
+    None,
+    /// It decides.
+    #[default]
+    Auto,
+    /// It must call at least one; enforced while decoding.
+    Required,
+    /// It must call this one; enforced while decoding.
+    Named(String),
 }
 
 /// The front end that a request came through.
@@ -82,7 +143,11 @@ impl ChatRequest {
             echo: false,
             prompt_logprobs: None,
             n: 1,
+            best_of: None,
             sampling: Sampling::default(),
+            format: ResponseFormat::Text,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             front_end: FrontEnd::default(),
             clip_max_tokens: false,
         }

@@ -167,6 +167,7 @@ impl ChatBody {
             stop: self.stop.map(|stop| stop.0),
             stop_token_ids: self.stop_token_ids.map(|ids| ids.0),
             logprobs,
+            ..Sampling::default()
         };
         sampling.validate()?;
         let n = sampling::choices(self.n)?;

@@ -185,6 +185,7 @@ impl CompletionBody {
             stop: self.stop.map(|stop| stop.0),
             stop_token_ids: self.stop_token_ids.map(|ids| ids.0),
             logprobs,
+            ..Sampling::default()
         };
         sampling.validate()?;
         let model = self.model;
