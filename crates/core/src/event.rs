@@ -89,6 +89,13 @@ pub enum Notice {
         /// Tokens not computed again.
         tokens: u32,
     },
+    /// Text that looked like a tool call is none, and was passed on as text.
+    InvalidToolCall {
+        /// Which choice.
+        choice: u32,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The log probability of one token, and of the most likely alternatives.

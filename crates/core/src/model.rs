@@ -29,6 +29,16 @@ pub trait ChatModel: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] when the tokenizer is not at hand (a vendor's model).
     fn tokenize(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// Turns token ids into text, special tokens written out. Bytes that are no characters are replaced.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] when the tokenizer is not at hand, [`crate::ErrorKind::InvalidRequest`] for an
+    /// id outside the vocabulary.
+    fn detokenize(&self, ids: &[u32]) -> Result<String> {
+        let _ = ids;
+        Err(crate::Error::new(crate::ErrorKind::Unsupported, "this model's tokenizer is not at hand"))
+    }
 }
 
 /// What is known of a model. Also the answer to `get_meta` and `inspect`.

@@ -355,6 +355,10 @@ impl ChatModel for ScriptedModel {
     fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         Ok(words(text).iter().map(|word| fake_id(word)).collect())
     }
+
+    fn detokenize(&self, ids: &[u32]) -> Result<String> {
+        Ok(ids.iter().map(|id| format!(" {id}")).collect())
+    }
 }
 
 /// Watches a stream of `choices` choices in debug builds: a violation of the contract becomes an
