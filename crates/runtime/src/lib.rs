@@ -6,6 +6,7 @@
 mod admission;
 mod deployment;
 mod inspect;
+mod keys;
 mod lifecycle;
 mod loader;
 mod local;
@@ -21,6 +22,7 @@ pub mod testing;
 pub use byzerllm_kernels::{Compute, ComputePool};
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
+pub use keys::{KeyGrant, KeyInfo, KeyRefusal, Keys, NewKey, Scope, Scopes};
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;

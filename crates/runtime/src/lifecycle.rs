@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::deployment::{Deployment, DeploymentStatus, Running};
+use crate::keys::Keys;
 use crate::loader::{LoadContext, Loader, MemoryNeed};
 use crate::lock::StateLock;
 use crate::memory;
@@ -29,9 +30,17 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 const LOAD_GRACE: Duration = Duration::from_secs(10);
 
 /// The store and the lock that makes it ours. Fields drop in this order.
-struct State {
-    store: Store,
+pub(crate) struct State {
+    pub(crate) store: Store,
     _lock: StateLock,
+}
+
+impl State {
+    /// Takes a state directory and opens its store.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let lock = StateLock::take(directory)?;
+        Ok(Self { store: Store::open(directory)?, _lock: lock })
+    }
 }
 
 /// A name's lock and the number of those who hold or want it.
@@ -40,6 +49,7 @@ type NameLock = (Arc<tokio::sync::Mutex<()>>, usize);
 /// All deployments and what changes them.
 pub(crate) struct Lifecycle {
     pub(crate) loader: Arc<dyn Loader>,
+    pub(crate) keys: Keys,
     pool: Arc<ComputePool>,
     deployments: RwLock<BTreeMap<String, Arc<Deployment>>>,
     /// Taken out by shutdown.
@@ -95,12 +105,13 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 
 impl Lifecycle {
     pub(crate) async fn open(options: RuntimeOptions, loader: Arc<dyn Loader>) -> Result<Arc<Self>> {
-        let (pool, state, stored) = blocking(move || open_state(&options)).await?;
+        let Opened { pool, state, keys, stored } = blocking(move || open_state(&options)).await?;
         let lifecycle = Arc::new(Self {
             loader,
+            keys,
             pool: Arc::new(pool),
             deployments: RwLock::default(),
-            state: Mutex::new(state.map(Arc::new)),
+            state: Mutex::new(state),
             commit: tokio::sync::Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             names: Mutex::default(),
@@ -356,8 +367,9 @@ impl Lifecycle {
         if tokio::time::timeout(LOAD_GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!("a model was still loading at shutdown");
         }
-        let state = lock(&self.state).take();
+        let (state, keys) = (lock(&self.state).take(), self.keys.clone());
         let closed = blocking(move || {
+            keys.close();
             drop(state);
             Ok(())
         });
@@ -461,22 +473,27 @@ impl Drop for NameGuard {
     }
 }
 
-fn open_state(options: &RuntimeOptions) -> Result<(ComputePool, Option<State>, Vec<Stored>)> {
-    let (state, stored) = match &options.state {
-        None => (None, Vec::new()),
-        Some(directory) => {
-            let lock = StateLock::take(directory)?;
-            let store = Store::open(directory)?;
-            let stored = store.all()?;
-            (Some(State { store, _lock: lock }), stored)
-        }
+/// What [`Lifecycle::open`] starts from.
+struct Opened {
+    pool: ComputePool,
+    state: Option<Arc<State>>,
+    keys: Keys,
+    stored: Vec<Stored>,
+}
+
+fn open_state(options: &RuntimeOptions) -> Result<Opened> {
+    let state = options.state.as_deref().map(State::open).transpose()?.map(Arc::new);
+    let stored = match &state {
+        None => Vec::new(),
+        Some(state) => state.store.all()?,
     };
+    let keys = Keys::over(state.clone())?;
     let pool_options = PoolOptions { threads: options.threads, pin: options.pin, ..PoolOptions::default() };
     let pool = ComputePool::new(pool_options).map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the system refuses threads to compute with: {error}"))
             .with_source(error)
     })?;
-    Ok((pool, state, stored))
+    Ok(Opened { pool, state, keys, stored })
 }
 
 /// At most so many names are listed in an error.

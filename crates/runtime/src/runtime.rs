@@ -12,6 +12,7 @@ use byzerllm_core::{
 use crate::admission::{Admitted, removed};
 use crate::deployment::DeploymentStatus;
 use crate::inspect::Inspection;
+use crate::keys::Keys;
 use crate::lifecycle::{Lifecycle, blocking};
 use crate::loader::Loader;
 use crate::local::LocalLoader;
@@ -150,6 +151,20 @@ impl Runtime {
     /// As [`Runtime::model`].
     pub fn tokenize(&self, model: &str, text: &str) -> Result<Vec<u32>> {
         chat_model(&self.model(model)?, model)?.tokenize(text)
+    }
+
+    /// Turns token ids into text.
+    ///
+    /// # Errors
+    /// As [`Runtime::model`], and [`ErrorKind::InvalidRequest`] for an id outside the vocabulary.
+    pub fn detokenize(&self, model: &str, ids: &[u32]) -> Result<String> {
+        chat_model(&self.model(model)?, model)?.detokenize(ids)
+    }
+
+    /// The API keys of this runtime's state.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.lifecycle.keys
     }
 
     /// Describes a checkpoint without loading it.

@@ -111,7 +111,7 @@ impl DeploymentSpec {
     }
 }
 
-fn validate_name(name: &str) -> Result<()> {
+pub(crate) fn validate_name(name: &str) -> Result<()> {
     let length = name.chars().count();
     if length == 0 || length > DeploymentSpec::MAX_NAME {
         let max = DeploymentSpec::MAX_NAME;

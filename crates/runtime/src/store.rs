@@ -1,4 +1,4 @@
-//! Deployments on disk: one SQLite file with one table.
+//! Deployments on disk: one SQLite file. The table of the keys is in [`crate::keys`].
 //!
 //! Invariant: what [`Store::put`] and [`Store::remove`] have returned from survives `kill -9` and a power cut. A
 //! damaged file is reported and left as it is.
@@ -15,7 +15,7 @@ use thiserror::Error as ThisError;
 use crate::spec::DeploymentSpec;
 
 /// The version of the table that this program reads and writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// What can go wrong with the file.
 #[derive(Debug, ThisError)]
@@ -101,11 +101,13 @@ impl Store {
             return Err(StoreError::Newer { path, found });
         }
         if found < SCHEMA {
+            let keys = crate::keys::CREATE;
             let create = format!(
                 "BEGIN IMMEDIATE;
                  CREATE TABLE IF NOT EXISTS deployments (
                      name TEXT PRIMARY KEY NOT NULL, spec TEXT NOT NULL, created INTEGER NOT NULL
                  ) STRICT;
+                 {keys}
                  PRAGMA user_version = {SCHEMA};
                  COMMIT;"
             );
@@ -150,6 +152,14 @@ impl Store {
             .execute("DELETE FROM deployments WHERE name = ?1", params![name])
             .map_err(|error| convert(&self.path, error))?;
         Ok(())
+    }
+
+    /// Work on other tables of the file.
+    pub(crate) fn with<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        work(&self.connection()).map_err(|error| convert(&self.path, error))
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
