@@ -9,12 +9,10 @@ use crate::arch::{self, Architecture};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
 use crate::template::{ChatTemplate, SpecialTokens, template_from_tokenizer_config};
-use crate::tokenizer::Tokenizer;
 use crate::weights::safetensors::{read_bounded, read_json};
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
-const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 /// A rendered value longer than this is cut.
@@ -70,16 +68,6 @@ pub(super) fn generation_config(directory: &Path) -> LoadResult<GenerationConfig
         return Ok(GenerationConfig::default());
     }
     GenerationConfig::from_json(&path, &read_object(&path)?)
-}
-
-/// Builds the tokenizer.
-pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
-    let path = directory.join(TOKENIZER);
-    if !path.is_file() {
-        let problem = format!("has no {TOKENIZER}: save the model's fast tokenizer beside it");
-        return Err(LoadError::not_found(directory, problem));
-    }
-    Ok(Tokenizer::from_json(&path, &read_bounded(&path)?)?)
 }
 
 /// What `tokenizer_config.json` and `chat_template.jinja` say.

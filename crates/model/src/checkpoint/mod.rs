@@ -3,6 +3,7 @@
 //! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
 
 mod hugging_face;
+mod vocabulary_files;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,7 +163,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
         match self.gguf() {
             Some(file) => Ok(Tokenizer::from_gguf(file.vocabulary()?)?),
-            None => hugging_face::tokenizer(&self.path),
+            None => vocabulary_files::tokenizer(&self.path),
         }
     }
 

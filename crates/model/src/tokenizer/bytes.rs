@@ -12,6 +12,17 @@ fn char_to_byte(character: char) -> Option<u8> {
     }
 }
 
+/// Bytes as a byte-level vocabulary writes them.
+pub(crate) fn byte_level_text(bytes: &[u8]) -> String {
+    let character = |byte: u8| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        0..=0x20 => char::from_u32(0x100 + u32::from(byte)).unwrap_or_default(),
+        0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte) - 0x7f).unwrap_or_default(),
+        0xad => '\u{143}',
+    };
+    bytes.iter().map(|byte| character(*byte)).collect()
+}
+
 /// Appends the bytes that a byte-level token stands for. A token with a character outside the mapping stands for its
 /// own text, as in the `ByteLevel` decoder of Hugging Face.
 pub(crate) fn byte_level_bytes(token: &str, out: &mut Vec<u8>) {
@@ -58,6 +69,8 @@ mod tests {
         for byte in 0..=255u8 {
             assert_eq!(char_to_byte(table[usize::from(byte)]), Some(byte));
         }
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(byte_level_text(&all), table.iter().collect::<String>());
         assert_eq!((table[usize::from(b' ')], table[usize::from(b'\n')]), ('Ġ', 'Ċ'));
     }
 

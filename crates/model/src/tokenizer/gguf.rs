@@ -1,4 +1,4 @@
-//! Vocabularies stored in GGUF files: byte-level BPE built straight from tokens and merges.
+//! Vocabularies stored in GGUF files: byte-level BPE built straight from tokens and merges, and SentencePiece's.
 //!
 //! The names of pre-tokenizers are llama.cpp's; the steps behind each name are those of the model's own
 //! `tokenizer.json`.
@@ -10,15 +10,17 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
+use super::added::AddedTokens;
 use super::bytes::{byte_level_bytes, fallback_byte};
 use super::pre::{self, Steps};
+use super::sentencepiece::{Algorithm, FieldNames, Piece, PieceKind, Pieces};
 use super::table::TokenTable;
 use super::{Tokenizer, TokenizerError, guarded};
 
 /// A vocabulary as a GGUF file stores it (`tokenizer.ggml.*`), as plain data.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocabulary {
-    /// The kind of tokenizer, `tokenizer.ggml.model` (`gpt2` is byte-level BPE).
+    /// The kind of tokenizer, `tokenizer.ggml.model` (`gpt2` is byte-level BPE, `llama` and `t5` are SentencePiece).
     pub model: String,
     /// The way text is cut before merging, `tokenizer.ggml.pre`; empty when the file has none.
     pub pre: String,
@@ -26,6 +28,8 @@ pub struct GgufVocabulary {
     pub tokens: Vec<String>,
     /// Token types by id (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte); may be empty.
     pub token_types: Vec<i32>,
+    /// Token scores by id, for SentencePiece.
+    pub scores: Vec<f32>,
     /// Merges, best first, as `left right`.
     pub merges: Vec<String>,
     /// The token before a sequence.
@@ -40,14 +44,21 @@ pub struct GgufVocabulary {
     pub add_bos: Option<bool>,
     /// Whether the end-of-sequence token is added; absent means no.
     pub add_eos: Option<bool>,
+    /// SentencePiece: whether a space comes before every text; absent means yes.
+    pub add_space_prefix: Option<bool>,
+    /// SentencePiece: whether spaces at the ends are dropped and runs of spaces become one; absent means no.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// SentencePiece: the compiled table of replacements; empty means none.
+    pub precompiled_charsmap: Vec<u8>,
     /// The file, for error messages.
     pub file: PathBuf,
 }
 
 /// Token types of the format.
+pub(super) const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
 /// The longest token, in bytes. Real ones stay below 1,000.
@@ -60,15 +71,39 @@ impl Tokenizer {
     /// [`TokenizerError::Unsupported`] naming the model or the pre-tokenizer, [`TokenizerError::Invalid`] naming the
     /// field that contradicts another.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, TokenizerError> {
-        if vocabulary.model != "gpt2" {
-            return Err(vocabulary.unsupported("tokenizer.ggml.model", &vocabulary.model, "gpt2"));
+        match vocabulary.model.as_str() {
+            "gpt2" => Self::byte_level(vocabulary, |steps| steps),
+            "llama" => Self::pieces(vocabulary, Algorithm::BytePair),
+            "t5" => Self::pieces(vocabulary, Algorithm::Unigram),
+            other => Err(vocabulary.unsupported("tokenizer.ggml.model", other, "gpt2, llama, t5")),
         }
-        let steps = pre::steps(&vocabulary.pre).ok_or_else(|| {
+    }
+
+    /// A SentencePiece vocabulary.
+    fn pieces(vocabulary: GgufVocabulary, algorithm: Algorithm) -> Result<Self, TokenizerError> {
+        vocabulary.check()?;
+        let unigram = algorithm == Algorithm::Unigram;
+        let (prefix, suffix) = vocabulary.added((!unigram, unigram))?;
+        let file = vocabulary.file.clone();
+        let fields =
+            FieldNames { pieces: "tokenizer.ggml.tokens", charsmap: "tokenizer.ggml.precompiled_charsmap" };
+        let mut tokenizer =
+            vocabulary.into_pieces(algorithm)?.into_tokenizer(&file, fields, &AddedTokens::default())?;
+        tokenizer.surround(prefix, suffix);
+        Ok(tokenizer)
+    }
+
+    /// A byte-level vocabulary; `change` may change the steps behind its pre-tokenizer's name.
+    pub(super) fn byte_level(
+        vocabulary: GgufVocabulary,
+        change: impl Fn(Steps) -> Steps,
+    ) -> Result<Self, TokenizerError> {
+        let steps = pre::steps(&vocabulary.pre).map(change).ok_or_else(|| {
             vocabulary.unsupported("tokenizer.ggml.pre", &vocabulary.pre, &pre::NAMES.join(", "))
         })?;
         vocabulary.check()?;
         let table = vocabulary.table()?;
-        let (prefix, suffix) = vocabulary.added(&steps)?;
+        let (prefix, suffix) = vocabulary.added((steps.adds_bos, false))?;
         let special: Vec<AddedToken> = vocabulary.added_tokens();
         let file = vocabulary.file.clone();
         let bpe = vocabulary.into_bpe(&steps)?;
@@ -176,8 +211,8 @@ impl GgufVocabulary {
             .collect()
     }
 
-    /// The tokens before and after an encoded text.
-    fn added(&self, steps: &Steps) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    /// The tokens before and after an encoded text; `custom` says which ones there are when the file does not.
+    fn added(&self, custom: (bool, bool)) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
         let pick = |wanted: bool, id: Option<u32>, name: &str| match (wanted, id) {
             (false, _) => Ok(Vec::new()),
             (true, Some(id)) => Ok(vec![id]),
@@ -186,11 +221,38 @@ impl GgufVocabulary {
                 Err(self.invalid(&field, format!("is set, but tokenizer.ggml.{name}_token_id is missing")))
             }
         };
-        let bos = match self.add_bos {
-            Some(wanted) => pick(wanted, self.bos, "bos")?,
-            None => pick(steps.adds_bos && self.bos.is_some(), self.bos, "bos")?,
-        };
-        Ok((bos, pick(self.add_eos.unwrap_or(false), self.eos, "eos")?))
+        let bos = self.add_bos.unwrap_or(custom.0 && self.bos.is_some());
+        let eos = self.add_eos.unwrap_or(custom.1 && self.eos.is_some());
+        Ok((pick(bos, self.bos, "bos")?, pick(eos, self.eos, "eos")?))
+    }
+
+    fn into_pieces(self, algorithm: Algorithm) -> Result<Pieces, TokenizerError> {
+        if self.scores.len() != self.tokens.len() {
+            let reason = format!("{} scores for {} tokens", self.scores.len(), self.tokens.len());
+            return Err(self.invalid("tokenizer.ggml.scores", reason));
+        }
+        let mut kinds = Vec::with_capacity(self.tokens.len());
+        for (id, text) in self.tokens.iter().enumerate() {
+            let kind = match self.kind(id) {
+                // Files without types: the bytes are known by their texts, the rest by the named tokens.
+                _ if self.token_types.is_empty() && fallback_byte(text).is_some() => PieceKind::Byte,
+                _ if self.token_types.is_empty() && self.unk.is_some_and(|unk| unk as usize == id) => {
+                    PieceKind::Unknown
+                }
+                number => u64::try_from(number).ok().and_then(PieceKind::from_number).ok_or_else(|| {
+                    self.invalid("tokenizer.ggml.token_type", format!("token {id} has {number}"))
+                })?,
+            };
+            kinds.push(kind);
+        }
+        let pieces = self.tokens.into_iter().zip(self.scores).zip(kinds);
+        Ok(Pieces {
+            algorithm,
+            pieces: pieces.map(|((text, score), kind)| Piece { text, score, kind }).collect(),
+            space_prefix: self.add_space_prefix.unwrap_or(true),
+            squeeze_spaces: self.remove_extra_whitespaces.unwrap_or(false),
+            charsmap: self.precompiled_charsmap,
+        })
     }
 
     fn into_bpe(self, steps: &Steps) -> Result<BPE, TokenizerError> {

@@ -1,12 +1,18 @@
-//! Text to token ids and back, from a Hugging Face `tokenizer.json` or from a GGUF vocabulary.
+//! Text to token ids and back, from a Hugging Face `tokenizer.json`, a GGUF vocabulary, SentencePiece's
+//! `tokenizer.model`, `vocab.json` with `merges.txt`, or a `tiktoken` file.
 //!
 //! Encoding is the `tokenizers` crate's. Decoding is ours: a table made at load holds the bytes that each id stands
 //! for, so that a token's bytes cost one lookup and a stream never decodes a token twice.
 
+pub(crate) mod added;
 mod bytes;
 mod gguf;
 mod json;
+mod merge_lines;
 mod pre;
+pub(crate) mod protobuf;
+pub(crate) mod rank_lines;
+mod sentencepiece;
 mod stream;
 mod table;
 
@@ -95,6 +101,14 @@ impl Tokenizer {
         let mut plain = tokenizer.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
         Self { inner: Arc::new(Inner { tokenizer, plain, table: Arc::new(table), prefix, suffix }) }
+    }
+
+    /// Sets the tokens around an encoded text.
+    fn surround(&mut self, prefix: Vec<u32>, suffix: Vec<u32>) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.prefix = prefix;
+            inner.suffix = suffix;
+        }
     }
 
     /// The highest id plus one.

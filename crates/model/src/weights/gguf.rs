@@ -307,6 +307,27 @@ impl GgufFile {
         Ok(Some(values.collect()))
     }
 
+    /// An array of 32-bit floats.
+    fn floats(&self, key: &str) -> LoadResult<Option<Vec<f32>>> {
+        let Some(array) = self.array(key, kind::F32, "an array of 32-bit floats")? else { return Ok(None) };
+        let bytes = self.file.bytes().get(array.range.clone()).unwrap_or_default();
+        let values = bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
+        Ok(Some(values.collect()))
+    }
+
+    /// An array of bytes; some writers call them signed.
+    fn bytes(&self, key: &str) -> LoadResult<Option<Vec<u8>>> {
+        match self.values.get(key) {
+            None => Ok(None),
+            Some(Value::Array(array))
+                if matches!(array.element, kind::U8 | kind::I8) || array.length == 0 =>
+            {
+                Ok(Some(self.file.bytes().get(array.range.clone()).unwrap_or_default().to_vec()))
+            }
+            Some(_) => Err(LoadError::malformed(self.path(), key, "must be an array of bytes")),
+        }
+    }
+
     fn array(&self, key: &str, element: u32, wanted: &str) -> LoadResult<Option<&Array>> {
         match self.values.get(key) {
             None => Ok(None),
@@ -363,6 +384,7 @@ impl GgufFile {
             pre: self.text("tokenizer.ggml.pre").unwrap_or_default().to_owned(),
             tokens,
             token_types,
+            scores: self.floats("tokenizer.ggml.scores")?.unwrap_or_default(),
             merges: self.texts("tokenizer.ggml.merges")?.unwrap_or_default(),
             bos: self.token_id("tokenizer.ggml.bos_token_id")?,
             eos: self.token_id("tokenizer.ggml.eos_token_id")?,
@@ -370,6 +392,9 @@ impl GgufFile {
             pad: self.token_id("tokenizer.ggml.padding_token_id")?,
             add_bos: self.flag("tokenizer.ggml.add_bos_token")?,
             add_eos: self.flag("tokenizer.ggml.add_eos_token")?,
+            add_space_prefix: self.flag("tokenizer.ggml.add_space_prefix")?,
+            remove_extra_whitespaces: self.flag("tokenizer.ggml.remove_extra_whitespaces")?,
+            precompiled_charsmap: self.bytes("tokenizer.ggml.precompiled_charsmap")?.unwrap_or_default(),
             file: self.path().into(),
         })
     }

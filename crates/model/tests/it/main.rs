@@ -15,3 +15,4 @@ mod real_vocabularies;
 mod support;
 mod template;
 mod tokenizer;
+mod vocabularies;

@@ -34,8 +34,8 @@ pub(crate) const DIRECTORIES: [&str; 12] = [
 ];
 
 /// The GGUF fixtures.
-pub(crate) const GGUF_FILES: [&str; 5] =
-    ["llama-q4_0", "llama-q4_1", "llama-q8_0", "llama-f16", "qwen2-mixed"];
+pub(crate) const GGUF_FILES: [&str; 7] =
+    ["llama-q4_0", "llama-q4_1", "llama-q8_0", "llama-f16", "qwen2-mixed", "llama-k-quants", "llama-q5-v2"];
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

@@ -99,6 +99,7 @@ fn small_vocabulary() -> GgufVocabulary {
         add_bos: Some(true),
         add_eos: Some(true),
         file: PathBuf::from("small.gguf"),
+        ..GgufVocabulary::default()
     }
 }
 
@@ -140,7 +141,7 @@ fn contradictory_vocabularies_are_refused_by_field() {
         change(&mut vocabulary);
         vocabulary
     };
-    assert_refused(with(|v| v.model = "llama".into()), &["tokenizer.ggml.model", "llama", "gpt2"]);
+    assert_refused(with(|v| v.model = "bert".into()), &["tokenizer.ggml.model", "bert", "gpt2"]);
     assert_refused(with(|v| v.pre = "unheard-of".into()), &["tokenizer.ggml.pre", "unheard-of", "smollm"]);
     assert_refused(with(|v| v.tokens.clear()), &["tokenizer.ggml.tokens", "empty"]);
     assert_refused(with(|v| v.token_types.truncate(9)), &["tokenizer.ggml.token_type", "9", "701"]);
