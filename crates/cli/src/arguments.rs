@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use byzerllm_runtime::Compute;
+use byzerllm_runtime::{Compute, Scope};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Run large language models on this machine and talk to them over HTTP, Python or this command line.
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Undeploy(UndeployArguments),
     /// Show a server's deployments.
     List(ListArguments),
+    /// Make, list, rotate and revoke API keys.
+    Keys(KeysArguments),
     /// Show what a model file or deployment is, without loading it.
     Inspect(InspectArguments),
     /// Talk to a model in the terminal.
@@ -78,11 +81,12 @@ pub(crate) struct ServerArguments {
   byzerllm serve
   byzerllm serve --port 0 --state ./state
   byzerllm serve --port 8001 --allow-host my-laptop.local
+  byzerllm serve --host 0.0.0.0 --allow-host llm.example --ssl-certfile cert.pem --ssl-keyfile key.pem
 
 Deployments are kept in the state directory and come back after a restart. The first Ctrl-C finishes the \
 requests in flight; the second one leaves at once.")]
 pub(crate) struct ServeArguments {
-    /// The address to listen on; only loopback is allowed.
+    /// The address to listen on; away from loopback there must be a key (`byzerllm keys create`).
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", value_parser = host)]
     pub(crate) host: IpAddr,
     /// The port; 0 takes any free one.
@@ -94,7 +98,13 @@ pub(crate) struct ServeArguments {
     /// Compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// A further name in the Host header to answer to, besides loopback; may be repeated.
+    /// Serve https with this certificate (PEM, with the chain below it).
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    pub(crate) ssl_certfile: Option<PathBuf>,
+    /// The certificate's private key (PEM, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub(crate) ssl_keyfile: Option<PathBuf>,
+    /// A further name in the Host header to answer to, besides the server's own address; may be repeated.
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
     /// A web origin that may call the server; may be repeated.
@@ -158,6 +168,98 @@ pub(crate) struct ListArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `keys`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm keys create --name app
+  byzerllm keys create --name shop --scope inference:chat --expires 30d
+  byzerllm keys rotate shop --grace 1h
+  byzerllm keys revoke shop
+
+Without --url and --state your running server is asked; without one the default state directory is changed. \
+From the first key on, a server asks for keys, on loopback too.")]
+pub(crate) struct KeysArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: KeysAction,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysAction {
+    /// Make a key and print it, this once.
+    Create(CreateKeyArguments),
+    /// Show all keys; never their secrets.
+    List(ListKeysArguments),
+    /// Replace a key's secret and print the new one.
+    Rotate(RotateKeyArguments),
+    /// End a key at once.
+    Revoke(RevokeKeyArguments),
+}
+
+/// Whose keys.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeysPlaceArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// The state directory; its server, when one runs on it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// Options of `keys create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateKeyArguments {
+    /// What to call it: letters, digits, dots, dashes and underscores.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// What it may do: inference:*, inference:DEPLOYMENT or admin; may be repeated [default: inference:*].
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
+    pub(crate) scope: Vec<Scope>,
+    /// How long it lives, as 30d, 12h, 15m or 90s [default: until it is revoked].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) expires: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) place: KeysPlaceArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `keys list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListKeysArguments {
+    #[command(flatten)]
+    pub(crate) place: KeysPlaceArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `keys rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct RotateKeyArguments {
+    /// The key's name.
+    pub(crate) name: String,
+    /// How long the old secret is accepted too, as 1h or 7d.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+    pub(crate) grace: Duration,
+    #[command(flatten)]
+    pub(crate) place: KeysPlaceArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `keys revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeKeyArguments {
+    /// The key's name.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) place: KeysPlaceArguments,
 }
 
 /// Options of `inspect`.
@@ -336,6 +438,29 @@ fn host(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is no IP address; write 127.0.0.1, ::1 or localhost"))
 }
 
+/// A key's scope.
+fn scope(text: &str) -> Result<Scope, String> {
+    text.parse().map_err(|error: byzerllm_core::Error| error.message().to_owned())
+}
+
+/// A length of time: a whole number and a unit.
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = |unit: &str| match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(24 * 3600),
+        _ => None,
+    };
+    let parsed = text.find(|c: char| !c.is_ascii_digit()).and_then(|end| {
+        let (number, unit) = text.split_at(end);
+        number.parse::<u64>().ok()?.checked_mul(seconds(unit)?)
+    });
+    parsed
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("write a number with s, m, h or d, for example 30d, instead of `{text}`"))
+}
+
 /// Splits `key=value`.
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -365,6 +490,17 @@ mod tests {
                 name == "version" || example.contains(&format!("byzerllm {name}")),
                 "{name} has no example"
             );
+        }
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        let seconds = |text: &str| time(text).map(|time| time.as_secs()).ok();
+        assert_eq!(["90s", "15m", "2h", "30d"].map(seconds), [90, 900, 7200, 2_592_000].map(Some));
+        for text in
+            ["", "30", "d", "-1d", "1.5h", "1 h", "1w", "99999999999999999999s", "999999999999999999d"]
+        {
+            assert_eq!(seconds(text), None, "{text}");
         }
     }
 

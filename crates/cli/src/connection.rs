@@ -7,6 +7,9 @@ use crate::output::{Failure, Outcome};
 /// Where a server listens unless told otherwise.
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8000";
 
+/// The key for a server that is not this user's own.
+pub(crate) const KEY_VARIABLE: &str = "BYZERLLM_API_KEY";
+
 /// A server's address and the client for it.
 pub(crate) struct Connection {
     pub(crate) url: String,
@@ -23,7 +26,8 @@ impl Connection {
                 None => DEFAULT_URL.to_owned(),
             },
         };
-        let client = Client::new(&url, None).map_err(Failure::from)?;
+        let key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+        let client = Client::new(&url, None).map_err(Failure::from)?.or_token(key);
         Ok(Self { url, client })
     }
 

@@ -19,6 +19,7 @@ mod deploy;
 mod doctor;
 mod generate;
 mod inspect;
+mod keys;
 mod machine;
 mod output;
 mod serve;
@@ -63,6 +64,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Deploy(arguments) => tokio.block_on(deploy::deploy(arguments, output)),
         Command::Undeploy(arguments) => tokio.block_on(deploy::undeploy(arguments, output)),
         Command::List(arguments) => tokio.block_on(deploy::list(arguments, output)),
+        Command::Keys(arguments) => tokio.block_on(keys::keys(arguments, output)),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),

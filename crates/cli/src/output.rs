@@ -55,9 +55,9 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let remedy = match error.kind() {
-            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => {
-                Some("Run the command as the user who started the server.")
-            }
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => Some(
+                "Run the command as the user who started the server, or put a key into BYZERLLM_API_KEY.",
+            ),
             ErrorKind::NotFound => Some("`byzerllm list` shows what is deployed."),
             ErrorKind::RateLimited | ErrorKind::Overloaded => Some("Try again in a moment."),
             ErrorKind::Internal => Some("This is a bug: run again with -vv and report what it prints."),

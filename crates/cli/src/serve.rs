@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use byzerllm_client::runtime_file::{self, ServerRecord};
 use byzerllm_runtime::{Runtime, RuntimeOptions};
-use byzerllm_server::ServerOptions;
+use byzerllm_server::{ServerOptions, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -17,16 +17,31 @@ use crate::output::{Failure, Outcome, Output};
 /// Serves until the first signal, then finishes the requests in flight.
 pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome {
     let address = SocketAddr::new(arguments.host, arguments.port);
-    if !address.ip().is_loopback() {
-        return Err(Failure::misuse(
-            format!("cannot listen on {}: only loopback addresses are allowed", address.ip()),
-            "Use --host 127.0.0.1 and reach it from other machines through an SSH tunnel.",
-        ));
-    }
     let state = match arguments.state {
         Some(state) => std::path::absolute(state)?,
         None => default_state()?,
     };
+    let far = !address.ip().is_loopback();
+    if far && !crate::keys::exist_in(&state)? {
+        return Err(Failure::misuse(
+            format!(
+                "cannot listen on {}: everyone who reaches it could ask, for there is no key",
+                address.ip()
+            ),
+            format!("Make one first: byzerllm keys create --name NAME --state {}", quoted(&state)),
+        ));
+    }
+    let tls = match (arguments.ssl_certfile, arguments.ssl_keyfile) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsFiles { certificate: std::path::absolute(certificate)?, key: std::path::absolute(key)? })
+        }
+        _ => None,
+    };
+    if far && tls.is_none() {
+        output.note(
+            "warning: keys and texts travel unencrypted; use --ssl-certfile and --ssl-keyfile, or a proxy that does TLS",
+        );
+    }
     let mut signals = Signals::listen()?;
     let admin_token = random_token()?;
     let server = byzerllm_server::bind(ServerOptions {
@@ -34,9 +49,13 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
         allowed_hosts: arguments.allow_host,
         allowed_origins: arguments.allow_origin,
         admin_token: admin_token.clone(),
+        tls: tls.clone(),
     })
     .await
-    .map_err(|error| cannot_listen(address, &error))?;
+    .map_err(|error| match error.param() {
+        Some("ssl_certfile" | "ssl_keyfile") => Failure::from(error),
+        _ => cannot_listen(address, &error),
+    })?;
     let runtime = Runtime::open(RuntimeOptions {
         state: Some(state.clone()),
         threads: arguments.threads.map(usize::from),
@@ -44,7 +63,7 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
     })
     .await?;
     let address = server.address();
-    let url = format!("http://{address}");
+    let url = url(address, tls.is_some());
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     let record = runtime_file::write(&ServerRecord {
         url: url.clone(),
@@ -53,8 +72,13 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
         token: admin_token,
         state: Some(state.clone()),
         started,
+        certificate: tls.map(|tls| tls.certificate),
     })?;
     output.line(format_args!("byzerllm serves on {url}, state in {}", state.display()))?;
+    if far {
+        output
+            .note(format_args!("It is reached from other machines at {address}; every request needs a key."));
+    }
     output.note("Deploy a model with `byzerllm deploy --name NAME --model PATH`; Ctrl-C stops.");
 
     let drain = Duration::from_secs(arguments.drain_seconds);
@@ -118,6 +142,24 @@ fn leave_at_once() -> ! {
     std::process::exit(130)
 }
 
+/// How programs on this machine reach the server: every address includes loopback.
+fn url(address: SocketAddr, tls: bool) -> String {
+    let near = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(near, address.port()))
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// The state directory when none is given.
 pub(crate) fn default_state() -> Outcome<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -176,6 +218,20 @@ fn cannot_listen(address: SocketAddr, error: &byzerllm_core::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_url_is_one_that_this_machine_reaches() {
+        let of = |address: &str, tls| url(address.parse().unwrap(), tls);
+        assert_eq!(of("0.0.0.0:80", false), "http://127.0.0.1:80");
+        assert_eq!(of("[::]:80", true), "https://[::1]:80");
+        assert_eq!(of("192.0.2.1:443", true), "https://192.0.2.1:443");
+    }
+
+    #[test]
+    fn paths_are_quoted_for_the_shell() {
+        assert_eq!(quoted(Path::new("/a/b-c_1.d")), "/a/b-c_1.d");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
 
     #[test]
     fn tokens_are_long_and_differ() {

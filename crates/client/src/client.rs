@@ -9,7 +9,8 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use crate::http::{Http, is_loopback, parse_url};
-use crate::runtime_file;
+use crate::runtime_file::{self, ServerRecord};
+use crate::tls::Trust;
 
 /// A connection to a server. Cheap to clone.
 #[derive(Clone)]
@@ -28,17 +29,31 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// A client of the server at `url` (`http://127.0.0.1:8000`). Without a token, the one that a server of this
-    /// user left in its runtime file for the URL's port is used, when the URL means this machine.
+    /// user left in its runtime file for the URL is used. Such a server's own certificate is trusted.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] when the URL is not an http URL.
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
         let url = parse_url(url)?;
-        let (url, token) = match token {
-            Some(token) => (url, Some(token)),
-            None => known_server(url),
+        // Only a certificate could be of use beside a token.
+        if token.is_some() && url.scheme() != "https" {
+            return Ok(Self { http: Http::new(url, token)? });
+        }
+        let (url, record) = known_server(url);
+        let Some(record) = record else { return Ok(Self { http: Http::new(url, token)? }) };
+        let trust = match &record.certificate {
+            Some(path) if url.scheme() == "https" => Trust::exactly(path)?,
+            _ if url.scheme() == "https" => Trust::System,
+            _ => Trust::Nobody,
         };
-        Ok(Self { http: Http::new(url, token)? })
+        Ok(Self { http: Http::with_trust(url, token.or(Some(record.token)), trust, true)? })
+    }
+
+    /// Takes a key for a server that left no token for this user.
+    #[must_use]
+    pub fn or_token(mut self, token: Option<String>) -> Self {
+        self.http.or_token(token);
+        self
     }
 
     /// The server's URL, without a slash at the end.
@@ -100,6 +115,52 @@ impl Client {
     /// As [`Client::deploy`].
     pub async fn inspect(&self, path: &Path) -> Result<Value> {
         self.http.json(Method::POST, &["byzerllm", "v1", "inspect"], &[], Some(&json!({"path": path}))).await
+    }
+
+    /// What is known about all keys.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn list_keys(&self) -> Result<Vec<Value>> {
+        match self.http.json(Method::GET, &["byzerllm", "v1", "keys"], &[], None).await? {
+            Value::Array(list) => Ok(list),
+            _ => Err(self.odd("the list of keys")),
+        }
+    }
+
+    /// Makes a key. Without scopes it may ask every deployment; without `life` it lives until it is revoked. The
+    /// answer holds the key in `key`, this once, and in `info` what is known about it later.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn create_key(&self, name: &str, scopes: &[String], life: Option<Duration>) -> Result<Value> {
+        let mut body = json!({"name": name});
+        if !scopes.is_empty() {
+            body["scopes"] = json!(scopes);
+        }
+        if let Some(life) = life {
+            body["expires_seconds"] = json!(life.as_secs());
+        }
+        self.http.json(Method::POST, &["byzerllm", "v1", "keys"], &[], Some(&body)).await
+    }
+
+    /// Replaces the secret of a key, and accepts the old one until `grace` is over. Answers as
+    /// [`Client::create_key`].
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn rotate_key(&self, name: &str, grace: Duration) -> Result<Value> {
+        let body = json!({"grace_seconds": grace.as_secs()});
+        self.http.json(Method::POST, &["byzerllm", "v1", "keys", name, "rotate"], &[], Some(&body)).await
+    }
+
+    /// Ends a key at once.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn revoke_key(&self, name: &str) -> Result<()> {
+        self.http.send(Method::DELETE, &["byzerllm", "v1", "keys", name], &[], None).await?;
+        Ok(())
     }
 
     /// What inference clients may know of a deployment: `info`, `labels`, `created`. Needs no admin token.
@@ -193,12 +254,9 @@ impl Client {
     }
 }
 
-/// The token of this user's server at the URL. Another user may listen at another address of the same port: the
-/// token goes only to the very address of the record, which also stands for `localhost`.
-fn known_server(url: Url) -> (Url, Option<String>) {
-    if !is_loopback(&url) {
-        return (url, None);
-    }
+/// This user's server at the URL. Another user may listen at another address of the same port: the token goes only
+/// to the very address and scheme of the record; a loopback address also stands for `localhost`.
+fn known_server(url: Url) -> (Url, Option<ServerRecord>) {
     let record = match runtime_file::find(url.port_or_known_default()) {
         Ok(record) => record,
         Err(error) => {
@@ -210,18 +268,20 @@ fn known_server(url: Url) -> (Url, Option<String>) {
     match_record(url, record)
 }
 
-fn match_record(url: Url, record: Option<runtime_file::ServerRecord>) -> (Url, Option<String>) {
-    let Some((record, known)) = record.and_then(|record| Some((parse_url(&record.url).ok()?, record.token)))
-    else {
+fn match_record(url: Url, record: Option<ServerRecord>) -> (Url, Option<ServerRecord>) {
+    let Some((known, record)) = record.and_then(|record| Some((parse_url(&record.url).ok()?, record))) else {
         return (url, None);
     };
-    if record.host_str() == url.host_str() {
-        return (url, Some(known));
+    if known.scheme() != url.scheme() {
+        return (url, None);
     }
-    if url.host_str() == Some("localhost") {
+    if known.host_str() == url.host_str() {
+        return (url, Some(record));
+    }
+    if url.host_str() == Some("localhost") && is_loopback(&known) {
         let mut exact = url.clone();
-        if exact.set_host(record.host_str()).is_ok() {
-            return (exact, Some(known));
+        if exact.set_host(known.host_str()).is_ok() {
+            return (exact, Some(record));
         }
     }
     (url, None)
@@ -246,24 +306,34 @@ mod tests {
 
     #[test]
     fn a_token_goes_only_to_the_address_of_its_server() {
-        let record = || {
-            Some(runtime_file::ServerRecord {
-                url: "http://127.0.0.1:8000".to_owned(),
+        let record = |url: &str| {
+            Some(ServerRecord {
+                url: url.to_owned(),
                 port: 8000,
                 pid: 1,
                 token: "secret".to_owned(),
                 state: None,
                 started: 0,
+                certificate: None,
             })
         };
-        for (given, used, token) in [
-            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/", Some("secret")),
-            ("http://localhost:8000/a", "http://127.0.0.1:8000/a", Some("secret")),
-            ("http://[::1]:8000", "http://[::1]:8000/", None),
-            ("http://127.0.0.2:8000", "http://127.0.0.2:8000/", None),
+        let (plain, safe, far) =
+            ("http://127.0.0.1:8000", "https://127.0.0.1:8000", "https://192.0.2.1:8000");
+        for (known, given, used, found) in [
+            (plain, "http://127.0.0.1:8000", "http://127.0.0.1:8000/", true),
+            (plain, "http://localhost:8000/a", "http://127.0.0.1:8000/a", true),
+            (plain, "http://[::1]:8000", "http://[::1]:8000/", false),
+            (plain, "http://127.0.0.2:8000", "http://127.0.0.2:8000/", false),
+            (plain, "http://192.0.2.1:8000", "http://192.0.2.1:8000/", false),
+            (plain, "https://127.0.0.1:8000", "https://127.0.0.1:8000/", false),
+            (safe, "http://127.0.0.1:8000", "http://127.0.0.1:8000/", false),
+            (safe, "https://localhost:8000", "https://127.0.0.1:8000/", true),
+            (far, "https://192.0.2.1:8000", "https://192.0.2.1:8000/", true),
+            (far, "https://192.0.2.2:8000", "https://192.0.2.2:8000/", false),
+            (far, "https://localhost:8000", "https://localhost:8000/", false),
         ] {
-            let (url, found) = match_record(parse_url(given).unwrap(), record());
-            assert_eq!((url.as_str(), found.as_deref()), (used, token));
+            let (url, record) = match_record(parse_url(given).unwrap(), record(known));
+            assert_eq!((url.as_str(), record.is_some()), (used, found), "{known} {given}");
         }
         assert_eq!(match_record(parse_url("http://127.0.0.1:8000").unwrap(), None).1, None);
     }

@@ -1,4 +1,4 @@
-//! One HTTP connection pool per client: plain http, no redirects, no proxy between a program and its own machine.
+//! One HTTP connection pool per client: no redirects, no proxy between a program and its own machine.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use reqwest::{Method, Response, Url};
 use serde_json::Value;
 
 use crate::sse::{Frame, MAX_EVENT, Parser};
+use crate::tls::Trust;
 
 /// The largest answer that is not a stream; an inspection lists every tensor.
 const MAX_BODY: usize = 64 << 20;
@@ -25,7 +26,7 @@ pub(crate) struct Http {
     token: Option<String>,
 }
 
-/// Reads a URL of the form `http://host:port`, without query, fragment or credentials.
+/// Reads a URL of the form `http://host:port` or `https://host:port`, without query, fragment or credentials.
 pub(crate) fn parse_url(text: &str) -> Result<Url> {
     let bad = |why: &str| {
         let shown: String = text.chars().take(200).collect();
@@ -33,8 +34,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url> {
     };
     let mut url = Url::parse(text.trim()).map_err(|_| bad("is not a URL"))?;
     match url.scheme() {
-        "http" => {}
-        "https" => return Err(bad("is an https URL, and this program speaks http only")),
+        "http" | "https" => {}
         _ => return Err(bad("is not an http URL")),
     }
     if url.host_str().is_none_or(str::is_empty) {
@@ -62,12 +62,20 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 impl Http {
+    /// A pool for a server of someone else.
     pub(crate) fn new(base: Url, token: Option<String>) -> Result<Self> {
+        let trust = if base.scheme() == "https" { Trust::System } else { Trust::Nobody };
+        Self::with_trust(base, token, trust, false)
+    }
+
+    /// A pool for a server; one of this user is on this machine, wherever its address points.
+    pub(crate) fn with_trust(base: Url, token: Option<String>, trust: Trust, own: bool) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
+            .tls_backend_preconfigured(trust.config()?)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("byzerllm/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&base) {
+        if own || is_loopback(&base) {
             builder = builder.no_proxy();
         }
         let client = builder
@@ -83,6 +91,11 @@ impl Http {
 
     pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Takes a token when there is none.
+    pub(crate) fn or_token(&mut self, token: Option<String>) {
+        self.token = self.token.take().or(token);
     }
 
     /// Sends a request; an answer outside 2xx is an error.
@@ -195,6 +208,13 @@ impl Http {
     fn transport(&self, error: reqwest::Error) -> Error {
         let url = self.base();
         if error.is_connect() {
+            if is_certificate(&error) {
+                let message = format!(
+                    "the certificate of the server at {url} is not trusted; name its issuer in SSL_CERT_FILE, or \
+                     use the name that the certificate is for"
+                );
+                return Error::new(ErrorKind::Unavailable, message).with_source(error);
+            }
             let message = if is_loopback(&self.base) {
                 format!("no server at {url}; start one with `byzerllm serve`")
             } else {
@@ -249,6 +269,23 @@ impl Http {
     }
 }
 
+/// Whether a connection failed because of who answered.
+fn is_certificate(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        // An input/output error shows as its own cause what it wraps.
+        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = wrapped
+            .and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>())
+            .or_else(|| inner.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
 /// The kind that a bare status means.
 fn kind_of(status: u16) -> ErrorKind {
     match status {
@@ -280,16 +317,8 @@ mod tests {
             assert!(is_loopback(&url), "{text}");
             assert_eq!(Http::new(url, None).unwrap().base(), base);
         }
-        for text in [
-            "",
-            "127.0.0.1:8000",
-            "ftp://x",
-            "https://x",
-            "http://",
-            "http://u:p@x",
-            "http://x?y",
-            "http://x#y",
-        ] {
+        assert_eq!(parse_url("https://gateway.example/").unwrap().scheme(), "https");
+        for text in ["", "127.0.0.1:8000", "ftp://x", "http://", "http://u:p@x", "http://x?y", "http://x#y"] {
             assert_eq!(parse_url(text).unwrap_err().param(), Some("url"), "{text}");
         }
         for text in ["http://192.168.0.1:1", "http://localhost.example.com", "http://127.0.0.1.example.com"] {

@@ -7,5 +7,6 @@ mod http;
 pub mod openai;
 pub mod runtime_file;
 mod sse;
+mod tls;
 
 pub use client::Client;

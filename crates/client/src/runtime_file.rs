@@ -31,6 +31,9 @@ pub struct ServerRecord {
     pub state: Option<PathBuf>,
     /// When it started, in seconds since 1970.
     pub started: u64,
+    /// The certificate that it shows, as a PEM file, when it speaks https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for ServerRecord {
@@ -89,6 +92,14 @@ pub fn write(record: &ServerRecord) -> Result<Guard> {
 /// As [`directory`], and [`ErrorKind::PermissionDenied`] for the file of another user.
 pub fn find(port: Option<u16>) -> Result<Option<ServerRecord>> {
     find_in(&place(), port)
+}
+
+/// The record of the living server that holds a state directory.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_state(state: &Path) -> Result<Option<ServerRecord>> {
+    find_where(&place(), |record| record.state.as_deref() == Some(state))
 }
 
 fn place() -> PathBuf {
@@ -226,6 +237,14 @@ fn find_in(directory: &Path, port: Option<u16>) -> Result<Option<ServerRecord>> 
         let path = directory.join(file_name(port));
         return Ok(living(&path, read(&path)?.filter(|record| record.port == port)));
     }
+    find_where(directory, |_| true)
+}
+
+/// The newest record of a living server that fits.
+fn find_where(directory: &Path, fits: impl Fn(&ServerRecord) -> bool) -> Result<Option<ServerRecord>> {
+    if !trusted(directory)? {
+        return Ok(None);
+    }
     let entries =
         fs::read_dir(directory).map_err(|error| failed("read the runtime directory", directory, error))?;
     let mut found: Option<ServerRecord> = None;
@@ -243,7 +262,7 @@ fn find_in(directory: &Path, port: Option<u16>) -> Result<Option<ServerRecord>> 
         let newer = |record: &ServerRecord| {
             found.as_ref().is_none_or(|found| (record.started, record.port) > (found.started, found.port))
         };
-        if let Some(record) = record.filter(newer) {
+        if let Some(record) = record.filter(|record| fits(record) && newer(record)) {
             found = Some(record);
         }
     }
@@ -299,6 +318,7 @@ mod tests {
             token: "secret".to_owned(),
             state: Some(PathBuf::from("/state")),
             started,
+            certificate: None,
         }
     }
 
@@ -331,6 +351,8 @@ mod tests {
         fs::write(directory.join("server-8003.json"), "{").unwrap();
         fs::write(directory.join("notes.txt"), "x").unwrap();
         assert_eq!(find_in(&directory, None).unwrap().unwrap().port, 8001);
+        assert_eq!(find_where(&directory, |record| record.port < 8001).unwrap().unwrap().port, 8000);
+        assert_eq!(find_where(&directory, |_| false).unwrap(), None);
     }
 
     #[test]

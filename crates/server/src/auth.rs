@@ -2,23 +2,29 @@
 //!
 //! [`guard`] stands before every route and before the answer to unknown ones: a web page must not reach the server,
 //! neither by a simple request (`Origin`) nor by a name that it points at this machine (`Host`). [`admit`] stands
-//! before each known route and demands what its [`Access`] demands. No answer carries a CORS header.
+//! before each known route and demands what its [`Access`] demands; it leaves a [`Caller`] for the handler, and
+//! hides deployments that are not the caller's. No answer carries a CORS header.
 
-use axum::extract::{Request, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use byzerllm_runtime::{KeyRefusal, Keys};
+use std::net::{IpAddr, Ipv6Addr};
 use subtle::ConstantTimeEq;
 
-use crate::error::ApiError;
+use crate::caller::Caller;
+use crate::error::{ApiError, mask};
 use crate::router::Access;
 use crate::state::{AppState, ServerOptions};
 
 /// The rules, made once from the options.
 pub(crate) struct Guard {
+    address: IpAddr,
     port: u16,
+    /// The port that a URL without one means.
+    default_port: u16,
     hosts: Vec<String>,
     origins: Vec<String>,
     admin_token: String,
@@ -28,7 +34,9 @@ impl Guard {
     pub(crate) fn new(options: &ServerOptions) -> Self {
         let lower = |list: &[String]| list.iter().map(|entry| entry.trim().to_ascii_lowercase()).collect();
         Self {
+            address: options.address.ip(),
             port: options.address.port(),
+            default_port: if options.tls.is_some() { 443 } else { 80 },
             hosts: lower(&options.allowed_hosts),
             origins: lower(&options.allowed_origins),
             admin_token: options.admin_token.clone(),
@@ -48,8 +56,9 @@ impl Guard {
             if !self.host_allowed(name) {
                 let name: String = name.chars().take(100).collect();
                 return Err(refuse_host(format!(
-                    "Host '{name}' is not served here; use a loopback name with port {}, or start the server with \
-                     this name among its allowed hosts",
+                    "Host '{name}' is not served here; use {} with port {}, or start the server with this name among \
+                     its allowed hosts (--allow-host)",
+                    if self.address.is_loopback() { "a loopback name" } else { "the server's address" },
                     self.port
                 )));
             }
@@ -68,22 +77,72 @@ impl Guard {
     fn host_allowed(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let Some((name, port)) = split_host(&host) else { return false };
-        let loopback = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
-            None => {
-                name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-            }
+        let address = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None if name == "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+            None => name.parse::<std::net::Ipv4Addr>().ok().map(IpAddr::V4),
         };
-        (loopback && port.unwrap_or(80) == self.port)
+        let own = address.is_some_and(|address| match self.address {
+            bound if bound.is_loopback() => address.is_loopback(),
+            // Bound to every address of the machine. A page's owner can point names here, but no numbers.
+            bound if bound.is_unspecified() => !address.is_unspecified(),
+            bound => address == bound,
+        });
+        (own && port.unwrap_or(self.default_port) == self.port)
             || self.hosts.iter().any(|allowed| *allowed == host || *allowed == name)
     }
 
-    fn is_admin(&self, headers: &HeaderMap) -> bool {
+    /// Who calls a route of the class, or why nobody may with this credential.
+    fn authorise(&self, keys: &Keys, headers: &HeaderMap, access: Access) -> Result<Caller, ApiError> {
+        let open = access == Access::Inference && self.address.is_loopback() && !keys.exist();
+        if access == Access::Public || open {
+            return Ok(Caller::open(access));
+        }
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some(token) = bearer(value) else { return false };
-        !self.admin_token.is_empty() && bool::from(token.ct_eq(self.admin_token.as_bytes()))
+        let credential = match (values.next(), values.next()) {
+            (Some(value), None) => bearer(value).ok_or_else(|| unauthenticated(access))?,
+            _ => return Err(unauthenticated(access)),
+        };
+        if self.is_admin_token(credential) {
+            return Ok(Caller::owner(access));
+        }
+        let grant = keys.authenticate(credential).map_err(|refusal| match refusal {
+            KeyRefusal::Unknown => unauthenticated(access),
+            KeyRefusal::Expired => {
+                let message = "this key has expired; ask the server's owner for a new one";
+                ApiError::http(StatusCode::UNAUTHORIZED, "key_expired", message)
+            }
+        })?;
+        let (allowed, message) = match access {
+            Access::Admin => {
+                (grant.scopes.admin(), "this key may not manage the server: it has no scope admin")
+            }
+            _ => (grant.scopes.any_inference(), "this key may not ask models: it has no scope for inference"),
+        };
+        if !allowed {
+            return Err(ApiError::http(StatusCode::FORBIDDEN, "permission_denied", message));
+        }
+        Ok(Caller::with_key(grant, access))
     }
+
+    fn is_admin_token(&self, credential: &[u8]) -> bool {
+        !self.admin_token.is_empty() && bool::from(credential.ct_eq(self.admin_token.as_bytes()))
+    }
+}
+
+/// One answer to everything that is no credential, so that it tells nothing.
+fn unauthenticated(access: Access) -> ApiError {
+    let message = match access {
+        Access::Admin => {
+            "this route needs the admin token, or a key with the scope admin, as `Authorization: Bearer TOKEN`; \
+             `byzerllm serve` writes the token to the runtime directory of its user"
+        }
+        _ => {
+            "this server asks for a key, as `Authorization: Bearer bz-…`; its owner makes one with `byzerllm keys \
+             create --name NAME`"
+        }
+    };
+    ApiError::http(StatusCode::UNAUTHORIZED, "unauthenticated", message)
 }
 
 fn refuse_host(message: String) -> ApiError {
@@ -124,22 +183,24 @@ pub(crate) async fn guard(
     Ok(next.run(request).await)
 }
 
-/// Before one route: its credential, and JSON bodies only.
+/// Before one route: its credential, the deployments in its path, and JSON bodies only.
 pub(crate) async fn admit(
     State((state, access)): State<(AppState, Access)>,
-    request: Request,
+    parameters: RawPathParams,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if access == Access::Admin && !state.guard.is_admin(request.headers()) {
-        let message = "this route needs the admin token as `Authorization: Bearer TOKEN`; `byzerllm serve` writes it \
-                       to the runtime directory of its user";
-        return Err(ApiError::http(StatusCode::UNAUTHORIZED, "unauthenticated", message));
-    }
+    let caller = state.guard.authorise(state.runtime.keys(), request.headers(), access)?;
     if has_body(&request) && !is_json(request.headers()) {
         let message = "send the body as JSON, with `Content-Type: application/json`";
         return Err(ApiError::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    Ok(next.run(request).await)
+    // What an inference route has in its path is the name of a deployment.
+    for (_, name) in &parameters {
+        caller.check(name)?;
+    }
+    request.extensions_mut().insert(caller.clone());
+    Ok(mask(next.run(request).await, |error| caller.shown(error)))
 }
 
 fn has_body(request: &Request) -> bool {
@@ -159,6 +220,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use byzerllm_runtime::{Runtime, RuntimeOptions};
+
     use super::*;
 
     fn rules(hosts: &[&str]) -> Guard {
@@ -167,6 +230,7 @@ mod tests {
             allowed_hosts: hosts.iter().map(ToString::to_string).collect(),
             allowed_origins: Vec::new(),
             admin_token: "secret".to_owned(),
+            tls: None,
         })
     }
 
@@ -211,7 +275,34 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_bearer_token_is_admin() {
+    fn a_public_address_has_its_own_host_and_the_listed_ones() {
+        let bound = |address: &str| {
+            Guard::new(&ServerOptions {
+                address: address.parse().unwrap(),
+                allowed_hosts: vec!["gateway.example".to_owned()],
+                allowed_origins: Vec::new(),
+                admin_token: "secret".to_owned(),
+                tls: None,
+            })
+        };
+        let one = bound("192.0.2.1:80");
+        for host in ["192.0.2.1", "192.0.2.1:80", "gateway.example"] {
+            assert!(one.host_allowed(host), "{host}");
+        }
+        for host in ["192.0.2.2", "192.0.2.1:81", "localhost", "127.0.0.1", "evil.example", "[::1]"] {
+            assert!(!one.host_allowed(host), "{host}");
+        }
+        let every = bound("[::]:8000");
+        for host in ["192.0.2.1:8000", "[2001:db8::1]:8000", "localhost:8000", "gateway.example:8000"] {
+            assert!(every.host_allowed(host), "{host}");
+        }
+        for host in ["192.0.2.1", "0.0.0.0:8000", "evil.example:8000", "192.0.2.1.evil.example:8000"] {
+            assert!(!every.host_allowed(host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_exact_bearer_token_is_admin() {
         let guard = rules(&[]);
         let headers = |values: &[&str]| {
             let mut headers = HeaderMap::new();
@@ -220,7 +311,17 @@ mod tests {
             }
             headers
         };
-        assert!(guard.is_admin(&headers(&["Bearer secret"])));
+        let keys = Runtime::open_with(
+            RuntimeOptions::default(),
+            byzerllm_runtime::testing::ScriptedLoader::new(|_| {
+                Err(byzerllm_core::Error::internal("nothing is loaded here"))
+            }),
+        );
+        let runtime = keys.await.unwrap();
+        let is_admin = |guard: &Guard, headers: &HeaderMap| {
+            guard.authorise(runtime.keys(), headers, Access::Admin).is_ok()
+        };
+        assert!(is_admin(&guard, &headers(&["Bearer secret"])));
         for values in [
             &["secret"][..],
             &["Basic secret"],
@@ -231,9 +332,9 @@ mod tests {
             &[],
             &["Bearer secret", "Bearer secret"],
         ] {
-            assert!(!guard.is_admin(&headers(values)), "{values:?}");
+            assert!(!is_admin(&guard, &headers(values)), "{values:?}");
         }
         let open = Guard { admin_token: String::new(), ..rules(&[]) };
-        assert!(!open.is_admin(&headers(&["Bearer "])));
+        assert!(!is_admin(&open, &headers(&["Bearer "])));
     }
 }

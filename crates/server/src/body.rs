@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::limits;
 use crate::state::AppState;
@@ -34,7 +35,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
             return Err(ApiError::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
         };
         let (bytes, _memory) = outcome?;
-        Ok(Self(wire::fields::parse(&bytes)?))
+        let caller = Caller::of(&parts.extensions)?;
+        let clear = caller.check_body(&bytes)?;
+        let value = wire::fields::parse(&bytes)?;
+        if clear { Ok(Self(value)) } else { Err(caller.unclear().into()) }
     }
 }
 

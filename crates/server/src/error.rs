@@ -67,6 +67,17 @@ impl IntoResponse for ApiError {
 #[derive(Clone)]
 struct Failure(Arc<ApiError>);
 
+/// Changes the error that an answer carries, if it carries one.
+pub(crate) fn mask(mut response: Response, change: impl FnOnce(Error) -> Error) -> Response {
+    let Some(Failure(failure)) = response.extensions_mut().remove::<Failure>() else { return response };
+    let changed = change(failure.error.duplicate());
+    if changed.kind() == failure.error.kind() && changed.message() == failure.error.message() {
+        response.extensions_mut().insert(Failure(failure));
+        return response;
+    }
+    ApiError::from(changed).into_response()
+}
+
 /// The request's id, from the extensions that [`finish`] fills.
 pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
     extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)

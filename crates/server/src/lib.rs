@@ -2,10 +2,11 @@
 //!
 //! Wire JSON becomes a [`byzerllm_core::ChatRequest`], the runtime answers with an event stream, and the stream
 //! becomes server-sent events or, folded, one body. Every route is listed once, in [`routes()`], with who may call it.
-//! One layer guards all of them: Host, Origin, content type, and the admin credential.
+//! One layer guards all of them: Host, Origin, content type, credential and scopes.
 
 mod auth;
 mod body;
+mod caller;
 mod error;
 pub mod limits;
 mod router;
@@ -13,8 +14,9 @@ mod routes;
 mod server;
 mod sse;
 mod state;
+mod tls;
 mod wire;
 
 pub use router::{Access, RouteInfo, router, routes};
 pub use server::{Server, Timeouts, bind};
-pub use state::ServerOptions;
+pub use state::{ServerOptions, TlsFiles};

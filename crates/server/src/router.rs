@@ -9,7 +9,7 @@ use byzerllm_runtime::Runtime;
 
 use crate::auth::{admit, guard};
 use crate::error::{ApiError, finish};
-use crate::routes::{admin, chat, completions, health, models, native};
+use crate::routes::{admin, chat, completions, health, keys, models, native};
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
 
@@ -18,9 +18,11 @@ use crate::state::{AppState, ServerOptions};
 pub enum Access {
     /// Everyone who reaches the server: says whether it works, nothing else.
     Public,
-    /// Inference. On loopback and without keys everyone, and any `Authorization` value is accepted.
+    /// Who may ask the deployment: a key with a scope for it. On loopback, before the first key, everyone, and any
+    /// `Authorization` value is accepted. What such a route has in its path, and in the field `model` of its body,
+    /// is a deployment's name and is checked before the handler; what a handler lists it filters itself.
     Inference,
-    /// The holder of the admin token.
+    /// The holder of the admin token, or of a key with the scope `admin`.
     Admin,
 }
 
@@ -61,6 +63,10 @@ fn table() -> Vec<Route> {
         route(read.clone(), "/byzerllm/v1/models/{name}", Inference, get(native::model)),
         route(read.clone(), "/byzerllm/v1/deployments", Admin, get(admin::list)),
         route(write.clone(), "/byzerllm/v1/deployments", Admin, post(admin::deploy)),
+        route(read.clone(), "/byzerllm/v1/keys", Admin, get(keys::list)),
+        route(write.clone(), "/byzerllm/v1/keys", Admin, post(keys::create)),
+        route(write.clone(), "/byzerllm/v1/keys/{name}/rotate", Admin, post(keys::rotate)),
+        route(remove.clone(), "/byzerllm/v1/keys/{name}", Admin, delete(keys::revoke)),
         route(read, "/byzerllm/v1/deployments/{name}", Admin, get(admin::status)),
         route(remove, "/byzerllm/v1/deployments/{name}", Admin, delete(admin::undeploy)),
         route(write, "/byzerllm/v1/inspect", Admin, post(admin::inspect)),

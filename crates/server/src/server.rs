@@ -1,4 +1,4 @@
-//! The socket: loopback only, bounded in connections, time and memory, drained at the end.
+//! The socket, with TLS or without: bounded in connections, time and memory, drained at the end.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,15 +12,17 @@ use byzerllm_runtime::Runtime;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
 use crate::router::build;
 use crate::state::{AppState, ServerOptions};
+use crate::{limits, tls};
 
 /// How long the server waits for its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,25 +46,19 @@ pub struct Server {
     listener: TcpListener,
     options: ServerOptions,
     timeouts: Timeouts,
+    tls: Option<TlsAcceptor>,
 }
 
-/// Takes the port.
+/// Takes the port. What arrives on it waits for [`Server::run`], which also checks who may be let in from afar.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] for an address that is not loopback or an empty token, [`ErrorKind::Conflict`] when
-/// the port is taken, [`ErrorKind::Unavailable`] for what else the operating system says.
+/// [`ErrorKind::InvalidRequest`] for an empty token or bad TLS files, [`ErrorKind::Conflict`] when the port is taken, [`ErrorKind::Unavailable`] for what else the operating system says.
 pub async fn bind(options: ServerOptions) -> Result<Server> {
     let address = options.address;
-    if !address.ip().is_loopback() {
-        let message = format!(
-            "refusing to listen on {address}: this version serves loopback addresses only; use 127.0.0.1 or [::1] \
-             and reach it from other machines through an SSH tunnel"
-        );
-        return Err(Error::invalid("address", message));
-    }
     if options.admin_token.is_empty() {
         return Err(Error::invalid("admin_token", "the admin token must not be empty"));
     }
+    let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
     let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let port = address.port();
@@ -78,7 +74,7 @@ pub async fn bind(options: ServerOptions) -> Result<Server> {
         .local_addr()
         .map_err(|error| Error::internal("the socket has no address").with_source(error))?;
     let options = ServerOptions { address, ..options };
-    Ok(Server { listener, options, timeouts: Timeouts::default() })
+    Ok(Server { listener, options, timeouts: Timeouts::default(), tls })
 }
 
 impl Server {
@@ -99,9 +95,18 @@ impl Server {
     /// [`Timeouts::drain`] and cuts the rest. The runtime stays open. Dropping this future cuts everything at once.
     ///
     /// # Errors
-    /// None at present: what goes wrong with one connection is that connection's matter.
+    /// [`ErrorKind::InvalidRequest`] when the address is not loopback and the runtime has never had a key. What goes
+    /// wrong with one connection is that connection's matter.
     pub async fn run(self, runtime: Runtime, shutdown: impl Future) -> Result<()> {
-        let Self { listener, options, timeouts } = self;
+        let Self { listener, options, timeouts, tls } = self;
+        let address = options.address;
+        if !address.ip().is_loopback() && !runtime.keys().exist() {
+            let message = format!(
+                "refusing to serve {address} without a key: everyone who reaches it could ask; make one first: \
+                 byzerllm keys create --name NAME"
+            );
+            return Err(Error::invalid("address", message));
+        }
         let state = AppState::new(runtime, &options, timeouts);
         let router = build(state);
         let closing = CancellationToken::new();
@@ -116,7 +121,7 @@ impl Server {
                 accepted = accept(&listener, &room) => accepted,
             };
             let (stream, permit) = stream;
-            let serving = serve(stream, router.clone(), timeouts, closing.clone());
+            let serving = welcome(stream, tls.clone(), router.clone(), timeouts, closing.clone());
             connections.spawn(async move {
                 serving.await;
                 drop(permit);
@@ -162,11 +167,34 @@ async fn accept(
     }
 }
 
-/// One connection, until it ends or, once the server closes, its running request has ended.
-async fn serve(stream: TcpStream, router: Router, timeouts: Timeouts, closing: CancellationToken) {
+/// One connection from its start; the handshake counts as part of the first request's head.
+async fn welcome(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    timeouts: Timeouts,
+    closing: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its write delay");
     }
+    let Some(tls) = tls else { return serve(stream, router, timeouts, closing).await };
+    let shaken = tokio::select! {
+        () = closing.cancelled() => return,
+        shaken = timeout(timeouts.head, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve(stream, router, timeouts, closing).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// One connection, until it ends or, once the server closes, its running request has ended.
+async fn serve<S>(stream: S, router: Router, timeouts: Timeouts, closing: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use byzerllm_runtime::Runtime;
@@ -14,15 +15,26 @@ use crate::server::Timeouts;
 /// How a server listens and whom it lets in.
 #[derive(Clone)]
 pub struct ServerOptions {
-    /// Where to listen; a loopback address. Port 0 takes any free port.
+    /// Where to listen. Port 0 takes any free port. Away from loopback the state must have a key.
     pub address: SocketAddr,
     /// Further values of the `Host` header to accept, as `name` or `name:port`. Loopback names with the server's
-    /// own port are always accepted.
+    /// own port are accepted on loopback, elsewhere the server's own address is.
     pub allowed_hosts: Vec<String>,
     /// Values of the `Origin` header to accept, as `scheme://host[:port]`. Without entries no web page gets in.
     pub allowed_origins: Vec<String>,
-    /// The credential of the admin routes; must not be empty.
+    /// A credential that holds every scope; must not be empty.
     pub admin_token: String,
+    /// Serve https with these files.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate and its private key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those between it and its root.
+    pub certificate: PathBuf,
+    /// The private key, not encrypted.
+    pub key: PathBuf,
 }
 
 impl fmt::Debug for ServerOptions {
@@ -31,6 +43,7 @@ impl fmt::Debug for ServerOptions {
             .field("address", &self.address)
             .field("allowed_hosts", &self.allowed_hosts)
             .field("allowed_origins", &self.allowed_origins)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

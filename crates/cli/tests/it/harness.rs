@@ -60,6 +60,7 @@ impl World {
             .env("XDG_RUNTIME_DIR", self.path("runtime"))
             .env_remove("XDG_STATE_HOME")
             .env_remove("BYZERLLM_URL")
+            .env_remove("BYZERLLM_API_KEY")
             .env_remove("BYZERLLM_LOG")
             .env_remove("OPENAI_API_KEY")
             .env_remove("NO_COLOR")
@@ -83,16 +84,18 @@ impl World {
 
     /// Starts a server on a free port with the state directory of this world.
     pub(crate) fn serve(&self) -> Serving {
+        self.serve_with(&[])
+    }
+
+    /// The same with further options.
+    pub(crate) fn serve_with(&self, options: &[&str]) -> Serving {
         let state = self.path("state");
-        let mut child = self
-            .command(&["serve", "--port", "0", "--threads", "1", "--state", state.to_str().unwrap()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let plain = ["serve", "--port", "0", "--threads", "1", "--state", state.to_str().unwrap()];
+        let mut child = self.command(&[&plain[..], options].concat()).stderr(Stdio::null()).spawn().unwrap();
         let mut first = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut first).unwrap();
-        let url = first.split_whitespace().find(|word| word.starts_with("http://"));
+        let url = first.split_whitespace().find(|word| word.starts_with("http"));
         let url = url.unwrap_or_else(|| panic!("no address in {first:?}")).trim_end_matches(',').to_owned();
         Serving { child, url }
     }

@@ -6,10 +6,14 @@ use crate::harness::World;
 fn help_of_every_command() {
     let world = World::new();
     insta::assert_snapshot!("help", world.run(&["--help"]).ok());
-    for command in
-        ["serve", "deploy", "undeploy", "list", "inspect", "chat", "generate", "bench", "doctor", "version"]
-    {
+    for command in [
+        "serve", "deploy", "undeploy", "list", "keys", "inspect", "chat", "generate", "bench", "doctor",
+        "version",
+    ] {
         insta::assert_snapshot!(format!("help_{command}"), world.run(&[command, "--help"]).ok());
+    }
+    for action in ["create", "list", "rotate", "revoke"] {
+        insta::assert_snapshot!(format!("help_keys_{action}"), world.run(&["keys", action, "--help"]).ok());
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod harness;
 mod help;
+mod keys;
 mod lifecycle;
 mod local;
 mod messages;

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use byzerllm_core::collect;
 use futures::StreamExt;
 
-use super::context;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::sse;
 use crate::state::AppState;
@@ -19,13 +19,14 @@ use crate::wire::chat_answer::{ChatAnswer, ChatChunks, Head};
 pub(crate) async fn create(
     State(state): State<AppState>,
     extensions: Extensions,
+    caller: Caller,
     JsonBody(body): JsonBody<ChatBody>,
 ) -> Result<Response, ApiError> {
     let asked = body.into_request()?;
     let id = request_id(&extensions);
     let name = format!("chatcmpl-{id}");
     let (model, n) = (asked.request.model.clone(), asked.request.n);
-    let events = state.runtime.chat(context(id), asked.request).await?;
+    let events = state.runtime.chat(caller.context(id), asked.request).await?;
     if asked.stream {
         let head = Head::new(name, "chat.completion.chunk", model);
         let events = sse::begun(events.map(|event| (0, event)).boxed()).await?;

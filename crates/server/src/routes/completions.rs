@@ -8,8 +8,8 @@ use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result, collect};
 use byzerllm_runtime::Runtime;
 use futures::stream::{self, StreamExt};
 
-use super::context;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
 use crate::wire::chat_answer::Head;
@@ -21,6 +21,7 @@ use crate::{limits, sse};
 pub(crate) async fn create(
     State(state): State<AppState>,
     extensions: Extensions,
+    caller: Caller,
     JsonBody(body): JsonBody<CompletionBody>,
 ) -> Result<Response, ApiError> {
     let asked = body.into_requests()?;
@@ -30,11 +31,11 @@ pub(crate) async fn create(
     let logprobs = batch.requests.first().and_then(|request| request.sampling.logprobs);
     let prompts = batch.requests.len();
     if asked.stream {
-        let events = sse::begun(interleaved(&state.runtime, &id, batch.requests)).await?;
+        let events = sse::begun(interleaved(&state.runtime, &caller, &id, batch.requests)).await?;
         let encoder = CompletionChunks::new(head, prompts, batch.n, logprobs, asked.include_usage);
         return Ok(sse::openai(events, encoder));
     }
-    let responses = folded(&state.runtime, &id, batch.requests).await?;
+    let responses = folded(&state.runtime, &caller, &id, batch.requests).await?;
     Ok(Json(CompletionAnswer::new(head, responses, logprobs)?).into_response())
 }
 
@@ -44,14 +45,19 @@ fn part(id: &RequestId, prompt: usize, prompts: usize) -> RequestId {
 }
 
 /// The events of all prompts as they come.
-fn interleaved(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> sse::Events {
+fn interleaved(
+    runtime: &Runtime,
+    caller: &Caller,
+    id: &RequestId,
+    requests: Vec<ChatRequest>,
+) -> sse::Events {
     let prompts = requests.len();
     let streams = requests.into_iter().enumerate().map(|(prompt, request)| {
-        let (runtime, id) = (runtime.clone(), part(id, prompt, prompts));
+        let (runtime, caller, id) = (runtime.clone(), caller.clone(), part(id, prompt, prompts));
         let opened = async move {
-            match runtime.chat(context(id), request).await {
+            match runtime.chat(caller.context(id), request).await {
                 Ok(events) => events,
-                Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
+                Err(error) => stream::once(std::future::ready(Err(caller.shown(error)))).boxed(),
             }
         };
         stream::once(opened).flatten().map(move |event| (prompt, event)).boxed()
@@ -61,11 +67,16 @@ fn interleaved(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) ->
 }
 
 /// The whole answers to all prompts, in order. The first failure ends the others.
-async fn folded(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) -> Result<Vec<ChatResponse>> {
+async fn folded(
+    runtime: &Runtime,
+    caller: &Caller,
+    id: &RequestId,
+    requests: Vec<ChatRequest>,
+) -> Result<Vec<ChatResponse>> {
     let prompts = requests.len();
     let answers = requests.into_iter().enumerate().map(|(prompt, request)| {
-        let (runtime, id) = (runtime.clone(), part(id, prompt, prompts));
-        async move { (prompt, answer(&runtime, id, request).await) }
+        let (runtime, caller, id) = (runtime.clone(), caller.clone(), part(id, prompt, prompts));
+        async move { (prompt, answer(&runtime, &caller, id, request).await) }
     });
     let mut running = stream::iter(answers).buffer_unordered(limits::PROMPTS_AT_ONCE);
     let mut responses = Vec::with_capacity(prompts);
@@ -76,6 +87,11 @@ async fn folded(runtime: &Runtime, id: &RequestId, requests: Vec<ChatRequest>) -
     Ok(responses.into_iter().map(|(_, response)| response).collect())
 }
 
-async fn answer(runtime: &Runtime, id: RequestId, request: ChatRequest) -> Result<ChatResponse> {
-    collect(runtime.chat(context(id), request).await?).await
+async fn answer(
+    runtime: &Runtime,
+    caller: &Caller,
+    id: RequestId,
+    request: ChatRequest,
+) -> Result<ChatResponse> {
+    collect(runtime.chat(caller.context(id), request).await?).await
 }

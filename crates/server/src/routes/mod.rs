@@ -4,16 +4,11 @@ pub(crate) mod admin;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod native;
 
-use byzerllm_core::{Domain, Error, Principal, RequestContext, RequestId, Result};
-
-/// The context of a request. Without keys there is one domain.
-fn context(id: RequestId) -> RequestContext {
-    let principal = Principal { domain: Domain::LOCAL, key_name: None };
-    RequestContext { id, deadline: None, principal, on_usage: None }
-}
+use byzerllm_core::{Error, Result};
 
 /// Runs work that may take a while on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -4,13 +4,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use byzerllm_runtime::DeploymentState;
 
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::wire::models::{Model, ModelList};
 
-/// The deployments that take requests.
-pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
-    let ready = |status: &byzerllm_runtime::DeploymentStatus| matches!(status.state, DeploymentState::Ready);
+/// The deployments that take requests of this caller.
+pub(crate) async fn list(State(state): State<AppState>, caller: Caller) -> Json<ModelList> {
+    let ready = |status: &byzerllm_runtime::DeploymentStatus| {
+        matches!(status.state, DeploymentState::Ready) && caller.may_ask(&status.spec.name)
+    };
     let data = state.runtime.list().into_iter().filter(ready).map(Model::from).collect();
     Json(ModelList { object: "list", data })
 }

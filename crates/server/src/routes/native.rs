@@ -6,8 +6,9 @@ use axum::http::Extensions;
 use axum::response::Response;
 use byzerllm_core::{ChatRequest, Error, Input};
 
-use super::{blocking, context};
+use super::blocking;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
 use crate::wire::native::{ModelAnswer, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody};
@@ -18,6 +19,7 @@ use crate::{limits, sse};
 pub(crate) async fn chat(
     State(state): State<AppState>,
     extensions: Extensions,
+    caller: Caller,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
     sampling::choices(Some(request.n))?;
@@ -25,7 +27,7 @@ pub(crate) async fn chat(
         let max = limits::MESSAGES;
         return Err(Error::invalid("input", format!("more than {max} messages")).into());
     }
-    let events = state.runtime.chat(context(request_id(&extensions)), request).await?;
+    let events = state.runtime.chat(caller.context(request_id(&extensions)), request).await?;
     Ok(sse::native(sse::begun_alone(events).await?))
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod completions_answer;
 pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod keys;
 pub(crate) mod logprobs;
 pub(crate) mod message;
 pub(crate) mod models;

@@ -25,6 +25,10 @@ const PUBLIC: &[(&str, &str)] = &[
 const ADMIN: &[(&str, &str)] = &[
     ("GET", "/byzerllm/v1/deployments"),
     ("POST", "/byzerllm/v1/deployments"),
+    ("GET", "/byzerllm/v1/keys"),
+    ("POST", "/byzerllm/v1/keys"),
+    ("POST", "/byzerllm/v1/keys/{name}/rotate"),
+    ("DELETE", "/byzerllm/v1/keys/{name}"),
     ("GET", "/byzerllm/v1/deployments/{name}"),
     ("DELETE", "/byzerllm/v1/deployments/{name}"),
     ("POST", "/byzerllm/v1/inspect"),

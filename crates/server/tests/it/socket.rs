@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use byzerllm_core::ErrorKind;
 use byzerllm_core::testing::{Gate, ScriptedModel};
+use byzerllm_runtime::Scopes;
 use byzerllm_server::{ServerOptions, Timeouts, bind};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,13 +210,37 @@ async fn a_stop_drains_and_then_cuts() {
 }
 
 #[tokio::test]
-async fn only_loopback_addresses_with_a_token_are_bound() {
-    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let address = address.parse().unwrap();
-        let error = bind(ServerOptions { address, ..options() }).await.err().unwrap();
-        assert_eq!((error.kind(), error.param()), (ErrorKind::InvalidRequest, Some("address")));
-        assert!(error.message().contains("127.0.0.1"), "{error}");
+async fn away_from_loopback_nobody_is_served_before_there_is_a_key() {
+    let app = App::answering("x").await;
+    let address = "0.0.0.0:0".parse().unwrap();
+    let server = bind(ServerOptions { address, ..options() }).await.unwrap();
+    let error = server.run(app.runtime.clone(), std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!((error.kind(), error.param()), (ErrorKind::InvalidRequest, Some("address")));
+    assert!(error.message().contains("byzerllm keys create --name NAME"), "{error}");
+
+    let made = app.runtime.keys().create(&Scopes::all(), "app", &Scopes::inference(), None).unwrap();
+    let server = bind(ServerOptions { address, ..options() }).await.unwrap();
+    let near = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(server.run(app.runtime.clone(), stopped));
+    let running = Running { address: near, stop, task };
+    for (host, credential, status) in [
+        (near.to_string(), String::new(), "401"),
+        (near.to_string(), format!("authorization: Bearer {}\r\n", made.key), "200"),
+        ("gateway.example".to_owned(), format!("authorization: Bearer {}\r\n", made.key), "200"),
+        ("evil.example".to_owned(), format!("authorization: Bearer {}\r\n", made.key), "403"),
+    ] {
+        let mut client = running.connect().await;
+        let head = format!("GET /v1/models HTTP/1.1\r\nhost: {host}\r\n{credential}\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let answer = read(&mut client, "}").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_is_taken_once_and_with_a_token() {
     let address = ([127, 0, 0, 1], 0).into();
     let error = bind(ServerOptions { address, admin_token: String::new(), ..options() }).await.err().unwrap();
     assert_eq!(error.param(), Some("admin_token"));

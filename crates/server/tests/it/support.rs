@@ -30,6 +30,7 @@ pub(crate) fn options() -> ServerOptions {
         allowed_hosts: vec!["gateway.example".to_owned()],
         allowed_origins: vec!["https://app.example".to_owned()],
         admin_token: TOKEN.to_owned(),
+        tls: None,
     }
 }
 
