@@ -29,6 +29,8 @@ impl Piece {
 pub(crate) struct ChoiceText {
     decoder: StreamDecoder,
     stop: StopMatcher,
+    /// Tokens to come in whose text no stop string is looked for.
+    unstoppable: u32,
     /// Bytes of text that were decoded, and bytes that were sent.
     decoded: usize,
     sent: usize,
@@ -38,10 +40,12 @@ pub(crate) struct ChoiceText {
 }
 
 impl ChoiceText {
-    pub(crate) fn new(decoder: StreamDecoder, stops: Vec<String>, logprobs: bool) -> Self {
+    /// No stop string ends the text of the first `min_tokens` tokens.
+    pub(crate) fn new(decoder: StreamDecoder, stops: Vec<String>, logprobs: bool, min_tokens: u32) -> Self {
         Self {
             decoder,
             stop: StopMatcher::new(stops),
+            unstoppable: min_tokens,
             decoded: 0,
             sent: 0,
             waiting: logprobs.then(VecDeque::new),
@@ -62,7 +66,12 @@ impl ChoiceText {
         self.scratch.clear();
         self.decoder.push_to(id, &mut self.scratch);
         self.decoded += self.scratch.len();
-        let text = self.stop.push(&self.scratch);
+        let text = if self.unstoppable > 0 {
+            self.unstoppable -= 1;
+            std::mem::take(&mut self.scratch)
+        } else {
+            self.stop.push(&self.scratch)
+        };
         self.piece(text)
     }
 

@@ -13,11 +13,13 @@ use byzerllm_core::{Error, ErrorDetail, ErrorKind, FinishReason};
 use byzerllm_model::{Mask, Network, Output, PackedBatch, Rows, SequenceInput};
 use tokio::sync::mpsc as updates;
 
+use crate::adjust::{Adjustments, Counts, forbid};
+use crate::constraint::Constraint;
 use crate::error::EngineError;
 use crate::intake::{Command, Life, Shared, Submission, Update};
 use crate::metrics::add;
 use crate::pace::Pace;
-use crate::sampler::{RawLogprob, Sampler, SamplerSettings};
+use crate::sampler::{NoToken, RawLogprob, Sampler, SamplerSettings};
 use crate::scheduler::{Plan, Scheduler, Work};
 use crate::sequence::{NewSequence, SequenceId};
 
@@ -25,8 +27,13 @@ use crate::sequence::{NewSequence, SequenceId};
 struct Request {
     updates: updates::UnboundedSender<Update>,
     settings: SamplerSettings,
+    adjustments: Adjustments,
+    /// What each choice has generated as far as sampling depends on it. Preemption leaves it alone: tokens that were
+    /// drawn stay drawn.
+    states: Vec<ChoiceState>,
     max_tokens: usize,
     end_tokens: Vec<u32>,
+    ignored_end: Vec<u32>,
     logprobs: Option<u32>,
     prompt_logprobs: Option<u32>,
     deadline: Option<Instant>,
@@ -36,6 +43,13 @@ struct Request {
     /// Whether it has left the queue.
     admitted: bool,
     prompt_rows: Vec<RawLogprob>,
+}
+
+/// What a choice's next token depends on beside the logits.
+#[derive(Debug, Default)]
+struct ChoiceState {
+    counts: Counts,
+    constraint: Option<Constraint>,
 }
 
 impl Request {
@@ -156,11 +170,18 @@ impl Engine {
             prompt: submission.prompt,
         };
         let id = self.scheduler.add(new);
+        let mut constraints = submission.constraints.into_iter();
+        let states = (0..submission.choices)
+            .map(|_| ChoiceState { counts: Counts::new(), constraint: constraints.next() })
+            .collect();
         let request = Request {
             updates,
             settings: submission.settings,
+            adjustments: submission.adjustments,
+            states,
             max_tokens: submission.max_tokens as usize,
             end_tokens: submission.end_tokens,
+            ignored_end: submission.ignored_end,
             logprobs: submission.logprobs,
             prompt_logprobs: submission.prompt_logprobs,
             deadline: submission.deadline,
@@ -407,35 +428,113 @@ impl Outcome<'_> {
         let Some(request) = self.requests.get_mut(&serial) else { return };
         let step = self.scheduler.sequence(id).generated();
         let Some(logits) = logits else {
-            return self.finish(serial, choice, id, FinishReason::Length, false);
+            return self.finish(serial, choice, id, FinishReason::Length, None);
         };
-        let Some(token) = self.sampler.sample(logits, &request.settings, choice, step) else {
-            let detail = ErrorDetail { kind: ErrorKind::Internal, message: NOT_FINITE.to_owned() };
-            return self.finish(serial, choice, id, FinishReason::Error(detail), false);
+        let token = match request.next_token(self.sampler, logits, choice, step) {
+            Ok(Some(token)) => token,
+            Ok(None) => return self.finish(serial, choice, id, FinishReason::Stop, None),
+            Err(detail) => return self.finish(serial, choice, id, FinishReason::Error(detail), None),
         };
         self.generated += 1;
-        if request.end_tokens.binary_search(&token).is_ok() {
-            return self.finish(serial, choice, id, FinishReason::Stop, true);
-        }
         let logprob = request.logprobs.and_then(|top| self.sampler.logprob(logits, token, top));
+        if request.end_tokens.binary_search(&token).is_ok() {
+            let end = EndToken { logprob: logprob.map(|raw| raw.logprob) };
+            return self.finish(serial, choice, id, FinishReason::Stop, Some(end));
+        }
         request.tell(Update::Token { choice, id: token, logprob });
-        let full = step + 1 >= request.max_tokens;
-        if full {
-            self.finish(serial, choice, id, FinishReason::Length, false);
-        } else {
-            self.scheduler.append(id, token);
+        match request.note(choice, token) {
+            Ok(true) => self.finish(serial, choice, id, FinishReason::Stop, None),
+            Ok(false) if step + 1 >= request.max_tokens => {
+                self.finish(serial, choice, id, FinishReason::Length, None);
+            }
+            Ok(false) => self.scheduler.append(id, token),
+            Err(detail) => self.finish(serial, choice, id, FinishReason::Error(detail), None),
         }
     }
 
-    fn finish(&mut self, serial: u64, choice: u32, id: SequenceId, reason: FinishReason, end_token: bool) {
+    fn finish(
+        &mut self,
+        serial: u64,
+        choice: u32,
+        id: SequenceId,
+        reason: FinishReason,
+        end: Option<EndToken>,
+    ) {
         self.scheduler.remove(id);
         let Some(request) = self.requests.get_mut(&serial) else { return };
         request.live.retain(|&(_, other)| other != id);
-        request.tell(Update::Finished { choice, reason, end_token });
+        // A grammar's memory is not kept until the last choice ends.
+        if let Some(state) = request.states.get_mut(choice as usize) {
+            *state = ChoiceState::default();
+        }
+        let (end_token, logprob) = (end.is_some(), end.and_then(|end| end.logprob));
+        request.tell(Update::Finished { choice, reason, end_token, logprob });
         if request.live.is_empty() {
             self.over.push((serial, None));
         }
     }
 }
 
+/// A generated token that has no text.
+#[derive(Debug, Clone, Copy)]
+struct EndToken {
+    logprob: Option<f32>,
+}
+
+impl Request {
+    /// Draws a choice's next token. `None` when a constraint leaves nothing to add to a text that is complete.
+    fn next_token(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        choice: u32,
+        step: usize,
+    ) -> Result<Option<u32>, ErrorDetail> {
+        let state = &mut self.states[choice as usize];
+        let mask = match &mut state.constraint {
+            Some(constraint) => Some(constraint.mask()?),
+            None if self.adjustments.is_off(step) => {
+                return sampler
+                    .sample(logits, &self.settings, choice, step)
+                    .map(Some)
+                    .map_err(|_| detail(NOT_FINITE));
+            }
+            None => None,
+        };
+        let drawn = sampler.sample_changed(logits, &self.settings, choice, step, |row| {
+            self.adjustments.apply(row, &state.counts, step, &self.end_tokens);
+            if let Some(mask) = &mask {
+                mask.apply(row);
+            }
+            // An end token that does not end the answer is no text either: a constraint has no place for it.
+            if mask.is_some() || self.adjustments.too_early(step) {
+                forbid(row, &self.ignored_end);
+            }
+        });
+        match drawn {
+            Ok(token) => Ok(Some(token)),
+            Err(NoToken::NotFinite) => Err(detail(NOT_FINITE)),
+            Err(NoToken::Forbidden) => {
+                let complete = state.constraint.as_mut().is_some_and(Constraint::is_complete);
+                if complete { Ok(None) } else { Err(detail(ALL_FORBIDDEN)) }
+            }
+        }
+    }
+
+    /// Takes note of a token. True when a constraint allows nothing after it.
+    fn note(&mut self, choice: u32, token: u32) -> Result<bool, ErrorDetail> {
+        let counts = self.adjustments.counts();
+        let state = &mut self.states[choice as usize];
+        if counts {
+            *state.counts.entry(token).or_default() += 1;
+        }
+        state.constraint.as_mut().map_or(Ok(false), |constraint| constraint.advance(token))
+    }
+}
+
+fn detail(message: &str) -> ErrorDetail {
+    ErrorDetail { kind: ErrorKind::Internal, message: message.to_owned() }
+}
+
+const ALL_FORBIDDEN: &str = "every token is forbidden at this place of the answer; allow some more";
 const NOT_FINITE: &str = "the model computed numbers that are not finite; check the checkpoint, or deploy it with compute \"exact\"";

@@ -24,6 +24,12 @@ pub(crate) enum EngineError {
     EmptyPrompt,
     #[error("n must be 1 to {limit}, got {n}")]
     Choices { n: u32, limit: usize },
+    #[error("best_of must be at least n = {n} and at most {limit}, got {best_of}")]
+    BestOf { best_of: u32, n: u32, limit: usize },
+    #[error("logit_bias names token {id}, which is outside the vocabulary of {vocab_size} tokens")]
+    BiasedToken { id: u32, vocab_size: usize },
+    #[error("min_tokens is {min_tokens}, above the {max_tokens} tokens that may be generated; lower it")]
+    MinTokens { min_tokens: u32, max_tokens: u32 },
     #[error("the queue is full ({waiting} requests wait); try again later")]
     QueueFull { waiting: usize },
     #[error("model {name} has stopped; deploy it again")]
@@ -65,6 +71,9 @@ impl From<EngineError> for Error {
             EngineError::TooLong { .. } => Error::new(ErrorKind::TooLarge, message),
             EngineError::UnknownToken { .. } | EngineError::EmptyPrompt => Error::invalid("prompt", message),
             EngineError::Choices { .. } => Error::invalid("n", message),
+            EngineError::BestOf { .. } => Error::invalid("best_of", message),
+            EngineError::BiasedToken { .. } => Error::invalid("logit_bias", message),
+            EngineError::MinTokens { .. } => Error::invalid("min_tokens", message),
             EngineError::QueueFull { .. } => {
                 Error::new(ErrorKind::Overloaded, message).with_retry_after(std::time::Duration::from_secs(1))
             }

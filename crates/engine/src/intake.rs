@@ -11,6 +11,8 @@ use std::time::Instant;
 use byzerllm_core::{Domain, Error, FinishReason};
 use tokio::sync::{mpsc as updates, watch};
 
+use crate::adjust::Adjustments;
+use crate::constraint::Constraint;
 use crate::error::EngineError;
 use crate::metrics::{Gauges, add};
 use crate::sampler::{RawLogprob, SamplerSettings};
@@ -21,10 +23,15 @@ pub(crate) struct Submission {
     pub(crate) prompt: Vec<u32>,
     pub(crate) choices: u32,
     pub(crate) settings: SamplerSettings,
+    pub(crate) adjustments: Adjustments,
+    /// One for every choice, or none at all.
+    pub(crate) constraints: Vec<Constraint>,
     /// Tokens to generate at most.
     pub(crate) max_tokens: u32,
     /// Tokens that end a choice and are not text, sorted.
     pub(crate) end_tokens: Vec<u32>,
+    /// The model's own end tokens when they do not end a choice.
+    pub(crate) ignored_end: Vec<u32>,
     pub(crate) logprobs: Option<u32>,
     pub(crate) prompt_logprobs: Option<u32>,
     pub(crate) deadline: Option<Instant>,
@@ -38,8 +45,8 @@ pub(crate) enum Update {
     Prompt { cached: u32, logprobs: Vec<RawLogprob> },
     /// A choice's next token.
     Token { choice: u32, id: u32, logprob: Option<RawLogprob> },
-    /// A choice is over; `end_token` when a generated token without text ended it.
-    Finished { choice: u32, reason: FinishReason, end_token: bool },
+    /// A choice is over; `end_token` when a generated token without text ended it, with its log probability.
+    Finished { choice: u32, reason: FinishReason, end_token: bool, logprob: Option<f32> },
     /// The whole request failed.
     Failed(Error),
 }

@@ -3,8 +3,11 @@
 //!
 //! [`LocalModel`] is the way in. Inside, `scheduler`, `blocks` and `prefix` decide, `engine` does, `answer` tells.
 
+mod adjust;
 mod answer;
 mod blocks;
+mod compiler;
+mod constraint;
 mod detokenize;
 mod engine;
 mod error;
@@ -22,6 +25,7 @@ mod sequence;
 mod simulation;
 mod stop;
 mod token_stream;
+mod tools;
 
 pub use metrics::EngineMetrics;
 pub use model::{LocalModel, ModelText};

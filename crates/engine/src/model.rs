@@ -10,8 +10,12 @@ use byzerllm_core::{
 };
 use byzerllm_model::{ChatTemplate, Network, Tokenizer};
 use futures::StreamExt;
+use serde_json::Value;
 
+use crate::adjust::Adjustments;
 use crate::answer::{Answer, AnswerSetup};
+use crate::compiler::Compiler;
+use crate::constraint::ConstraintSpec;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::intake::{Shared, Submission};
@@ -22,6 +26,7 @@ use crate::probe::ProbeState;
 use crate::sampler::SamplerSettings;
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::token_stream::{TokenRequest, TokenStream};
+use crate::tools::{self, Format, Reading};
 
 /// Input of at least so many bytes is rendered and encoded off the caller's task.
 const LARGE_INPUT: usize = 16 << 10;
@@ -40,7 +45,12 @@ pub struct ModelText {
 }
 
 impl ModelText {
-    fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
         let template =
             self.template.as_ref().ok_or_else(|| EngineError::NoTemplate { name: self.name.clone() })?;
         if messages.is_empty() {
@@ -49,21 +59,25 @@ impl ModelText {
                 "the conversation is empty; give it at least one message",
             ));
         }
-        Ok(template.render(messages, None, add_generation_prompt)?)
+        Ok(template.render(messages, tools, add_generation_prompt)?)
     }
 
-    /// The prompt's ids. A rendered template writes its own special tokens, so that none are added to it.
-    fn ids(&self, input: &Input) -> Result<Vec<u32>> {
+    /// The prompt's ids and the rendered conversation. A rendered template writes its own special tokens, so that none are added to it.
+    fn ids(&self, input: &Input, tools: Option<&Value>) -> Result<(Vec<u32>, String)> {
+        let mut rendered = String::new();
         let ids = match input {
-            Input::Messages(messages) => self.tokenizer.encode(&self.render(messages, true)?, false)?,
+            Input::Messages(messages) => {
+                rendered = self.render(messages, tools, true)?;
+                self.tokenizer.encode(&rendered, false)?
+            }
             Input::Text(text) => self.tokenizer.encode(text, true)?,
             Input::Tokens(ids) => ids.clone(),
         };
         if ids.is_empty() {
             // What the tokenizer puts around an empty text can stand alone.
-            return Ok(self.tokenizer.encode("", true)?);
+            return Ok((self.tokenizer.encode("", true)?, rendered));
         }
-        Ok(ids)
+        Ok((ids, rendered))
     }
 }
 
@@ -72,6 +86,7 @@ pub struct LocalModel {
     pub(crate) shared: Arc<Shared>,
     pub(crate) probe: ProbeState,
     text: Arc<ModelText>,
+    compiler: Arc<Compiler>,
     vocab_size: usize,
     context_length: usize,
     max_sequences: usize,
@@ -121,10 +136,12 @@ impl LocalModel {
                 }
             })
             .map_err(EngineError::Thread)?;
+        let text = Arc::new(text);
         Ok(Self {
             shared,
             probe: ProbeState::default(),
-            text: Arc::new(text),
+            compiler: Compiler::new(text.clone(), vocab_size),
+            text,
             vocab_size,
             context_length,
             max_sequences,
@@ -162,14 +179,22 @@ impl LocalModel {
     /// # Errors
     /// As [`ChatModel::chat`].
     pub fn token_stream(&self, request: TokenRequest) -> Result<TokenStream> {
-        request.sampling.validate()?;
-        let max_tokens = request.sampling.max_tokens;
-        let end_tokens = if request.ignore_end { Vec::new() } else { self.end_tokens(&request.sampling) };
+        let mut sampling = request.sampling;
+        self.check_sampling(&sampling)?;
+        if request.ignore_end {
+            sampling.ignore_end = Some(true);
+            sampling.stop_token_ids = None;
+        }
+        let max_tokens = self.check_length(request.prompt.len(), sampling.max_tokens, false)?;
+        check_min_tokens(&sampling, max_tokens)?;
         let submission = Submission {
-            max_tokens: self.check_length(request.prompt.len(), max_tokens, false)?,
+            max_tokens,
             choices: 1,
-            settings: self.settings(&request.sampling),
-            end_tokens,
+            settings: self.settings(&sampling),
+            adjustments: Adjustments::new(&sampling, &request.prompt),
+            constraints: Vec::new(),
+            end_tokens: self.end_tokens(&sampling),
+            ignored_end: self.ignored_end(&sampling),
             logprobs: None,
             prompt_logprobs: None,
             deadline: None,
@@ -185,10 +210,15 @@ impl LocalModel {
 
     fn end_tokens(&self, sampling: &Sampling) -> Vec<u32> {
         let asked = sampling.stop_token_ids.as_deref().unwrap_or_default();
-        let mut ids = [&self.text.end_tokens[..], asked].concat();
+        let own = if ignores_end(sampling) { &[][..] } else { &self.text.end_tokens[..] };
+        let mut ids = [own, asked].concat();
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    fn ignored_end(&self, sampling: &Sampling) -> Vec<u32> {
+        if ignores_end(sampling) { self.text.end_tokens.clone() } else { Vec::new() }
     }
 
     fn check_ids(&self, ids: Vec<u32>) -> Result<Vec<u32>, EngineError> {
@@ -215,25 +245,43 @@ impl LocalModel {
     }
 
     /// Renders and encodes the input, large ones off the caller's task.
-    async fn prompt_ids(&self, input: &Input) -> Result<Vec<u32>> {
+    async fn prompt_ids(&self, request: &ChatRequest) -> Result<(Vec<u32>, String)> {
+        let input = &request.input;
+        let tools = (!request.tools.is_empty()).then(|| tools::for_template(&request.tools));
         let bytes = match input {
+            // Schemas are long as a rule.
+            Input::Messages(_) if tools.is_some() => LARGE_INPUT,
             Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
             Input::Text(text) => text.len(),
             Input::Tokens(_) => 0,
         };
         if bytes < LARGE_INPUT || tokio::runtime::Handle::try_current().is_err() {
-            return self.text.ids(input);
+            return self.text.ids(input, tools.as_ref());
         }
         let (text, input) = (self.text.clone(), input.clone());
-        tokio::task::spawn_blocking(move || text.ids(&input)).await.map_err(|error| {
+        tokio::task::spawn_blocking(move || text.ids(&input, tools.as_ref())).await.map_err(|error| {
             Error::internal("the prompt could not be encoded; please report this").with_source(error)
         })?
     }
 
+    fn check_sampling(&self, sampling: &Sampling) -> Result<()> {
+        sampling.validate()?;
+        let mut biased = sampling.logit_bias.iter().flatten().map(|(&id, _)| id);
+        match biased.find(|&id| id as usize >= self.vocab_size) {
+            Some(id) => Err(EngineError::BiasedToken { id, vocab_size: self.vocab_size }.into()),
+            None => Ok(()),
+        }
+    }
+
     fn validate(&self, request: &ChatRequest, context: &RequestContext) -> Result<()> {
-        request.sampling.validate()?;
+        self.check_sampling(&request.sampling)?;
         if request.n == 0 || request.n as usize > self.max_sequences {
             return Err(EngineError::Choices { n: request.n, limit: self.max_sequences }.into());
+        }
+        if let Some(best_of) = request.best_of
+            && (best_of < request.n || best_of as usize > self.max_sequences)
+        {
+            return Err(EngineError::BestOf { best_of, n: request.n, limit: self.max_sequences }.into());
         }
         if let Some(top) = request.prompt_logprobs.filter(|&top| top > Sampling::MAX_LOGPROBS) {
             let max = Sampling::MAX_LOGPROBS;
@@ -244,6 +292,41 @@ impl LocalModel {
             return Err(EngineError::Late.into());
         }
         Ok(self.shared.alive()?)
+    }
+
+    /// What the answer must look like.
+    fn constraint_of(
+        &self,
+        request: &ChatRequest,
+        format: Option<&'static Format>,
+    ) -> Result<Option<ConstraintSpec>> {
+        let call = match format {
+            Some(format) => tools::constraint(format, request, &self.text.tokenizer)?,
+            None => None,
+        };
+        Ok(call.or_else(|| ConstraintSpec::of(&request.format)))
+    }
+
+    /// What the answer's text may hold beside text.
+    fn reading(&self, request: &ChatRequest, prompt: &str, format: Option<&'static Format>) -> Reading {
+        match (&request.input, &self.text.template) {
+            (Input::Messages(_), Some(template)) => {
+                let names = || request.tools.iter().map(|tool| tool.name.clone()).collect();
+                Reading::new(template.source(), prompt, format.map(|format| (format, names())))
+            }
+            _ => Reading::default(),
+        }
+    }
+}
+
+fn ignores_end(sampling: &Sampling) -> bool {
+    sampling.ignore_end.unwrap_or(false)
+}
+
+fn check_min_tokens(sampling: &Sampling, max_tokens: u32) -> Result<(), EngineError> {
+    match sampling.min_tokens {
+        Some(min_tokens) if min_tokens > max_tokens => Err(EngineError::MinTokens { min_tokens, max_tokens }),
+        _ => Ok(()),
     }
 }
 
@@ -257,10 +340,20 @@ impl Drop for LocalModel {
 impl ChatModel for LocalModel {
     async fn chat(&self, request: ChatRequest, context: RequestContext) -> Result<EventStream> {
         self.validate(&request, &context)?;
-        let prompt = self.check_ids(self.prompt_ids(&request.input).await?)?;
+        let format = tools::format_of(&request, self.text.template.as_ref())?;
+        let (prompt, rendered) = self.prompt_ids(&request).await?;
+        let prompt = self.check_ids(prompt)?;
+        let reading = self.reading(&request, &rendered, format);
         let sampling = &request.sampling;
         let max_tokens = self.check_length(prompt.len(), sampling.max_tokens, request.clip_max_tokens)?;
-        let mut decoder = self.text.tokenizer.decoder(true);
+        check_min_tokens(sampling, max_tokens)?;
+        let candidates = request.best_of.unwrap_or(request.n);
+        let keep = (candidates > request.n).then_some(request.n);
+        let constraints = match self.constraint_of(&request, format)? {
+            Some(spec) => self.compiler.constraints(spec, candidates, context.deadline).await?,
+            None => Vec::new(),
+        };
+        let mut decoder = self.text.tokenizer.decoder(!format.is_some_and(Format::special));
         let mut echo = String::new();
         // The answer to a conversation is a text of its own; other answers continue the prompt's text.
         if !matches!(request.input, Input::Messages(_)) || request.echo {
@@ -275,7 +368,9 @@ impl ChatModel for LocalModel {
         }
         let setup = AnswerSetup {
             request_id: context.id,
-            choices: request.n,
+            choices: candidates,
+            keep,
+            min_tokens: sampling.min_tokens.unwrap_or(0),
             stops: sampling.stop.clone().unwrap_or_default(),
             logprobs: sampling.logprobs.is_some(),
             prompt_logprobs: request.prompt_logprobs.is_some(),
@@ -283,14 +378,19 @@ impl ChatModel for LocalModel {
             first_prompt_token: prompt[0],
             prompt_tokens: prompt.len() as u32,
             decoder,
+            reading,
             on_usage: context.on_usage,
         };
         let submission = Submission {
-            choices: request.n,
+            choices: candidates,
             settings: self.settings(sampling),
+            adjustments: Adjustments::new(sampling, &prompt),
+            constraints,
             max_tokens,
             end_tokens: self.end_tokens(sampling),
-            logprobs: sampling.logprobs,
+            ignored_end: self.ignored_end(sampling),
+            // Candidates are compared by their log probabilities.
+            logprobs: sampling.logprobs.or(keep.map(|_| 0)),
             prompt_logprobs: request.prompt_logprobs,
             deadline: context.deadline,
             domain: context.principal.domain,
@@ -302,10 +402,21 @@ impl ChatModel for LocalModel {
     }
 
     fn apply_template(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        self.text.render(messages, add_generation_prompt)
+        self.text.render(messages, None, add_generation_prompt)
     }
 
     fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.text.tokenizer.encode(text, false)?)
+    }
+
+    fn detokenize(&self, ids: &[u32]) -> Result<String> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(EngineError::UnknownToken { id, vocab_size: self.vocab_size }.into());
+        }
+        let mut decoder = self.text.tokenizer.decoder(false);
+        let mut text = String::new();
+        ids.iter().for_each(|&id| decoder.push_to(id, &mut text));
+        text.push_str(&decoder.finish().unwrap_or_default());
+        Ok(text)
     }
 }

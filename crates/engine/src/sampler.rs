@@ -52,32 +52,74 @@ fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
+/// Why no token was drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoToken {
+    /// A logit of the model is not finite.
+    NotFinite,
+    /// Every token is forbidden.
+    Forbidden,
+}
+
 /// Scratch memory for sampling, reused by all sequences.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
+    changed: Vec<f32>,
     weights: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
 impl Sampler {
-    /// The token of `step` of `choice`; `None` when a logit is not finite.
+    /// The token of `step` of `choice`.
     pub(crate) fn sample(
         &mut self,
         logits: &[f32],
         settings: &SamplerSettings,
         choice: u32,
         step: usize,
+    ) -> Result<u32, NoToken> {
+        let max = finite_max(logits).ok_or(NoToken::NotFinite)?;
+        self.pick(logits, max, settings, choice, step).ok_or(NoToken::Forbidden)
+    }
+
+    /// The same from changed logits: `change` may set any of them, negative infinity forbids a token.
+    pub(crate) fn sample_changed(
+        &mut self,
+        logits: &[f32],
+        settings: &SamplerSettings,
+        choice: u32,
+        step: usize,
+        change: impl FnOnce(&mut [f32]),
+    ) -> Result<u32, NoToken> {
+        finite_max(logits).ok_or(NoToken::NotFinite)?;
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.clear();
+        changed.extend_from_slice(logits);
+        change(&mut changed);
+        let max = changed.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let token =
+            if max == f32::NEG_INFINITY { None } else { self.pick(&changed, max, settings, choice, step) };
+        self.changed = changed;
+        token.ok_or(NoToken::Forbidden)
+    }
+
+    fn pick(
+        &mut self,
+        logits: &[f32],
+        max: f32,
+        settings: &SamplerSettings,
+        choice: u32,
+        step: usize,
     ) -> Option<u32> {
-        let max = finite_max(logits)?;
-        if settings.temperature == 0.0 || settings.top_k == 1 {
+        let scale = 1.0 / settings.temperature;
+        if !scale.is_finite() || settings.top_k == 1 {
             return logits.iter().position(|&logit| logit == max).map(|id| id as u32);
         }
         let uniform = uniform(settings.seed, choice, step);
-        let scale = 1.0 / settings.temperature;
         if settings.top_k > 0 && settings.top_k < logits.len() {
             self.best(logits, settings.top_k);
             for candidate in &mut self.candidates {
-                candidate.weight = exp((candidate.logit - max) * scale);
+                candidate.weight = weight(candidate.logit, max, scale);
             }
         } else {
             self.weigh(logits, max, scale);
@@ -116,7 +158,7 @@ impl Sampler {
 
     fn weigh(&mut self, logits: &[f32], max: f32, scale: f32) {
         self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| exp((logit - max) * scale)));
+        self.weights.extend(logits.iter().map(|&logit| weight(logit, max, scale)));
     }
 
     /// Collects the `k` best logits, in no order.
@@ -149,7 +191,7 @@ impl Sampler {
             self.candidates.clear();
             let mut mass = 0.0;
             for (id, (&weight, &logit)) in self.weights.iter().zip(logits).enumerate() {
-                if weight >= cutoff {
+                if weight >= cutoff && weight > 0.0 {
                     mass += f64::from(weight);
                     self.candidates.push(Candidate { logit, weight, id: id as u32 });
                 }
@@ -210,7 +252,7 @@ fn draw_from_all(weights: &[f32], min_p: f32, uniform: f64) -> Option<u32> {
     let mut left = uniform * total;
     let mut last = None;
     for (id, &weight) in weights.iter().enumerate() {
-        if weight >= min_p {
+        if weight >= min_p && weight > 0.0 {
             last = Some(id as u32);
             left -= f64::from(weight);
             if left < 0.0 {
@@ -254,6 +296,12 @@ fn sum(values: &[f32]) -> f64 {
         }
     }
     sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value)).sum::<f64>()
+}
+
+/// A forbidden token weighs nothing, any other at least a little.
+fn weight(logit: f32, max: f32, scale: f32) -> f32 {
+    let weight = exp((logit - max) * scale);
+    if logit == f32::NEG_INFINITY { 0.0 } else { weight }
 }
 
 /// The exponential of a number that is not positive, in straight-line code that the compiler vectorizes. The relative
@@ -327,9 +375,9 @@ mod tests {
     #[test]
     fn greedy_takes_the_lowest_of_equals() {
         let greedy = SamplerSettings { temperature: 0.0, ..PLAIN };
-        assert_eq!(Sampler::default().sample(&[1.0, 3.0, 3.0, 2.0], &greedy, 0, 0), Some(1));
+        assert_eq!(Sampler::default().sample(&[1.0, 3.0, 3.0, 2.0], &greedy, 0, 0), Ok(1));
         let one = SamplerSettings { top_k: 1, ..PLAIN };
-        assert_eq!(Sampler::default().sample(&[1.0, 3.0, 3.0, 2.0], &one, 0, 0), Some(1));
+        assert_eq!(Sampler::default().sample(&[1.0, 3.0, 3.0, 2.0], &one, 0, 0), Ok(1));
     }
 
     #[test]
@@ -339,10 +387,45 @@ mod tests {
                 for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                     let mut logits = vec![0.5; length];
                     logits[place] = bad;
-                    assert_eq!(Sampler::default().sample(&logits, &PLAIN, 0, 0), None);
+                    assert_eq!(Sampler::default().sample(&logits, &PLAIN, 0, 0), Err(NoToken::NotFinite));
                     assert_eq!(Sampler::default().logprob(&logits, 0, 1), None);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn forbidden_tokens_never_come_up() {
+        let logits: Vec<f32> = (0..100).map(|id| ((id * 37 % 100) as f32) / 9.0).collect();
+        let allowed = [3u32, 40, 77];
+        let only = |row: &mut [f32]| {
+            for (id, logit) in row.iter_mut().enumerate() {
+                if !allowed.contains(&(id as u32)) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        };
+        let cases = [
+            PLAIN,
+            SamplerSettings { temperature: 0.0, ..PLAIN },
+            SamplerSettings { temperature: 1e-42, ..PLAIN },
+            SamplerSettings { temperature: 50.0, ..PLAIN },
+            SamplerSettings { top_k: 50, ..PLAIN },
+            SamplerSettings { top_p: 0.999_99, ..PLAIN },
+            SamplerSettings { top_k: 50, top_p: 0.9, min_p: 0.01, ..PLAIN },
+        ];
+        let mut sampler = Sampler::default();
+        for settings in cases {
+            for step in 0..500 {
+                let token = sampler.sample_changed(&logits, &settings, 0, step, only).unwrap();
+                assert!(allowed.contains(&token), "{settings:?}: token {token}");
+            }
+            let nothing = |row: &mut [f32]| row.fill(f32::NEG_INFINITY);
+            assert_eq!(sampler.sample_changed(&logits, &settings, 0, 0, nothing), Err(NoToken::Forbidden));
+            assert_eq!(
+                sampler.sample_changed(&logits, &settings, 0, 7, |_| ()),
+                sampler.sample(&logits, &settings, 0, 7)
+            );
         }
     }
 
@@ -411,7 +494,7 @@ mod tests {
             // Rounding may move the border of the set by one token.
             let border = distribution(&logits, &SamplerSettings { top_p: (top_p + 1e-5).min(1.0), min_p: min_p * 0.9999, ..settings });
             prop_assert!(expected[token] > 0.0 || border[token] > 0.0);
-            prop_assert_eq!(Some(token as u32), sampler.sample(&logits, &settings, 0, step));
+            prop_assert_eq!(Ok(token as u32), sampler.sample(&logits, &settings, 0, step));
         }
 
         #[test]

@@ -12,5 +12,8 @@ mod limits;
 mod lives;
 mod overhead;
 mod real;
+mod sampling;
 mod sharing;
+mod structured;
 mod text;
+mod tools;

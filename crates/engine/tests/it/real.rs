@@ -74,6 +74,10 @@ fn tiny_checkpoints_answer_alike_in_a_crowd() {
     for entry in std::fs::read_dir(fixtures()).unwrap() {
         let path = entry.unwrap().path();
         let Ok(expected) = std::fs::read(path.join("expected.json")) else { continue };
+        // An adapter alone is no checkpoint.
+        if !path.join("config.json").exists() {
+            continue;
+        }
         let expected: Expected = serde_json::from_slice(&expected).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
         for compute in Compute::ALL {
@@ -127,5 +131,47 @@ fn smollm2_gives_its_golden_answer() {
             assert_eq!((response.usage.prompt_tokens, response.usage.completion_tokens), (37, 8));
         }
         assert_eq!(model.metrics().prefix_hit_tokens, 32);
+    });
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capital {
+    city: String,
+    population: u64,
+    coastal: bool,
+}
+
+#[test]
+fn smollm2_answers_in_json() {
+    let Some(directory) = std::env::var_os("BYZERLLM_TEST_MODELS") else { return };
+    let checkpoint = Checkpoint::open(&PathBuf::from(directory).join("smollm2.gguf")).unwrap();
+    let model = start(&checkpoint, &pool(), Compute::Standard, 8.0);
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 30},
+            "population": {"type": "integer", "minimum": 0, "maximum": 100_000_000},
+            "coastal": {"type": "boolean"}
+        },
+        "required": ["city", "population", "coastal"],
+        "additionalProperties": false
+    });
+    let question = "Describe the capital of France as JSON with city, population and coastal.";
+    block_on(async {
+        for (seed, temperature) in [(1, 0.0), (1, 1.0), (2, 1.0), (3, 1.0)] {
+            let mut request = greedy(Input::Messages(vec![Message::new(Role::User, question)]), 48);
+            request.sampling.temperature = Some(temperature);
+            request.sampling.seed = Some(seed);
+            request.format = byzerllm_core::ResponseFormat::JsonSchema(schema.clone());
+            let response = ask(&model, request).await;
+            let text = &response.choices[0].text;
+            let capital: Capital =
+                serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+            assert!(capital.city.chars().count() <= 30 && capital.population <= 100_000_000);
+            if temperature == 0.0 {
+                assert!(capital.city.contains("Paris") && !capital.coastal, "{capital:?}");
+            }
+        }
     });
 }

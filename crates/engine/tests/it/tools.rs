@@ -187,7 +187,7 @@ fn a_call_that_breaks_while_it_is_sent_fails_its_choice() {
 fn without_tools_or_with_none_calls_are_text() {
     let text = "<tool_call>{\"name\": \"weather\"}</tool_call>";
     for change in [(|request: &mut ChatRequest| request.tools.clear()) as fn(&mut ChatRequest), |request| {
-        request.tool_choice = ToolChoice::None
+        request.tool_choice = ToolChoice::None;
     }] {
         let mut request = request();
         change(&mut request);
