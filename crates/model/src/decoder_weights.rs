@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use byzerllm_kernels::TensorType;
+use byzerllm_kernels::{KernelError, TensorType, dequantize};
 
 /// Part of a weight matrix: row-major rows of `columns` values in the encoding `kind`, mapped or owned.
 #[derive(Debug, Clone)]
@@ -18,6 +18,52 @@ pub struct MatrixPart<'a> {
     pub columns: usize,
     /// `rows * kind.row_bytes(columns)` bytes.
     pub data: Cow<'a, [u8]>,
+    /// What an adapter adds to it.
+    pub low_rank: Option<LowRank<'a>>,
+}
+
+/// A product of two thin matrices that is added to a weight: `W + scale * B A`.
+#[derive(Debug, Clone)]
+pub struct LowRank<'a> {
+    /// Rows of `A` and columns of `B`.
+    pub rank: usize,
+    /// The factor.
+    pub scale: f32,
+    /// `A`, `(rank, columns)`, with its encoding.
+    pub down: (TensorType, Cow<'a, [u8]>),
+    /// `B`, `(rows, rank)`, with its encoding.
+    pub up: (TensorType, Cow<'a, [u8]>),
+}
+
+impl MatrixPart<'_> {
+    /// The encoding in which it is packed: a sum with an adapter is one of f32.
+    #[must_use]
+    pub fn packed_kind(&self) -> TensorType {
+        if self.low_rank.is_some() { TensorType::F32 } else { self.kind }
+    }
+
+    /// The matrix with its adapter as bytes of [`Self::packed_kind`]: the mapped ones when there is no adapter.
+    ///
+    /// # Errors
+    /// When a part does not have the bytes that its shape asks for.
+    pub fn merged(&self) -> Result<Cow<'_, [u8]>, KernelError> {
+        let Some(LowRank { rank, scale, down, up }) = &self.low_rank else {
+            return Ok(Cow::Borrowed(&self.data));
+        };
+        let mut weights = vec![0.0_f32; self.rows * self.columns];
+        let mut a = vec![0.0_f32; rank * self.columns];
+        let mut b = vec![0.0_f32; self.rows * rank];
+        dequantize(self.kind, &self.data, &mut weights)?;
+        dequantize(down.0, &down.1, &mut a)?;
+        dequantize(up.0, &up.1, &mut b)?;
+        for (row, factors) in weights.chunks_exact_mut(self.columns).zip(b.chunks_exact(*rank)) {
+            for (factor, values) in factors.iter().zip(a.chunks_exact(self.columns)) {
+                let factor = factor * scale;
+                row.iter_mut().zip(values).for_each(|(weight, value)| *weight += factor * value);
+            }
+        }
+        Ok(Cow::Owned(weights.iter().flat_map(|value| value.to_le_bytes()).collect()))
+    }
 }
 
 /// Bytes that outlive the checkpoint which mapped them.

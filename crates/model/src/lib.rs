@@ -3,6 +3,7 @@
 //! [`Checkpoint::open`] maps the files and reads their headers; [`Checkpoint::network`] packs the weights. The public
 //! interface is host slices only, so that another implementation of [`Network`] may compute elsewhere.
 
+mod adapter;
 mod arch;
 mod batch;
 mod checkpoint;
@@ -23,7 +24,7 @@ pub use byzerllm_kernels::{Compute, Mask};
 pub use checkpoint::{Checkpoint, CheckpointFormat, TensorSummary};
 pub use cpu::{CpuDecoder, CpuOptions};
 pub use decoder_weights::{
-    DecoderWeights, LayerWeights, LinearWeights, LookupTable, MatrixPart, MlpWeights, NormWeights,
+    DecoderWeights, LayerWeights, LinearWeights, LookupTable, LowRank, MatrixPart, MlpWeights, NormWeights,
     SharedBytes,
 };
 pub use generation_config::GenerationConfig;

@@ -8,6 +8,7 @@ use byzerllm_kernels::dequantize;
 use serde_json::{Map, Value as Json};
 
 use super::fields::Fields;
+use crate::adapter::Adapter;
 use crate::decoder_weights::{LinearWeights, LookupTable, MatrixPart, NormWeights, SharedBytes};
 use crate::load_error::{LoadError, LoadResult};
 use crate::weights::gguf::GgufFile;
@@ -18,6 +19,8 @@ use crate::weights::{TensorRef, TensorStore};
 pub(crate) struct Source {
     pub(crate) format: Format,
     pub(crate) tensors: TensorStore,
+    /// What is added to the matrices.
+    pub(crate) adapter: Option<Adapter>,
 }
 
 /// Where the configuration comes from.
@@ -61,6 +64,11 @@ impl Source {
         }
     }
 
+    /// The directory of the configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        self.config_path().parent().unwrap_or(self.config_path())
+    }
+
     /// Values as f32.
     pub(crate) fn vector(&self, name: &str, length: usize) -> LoadResult<Vec<f32>> {
         let tensor = self.tensors.require(name, &[length])?;
@@ -80,7 +88,11 @@ impl Source {
     /// A whole matrix.
     pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> LoadResult<MatrixPart<'_>> {
         let tensor = self.tensors.require(name, &[rows, columns])?;
-        Ok(MatrixPart { kind: tensor.kind, rows, columns, data: Cow::Borrowed(tensor.data) })
+        let low_rank = match &self.adapter {
+            Some(adapter) => adapter.low_rank(name, rows, columns)?,
+            None => None,
+        };
+        Ok(MatrixPart { kind: tensor.kind, rows, columns, data: Cow::Borrowed(tensor.data), low_rank })
     }
 
     /// Matrices stacked, as `(weight, rows)`, with all their biases or none.
@@ -125,7 +137,7 @@ impl Source {
                 let start = (group * (queries + 2) + first) * head_dim;
                 let count = heads * head_dim;
                 let data = Cow::Borrowed(&data[start * row_bytes..(start + count) * row_bytes]);
-                parts.push(MatrixPart { kind: whole.kind, rows: count, columns, data });
+                parts.push(MatrixPart { kind: whole.kind, rows: count, columns, data, low_rank: None });
                 if let Some(all) = &all {
                     values.extend_from_slice(&all[start..start + count]);
                 }

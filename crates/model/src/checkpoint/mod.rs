@@ -12,6 +12,7 @@ use byzerllm_core::ModelInfo;
 use byzerllm_kernels::{Compute, ComputePool, Matrix};
 use serde_json::{Value as Json, json};
 
+use crate::adapter::Adapter;
 use crate::arch::source::{Format, Source};
 use crate::arch::{self, Architecture};
 use crate::config::DecoderConfig;
@@ -66,26 +67,35 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory or a GGUF file: maps files, reads headers and configurations and checks
+    /// Opens a Hugging Face directory, the directory of a LoRA adapter with its model inside, or a GGUF file: maps files, reads headers and configurations and checks
     /// everything, including the shape of every tensor that the network needs.
     ///
     /// # Errors
     /// [`LoadError`] naming the file and the field at fault.
     pub fn open(path: &Path) -> Result<Checkpoint, LoadError> {
         let metadata = std::fs::metadata(path).map_err(|source| LoadError::io(path, source))?;
-        let checkpoint = if metadata.is_dir() { Self::open_directory(path)? } else { Self::open_gguf(path)? };
+        let base = path.join(ADAPTER_BASE);
+        let checkpoint = if base.is_dir() {
+            // An adapter with the model that it was trained on inside.
+            Self { path: path.into(), ..Self::open_directory(&base, Some(path))? }
+        } else if metadata.is_dir() {
+            Self::open_directory(path, None)?
+        } else {
+            Self::open_gguf(path)?
+        };
         // The architecture's own reading of names and shapes is the check; the matrices stay in the mapping.
         checkpoint.weights()?;
         Ok(checkpoint)
     }
 
-    fn open_directory(path: &Path) -> LoadResult<Self> {
+    fn open_directory(path: &Path, adapter: Option<&Path>) -> LoadResult<Self> {
         let (config_path, config) = hugging_face::read_config(path)?;
         let (class, architecture) = hugging_face::architecture(&config_path, &config)?;
-        let tensors = crate::weights::safetensors::open_directory(path)?;
+        let tensors = crate::weights::directory::open_model(path)?;
         let generation = hugging_face::generation_config(path)?;
         let extras = Extras::read(path)?;
-        let source = Source { format: Format::HuggingFace { path: config_path, config }, tensors };
+        let adapter = adapter.map(|directory| Adapter::open(directory, &tensors)).transpose()?;
+        let source = Source { format: Format::HuggingFace { path: config_path, config }, tensors, adapter };
         let config = (architecture.config)(&source)?;
         Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: Some(extras) })
     }
@@ -111,7 +121,8 @@ impl Checkpoint {
             bos_token_id: gguf.token_id("tokenizer.ggml.bos_token_id")?,
             ..GenerationConfig::default()
         };
-        let source = Source { format: Format::Gguf { file: gguf, architecture: name }, tensors };
+        let source =
+            Source { format: Format::Gguf { file: gguf, architecture: name }, tensors, adapter: None };
         let config = (architecture.config)(&source)?;
         check_vocabulary(&source, &config)?;
         let class = architecture.names[0].to_owned();
@@ -131,6 +142,18 @@ impl Checkpoint {
             Format::HuggingFace { .. } => CheckpointFormat::HuggingFace,
             Format::Gguf { file, .. } => CheckpointFormat::Gguf { version: file.version() },
         }
+    }
+
+    /// The format of its weights: `gguf v3`, `safetensors` or `torch`.
+    #[must_use]
+    pub fn weight_format(&self) -> String {
+        if let CheckpointFormat::Gguf { version } = self.format() {
+            return format!("gguf v{version}");
+        }
+        let tensors = &self.source.tensors;
+        let file = tensors.entries().first().map(|entry| tensors.file(entry).path());
+        let torch = file.and_then(Path::extension).is_some_and(|extension| extension == "bin");
+        if torch { "torch".to_owned() } else { "safetensors".to_owned() }
     }
 
     /// The class name of its family, such as `LlamaForCausalLM`, for GGUF files too.
@@ -163,7 +186,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
         match self.gguf() {
             Some(file) => Ok(Tokenizer::from_gguf(file.vocabulary()?)?),
-            None => vocabulary_files::tokenizer(&self.path),
+            None => vocabulary_files::tokenizer(self.source.directory()),
         }
     }
 
@@ -242,7 +265,7 @@ impl Checkpoint {
         let Ok(weights) = self.weights() else { return 0 };
         let packed = |kind, rows, columns| Matrix::packed_bytes(kind, rows, columns, compute);
         let linear = |linear: &LinearWeights<'_>| -> u64 {
-            linear.parts.iter().map(|part| packed(part.kind, part.rows, part.columns)).sum()
+            linear.parts.iter().map(|part| packed(part.packed_kind(), part.rows, part.columns)).sum()
         };
         let mut total = 0;
         for layer in &weights.layers {
@@ -300,6 +323,9 @@ impl Checkpoint {
                 CheckpointFormat::HuggingFace => json!("huggingface"),
             },
         );
+        if let Some(adapter) = &self.source.adapter {
+            put("adapter", adapter.summary());
+        }
         put("vocab_size", json!(config.vocab_size));
         put("hidden_size", json!(config.hidden_size));
         put("layers", json!(config.layers.len()));
@@ -343,6 +369,9 @@ impl Checkpoint {
         counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
     }
 }
+
+/// Where an adapter's directory holds the model that it was trained on.
+const ADAPTER_BASE: &str = "pretrained_model";
 
 /// Every token that the tokenizer may give must have an embedding.
 fn check_vocabulary(source: &Source, config: &DecoderConfig) -> LoadResult<()> {

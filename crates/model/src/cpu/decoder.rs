@@ -485,7 +485,7 @@ fn tied_head(embedding: &LookupTable) -> LinearWeights<'_> {
     let LookupTable { kind, rows, columns, data } = embedding;
     let data = std::borrow::Cow::Borrowed(data.as_slice());
     LinearWeights {
-        parts: vec![MatrixPart { kind: *kind, rows: *rows, columns: *columns, data }],
+        parts: vec![MatrixPart { kind: *kind, rows: *rows, columns: *columns, data, low_rank: None }],
         bias: None,
     }
 }
@@ -501,13 +501,14 @@ fn normalize_head<'a>(
     let mut parts = Vec::with_capacity(head.parts.len());
     for part in &head.parts {
         let mut values = vec![0.0; part.rows * part.columns];
-        dequantize(part.kind, &part.data, &mut values)?;
+        dequantize(part.packed_kind(), &part.merged()?, &mut values)?;
         for row in values.chunks_exact_mut(part.columns) {
             let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
             row.iter_mut().for_each(|value| *value /= length);
         }
         let data = values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
-        parts.push(MatrixPart { kind: byzerllm_kernels::TensorType::F32, data, ..*part });
+        let kind = byzerllm_kernels::TensorType::F32;
+        parts.push(MatrixPart { kind, rows: part.rows, columns: part.columns, data, low_rank: None });
     }
     Ok(LinearWeights { parts, bias: head.bias.clone() })
 }

@@ -6,7 +6,7 @@ use byzerllm_kernels::{
 };
 
 use crate::config::{LayerConfig, NormConfig, NormKind, PositionEncoding};
-use crate::decoder_weights::{LayerWeights, LinearWeights, MlpWeights, NormWeights};
+use crate::decoder_weights::{LayerWeights, LinearWeights, MatrixPart, MlpWeights, NormWeights};
 
 /// `y = x Wᵀ + b`.
 pub(super) struct Linear {
@@ -20,10 +20,13 @@ impl Linear {
         weights: &LinearWeights<'_>,
         compute: Compute,
     ) -> Result<Self, KernelError> {
+        // Only the matrices of one product are merged with their adapters at a time.
+        let merged = weights.parts.iter().map(MatrixPart::merged).collect::<Result<Vec<_>, _>>()?;
         let views = weights
             .parts
             .iter()
-            .map(|part| TensorView::new(part.kind, part.rows, part.columns, &part.data))
+            .zip(&merged)
+            .map(|(part, data)| TensorView::new(part.packed_kind(), part.rows, part.columns, data))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { matrix: Matrix::pack(turn, &views, compute)?, bias: weights.bias.clone() })
     }

@@ -2,9 +2,13 @@
 //!
 //! Nothing here copies a matrix. What a header says is checked against the file before it is believed.
 
+pub(crate) mod directory;
 pub(crate) mod gguf;
+mod pickle;
+mod pickle_value;
 mod reader;
 pub(crate) mod safetensors;
+mod torch;
 
 use std::collections::HashMap;
 use std::fs::File;

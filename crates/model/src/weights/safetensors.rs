@@ -4,19 +4,16 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use byzerllm_kernels::TensorType;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::reader::Reader;
-use super::{Encoding, MappedFile, TensorEntry, TensorStore};
+use super::{Encoding, MappedFile, TensorEntry};
 use crate::load_error::{LoadError, LoadResult};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 const MAX_DIMENSIONS: usize = 8;
 /// The largest JSON file that is read whole.
@@ -89,7 +86,7 @@ fn encoding(dtype: &str) -> Option<(Encoding, u64)> {
 }
 
 /// Reads the header of one file.
-fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
+pub(super) fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
     let path = file.path();
     let mut reader = Reader::new(path, file.bytes());
     let length = reader.u64("header length")?;
@@ -160,77 +157,6 @@ fn check_places(path: &Path, entries: &[TensorEntry], data: usize, total: usize)
         return Err(LoadError::malformed(path, "data", problem));
     }
     Ok(())
-}
-
-/// Opens the weights of a directory: one file, or the shards that its index names.
-pub(crate) fn open_directory(directory: &Path) -> LoadResult<TensorStore> {
-    let single = directory.join(SINGLE);
-    let index = directory.join(INDEX);
-    if single.is_file() {
-        let mut store = TensorStore::new(&single);
-        let file = MappedFile::open(&single)?;
-        let entries = read_header(&file)?;
-        store.add(file, entries)?;
-        return Ok(store);
-    }
-    if !index.is_file() {
-        let mut problem = format!("has neither {SINGLE} nor {INDEX}");
-        if directory.join("pytorch_model.bin").is_file()
-            || directory.join("pytorch_model.bin.index.json").is_file()
-        {
-            problem.push_str(": pickled weights are not read, save the model as safetensors first");
-        }
-        return Err(LoadError::not_found(directory, problem));
-    }
-    open_shards(directory, &index)
-}
-
-fn open_shards(directory: &Path, index: &Path) -> LoadResult<TensorStore> {
-    let value: serde_json::Value = read_json(index)?;
-    let Some(map) = value.get("weight_map").and_then(serde_json::Value::as_object) else {
-        return Err(LoadError::malformed(
-            index,
-            "weight_map",
-            "must be an object of tensor names and file names",
-        ));
-    };
-    let mut shards: Vec<&str> = Vec::new();
-    let mut known = HashSet::new();
-    for (name, shard) in map {
-        let field = || format!("weight_map.{}", name.escape_debug());
-        let shard =
-            shard.as_str().ok_or_else(|| LoadError::malformed(index, field(), "must be a file name"))?;
-        if !is_plain_name(shard) {
-            let problem = format!("{shard:?} is not the name of a file in this directory");
-            return Err(LoadError::malformed(index, field(), problem));
-        }
-        if known.insert(shard) {
-            shards.push(shard);
-        }
-    }
-    let mut store = TensorStore::new(directory);
-    for shard in shards {
-        let path: PathBuf = directory.join(shard);
-        if !path.is_file() {
-            return Err(LoadError::not_found(&path, format!("is missing, {INDEX} names it")));
-        }
-        let file: Arc<MappedFile> = MappedFile::open(&path)?;
-        let entries = read_header(&file)?;
-        store.add(file, entries)?;
-    }
-    for (name, shard) in map {
-        let holder = store.place_of(name);
-        if holder.and_then(Path::file_name) != shard.as_str().map(AsRef::as_ref) {
-            let problem = format!("the index places it in {shard}, but it is not there");
-            return Err(LoadError::malformed(index, format!("tensor {}", name.escape_debug()), problem));
-        }
-    }
-    Ok(store)
-}
-
-fn is_plain_name(name: &str) -> bool {
-    let plain = !name.is_empty() && name != "." && name != ".." && name.len() <= 255;
-    plain && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// Reads a JSON file of bounded size.

@@ -377,7 +377,7 @@ fn directories_without_their_files_say_what_is_missing() {
     let copy = copy_of("qwen2-bf16");
     std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
     std::fs::write(copy.path().join("pytorch_model.bin"), "x").unwrap();
-    refused(copy.path(), "model.safetensors", "pickled");
+    refused(copy.path(), "pytorch_model.bin", "archive");
     let copy = copy_of("qwen2-bf16");
     std::fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
     let error = Checkpoint::open(copy.path()).unwrap().tokenizer().unwrap_err();

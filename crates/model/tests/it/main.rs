@@ -10,9 +10,11 @@
 mod allocations;
 mod checkpoint;
 mod hostile;
+mod lora;
 mod parity;
 mod real_vocabularies;
 mod support;
 mod template;
 mod tokenizer;
+mod torch_files;
 mod vocabularies;

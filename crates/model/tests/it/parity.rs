@@ -14,7 +14,7 @@ fn relative(found: &[f32], expected: &[f32]) -> f32 {
     difference / largest
 }
 
-fn worst(fixture: &Fixture, setup: Setup) -> f32 {
+pub(crate) fn worst(fixture: &Fixture, setup: Setup) -> f32 {
     let mut worst = 0.0_f32;
     for (prompt, rows) in fixture.expected.prompts.iter().zip(&fixture.expected.logits) {
         let found = Runner::new(&fixture.checkpoint, setup).step(&[(0, 0, prompt)]);

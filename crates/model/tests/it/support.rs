@@ -64,7 +64,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    fn read(name: &str, path: &Path, expected: &Path, logits: &Path) -> Self {
+    pub(crate) fn read(name: &str, path: &Path, expected: &Path, logits: &Path) -> Self {
         let checkpoint = Checkpoint::open(path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut expected: Expected = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
         let bytes = std::fs::read(logits).unwrap();
