@@ -7,6 +7,8 @@ use std::time::Duration;
 use byzerllm_runtime::{Compute, Scope};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::model_arguments::{HubArguments, ModelsArguments, PullArguments};
+
 /// Run large language models on this machine and talk to them over HTTP, Python or this command line.
 #[derive(Debug, Parser)]
 #[command(name = "byzerllm", bin_name = "byzerllm", disable_version_flag = true, max_term_width = 100)]
@@ -53,6 +55,10 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Make, list, rotate and revoke API keys.
     Keys(KeysArguments),
+    /// Get a model from a hub, a package index or a URL.
+    Pull(PullArguments),
+    /// Show, check and remove the models that were pulled.
+    Models(ModelsArguments),
     /// Show what a model file or deployment is, without loading it.
     Inspect(InspectArguments),
     /// Talk to a model in the terminal.
@@ -120,6 +126,7 @@ pub(crate) struct ServeArguments {
 #[command(after_help = "Examples:
   byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
   byzerllm deploy --name chat --model ./model-directory --compute exact
+  byzerllm deploy --name chat --model Qwen/Qwen2.5-0.5B-Instruct
   byzerllm deploy --name chat --model ./model.gguf --set temperature=0.2 --set context_length=4096
 
 A deployment of the same name is replaced; when the new model does not load, the old one stays.")]
@@ -127,9 +134,11 @@ pub(crate) struct DeployArguments {
     /// The name that requests use as `model`.
     #[arg(long)]
     pub(crate) name: String,
-    /// A GGUF file or a Hugging Face directory, on the server's machine.
-    #[arg(long, value_name = "PATH")]
+    /// A GGUF file or a Hugging Face directory, on the server's machine, or ORG/NAME: pulled when missing.
+    #[arg(long, value_name = "PATH|ORG/NAME")]
     pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) hub: HubArguments,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
     /// How products are computed: exact, standard or fast [default: standard].
@@ -310,6 +319,8 @@ pub(crate) struct LoadArguments {
     /// For a model in this process: compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) hub: HubArguments,
 }
 
 /// Options of `chat`.
@@ -322,8 +333,8 @@ pub(crate) struct LoadArguments {
 A path runs in this process, a name on the server. Type /help inside. Without a terminal each input line \
 is one message.")]
 pub(crate) struct ChatArguments {
-    /// A deployment or a path [default: the server's only deployment].
-    #[arg(long, value_name = "NAME|PATH")]
+    /// A deployment, a path, or ORG/NAME [default: the server's only deployment].
+    #[arg(long, value_name = "NAME|PATH|ORG/NAME")]
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
@@ -343,8 +354,8 @@ pub(crate) struct ChatArguments {
   byzerllm generate --model chat --prompt 'Once upon a time' --raw --max-tokens 64
   byzerllm generate --model chat --prompt - --json < question.txt")]
 pub(crate) struct GenerateArguments {
-    /// A deployment or a path.
-    #[arg(long, value_name = "NAME|PATH")]
+    /// A deployment, a path, or ORG/NAME: pulled when missing.
+    #[arg(long, value_name = "NAME|PATH|ORG/NAME")]
     pub(crate) model: String,
     /// The question; `-` reads standard input.
     #[arg(long, value_name = "TEXT")]
@@ -377,8 +388,8 @@ A path is measured in this process. With --url any OpenAI-compatible server is m
 from OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in \
 every run.")]
 pub(crate) struct BenchArguments {
-    /// A path, or the model's name when --url is given.
-    #[arg(long, value_name = "PATH|NAME")]
+    /// A path or ORG/NAME, or the model's name when --url is given.
+    #[arg(long, value_name = "PATH|ORG/NAME|NAME")]
     pub(crate) model: String,
     /// Measure this server instead of an engine in this process.
     #[arg(long, value_name = "URL")]

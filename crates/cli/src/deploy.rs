@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use byzerllm_hub::Reference;
 use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::arguments::{DeployArguments, ListArguments, UndeployArguments};
 use crate::connection::Connection;
+use crate::models;
 use crate::output::{Failure, Outcome, Output, bytes, table};
 
 /// How often the progress of a load is asked for.
@@ -15,8 +17,19 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Loads a model into a server and returns when it answers.
 pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcome {
-    let spec = spec(&arguments)?;
+    let mut spec = spec(&arguments)?;
     let connection = Connection::open(arguments.server.url.as_deref())?;
+    if let Some(name) = arguments.model.to_str().filter(|name| Reference::looks_remote(name)) {
+        if !is_this_machine(&connection.url) {
+            return Err(Failure::misuse(
+                format!("{name} would be pulled here, and {} may be another machine", connection.url),
+                "Run `byzerllm pull` on the server's machine and deploy the path that it prints.",
+            ));
+        }
+        if let Some(path) = models::resolve(name, &arguments.hub).await? {
+            spec.model = path;
+        }
+    }
     let body = to_value(&spec)?;
     let bar = spinner(format!("loading {}", spec.name));
     let started = std::time::Instant::now();
@@ -47,6 +60,12 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
     }
     let seconds = started.elapsed().as_secs_f64();
     output.line(format_args!("{} is ready at {} ({seconds:.1} s)", spec.name, connection.url))
+}
+
+/// Whether an address is certainly of this machine.
+fn is_this_machine(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    ["127.", "localhost", "[::1]"].iter().any(|start| host.starts_with(start))
 }
 
 /// The deployment that the options describe.

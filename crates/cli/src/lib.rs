@@ -21,6 +21,8 @@ mod generate;
 mod inspect;
 mod keys;
 mod machine;
+mod model_arguments;
+mod models;
 mod output;
 mod serve;
 mod talker;
@@ -65,6 +67,8 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Undeploy(arguments) => tokio.block_on(deploy::undeploy(arguments, output)),
         Command::List(arguments) => tokio.block_on(deploy::list(arguments, output)),
         Command::Keys(arguments) => tokio.block_on(keys::keys(arguments, output)),
+        Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
+        Command::Models(arguments) => models::models(arguments, output),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),

@@ -32,6 +32,11 @@ enum Target {
 impl Talker {
     /// Reaches the model: loads a path into this process, or finds a name on the server.
     pub(crate) async fn open(model: Option<&str>, url: Option<&str>, load: &LoadArguments) -> Outcome<Self> {
+        if let Some(model) = model
+            && let Some(path) = crate::models::resolve(model, &load.hub).await?
+        {
+            return Self::load(&path, load).await;
+        }
         match model.map(|model| target(model, Path::new(model).exists())) {
             Some(Target::Path(path)) => Self::load(&path, load).await,
             Some(Target::Name(name)) => Ok(Self { name, place: Place::There(Connection::open(url)?) }),

@@ -25,7 +25,10 @@ pub(crate) struct Local {
 impl Local {
     /// Loads the model with just the cache that the measurement needs.
     pub(crate) async fn load(arguments: &BenchArguments) -> Outcome<Self> {
-        let path = std::path::absolute(&arguments.model)?;
+        let path = match crate::models::resolve(&arguments.model, &arguments.load.hub).await? {
+            Some(path) => path,
+            None => std::path::absolute(&arguments.model)?,
+        };
         let threads = arguments.load.threads.map(usize::from);
         let compute = arguments.load.compute.unwrap_or_default();
         // The warm-up asks for two tokens after a prompt of at most this length.

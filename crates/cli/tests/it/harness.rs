@@ -20,7 +20,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -59,6 +59,9 @@ impl World {
             .env("HOME", self.path("home"))
             .env("XDG_RUNTIME_DIR", self.path("runtime"))
             .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("BYZERLLM_CACHE")
+            .env_remove("BYZERLLM_OFFLINE")
             .env_remove("BYZERLLM_URL")
             .env_remove("BYZERLLM_API_KEY")
             .env_remove("BYZERLLM_LOG")

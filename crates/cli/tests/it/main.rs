@@ -8,3 +8,4 @@ mod keys;
 mod lifecycle;
 mod local;
 mod messages;
+mod models;
