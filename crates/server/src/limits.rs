@@ -27,6 +27,22 @@ pub const MESSAGES: usize = 4096;
 pub const CONTENT_PARTS: usize = 1024;
 /// Tool calls of one message.
 pub const TOOL_CALLS: usize = 128;
+/// Tools of a request.
+pub const TOOLS: usize = 128;
+/// The size of a tool's schema, about its bytes as JSON.
+pub const TOOL_BYTES: usize = 64 << 10;
+/// The size of a schema that an answer must obey, about its bytes as JSON.
+pub const SCHEMA_BYTES: usize = 256 << 10;
+/// Levels of a schema.
+pub const SCHEMA_DEPTH: usize = 64;
+/// Bytes of a regular expression or grammar.
+pub const GRAMMAR_BYTES: usize = 64 << 10;
+/// Texts of `guided_choice`.
+pub const GUIDED_CHOICES: usize = 1024;
+/// Biased tokens.
+pub const LOGIT_BIAS: usize = Sampling::MAX_LOGIT_BIAS;
+/// Tokens in one call of `/detokenize`.
+pub const TOKENS: usize = 1 << 20;
 /// Stop strings.
 pub const STOP: usize = Sampling::MAX_STOP;
 /// Alternatives per token.

@@ -9,7 +9,7 @@ use byzerllm_runtime::Runtime;
 
 use crate::auth::{admit, guard};
 use crate::error::{ApiError, finish};
-use crate::routes::{admin, chat, completions, health, keys, models, native};
+use crate::routes::{admin, chat, completions, health, keys, models, native, tokenize};
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
 
@@ -53,10 +53,14 @@ fn table() -> Vec<Route> {
     vec![
         route(read.clone(), "/healthz", Public, get(health::alive)),
         route(read.clone(), "/readyz", Public, get(health::ready)),
+        route(read.clone(), "/health", Public, get(health::healthy)),
+        route(read.clone(), "/version", Public, get(health::version)),
         route(read.clone(), "/v1/models", Inference, get(models::list)),
         route(read.clone(), "/v1/models/{id}", Inference, get(models::get)),
         route(write.clone(), "/v1/chat/completions", Inference, post(chat::create)),
         route(write.clone(), "/v1/completions", Inference, post(completions::create)),
+        route(write.clone(), "/tokenize", Inference, post(tokenize::tokenize)),
+        route(write.clone(), "/detokenize", Inference, post(tokenize::detokenize)),
         route(write.clone(), "/byzerllm/v1/chat", Inference, post(native::chat)),
         route(write.clone(), "/byzerllm/v1/template", Inference, post(native::template)),
         route(write.clone(), "/byzerllm/v1/tokenize", Inference, post(native::tokenize)),

@@ -1,4 +1,4 @@
-//! `GET /healthz` and `GET /readyz`.
+//! `GET /healthz`, `GET /readyz`, and what Byzer-LLM's own server calls them: `GET /health` and `GET /version`.
 
 use std::time::Instant;
 
@@ -22,4 +22,14 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, 
     // Whatever the reason, to who asks it means "not now".
     outcome.map_err(|error| ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..ApiError::from(error) })?;
     Ok(Json(json!({"status": "ready"})))
+}
+
+/// The process is alive; nothing more to say.
+pub(crate) async fn healthy() -> StatusCode {
+    StatusCode::OK
+}
+
+/// The version of this server.
+pub(crate) async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }

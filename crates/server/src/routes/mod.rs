@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod native;
+pub(crate) mod tokenize;
 
 use byzerllm_core::{Error, Result};
 

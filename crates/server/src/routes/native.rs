@@ -12,7 +12,7 @@ use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
 use crate::wire::native::{ModelAnswer, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody};
-use crate::wire::sampling;
+use crate::wire::{sampling, tools};
 use crate::{limits, sse};
 
 /// `POST /byzerllm/v1/chat`.
@@ -23,6 +23,8 @@ pub(crate) async fn chat(
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
     sampling::choices(Some(request.n))?;
+    sampling::best_of(request.best_of, request.n)?;
+    tools::check(&request.tools, &request.tool_choice)?;
     if matches!(&request.input, Input::Messages(messages) if messages.len() > limits::MESSAGES) {
         let max = limits::MESSAGES;
         return Err(Error::invalid("input", format!("more than {max} messages")).into());

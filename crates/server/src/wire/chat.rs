@@ -6,99 +6,82 @@
 //! Accepted without effect, because nothing observable depends on them here: `user`, `safety_identifier`,
 //! `metadata`, `prompt_cache_key`, `prompt_cache_retention`, `store: false`, `service_tier: auto | default`,
 //! `parallel_tool_calls` and `tool_choice: none | auto` without tools, `modalities: ["text"]`,
-//! `stream_options.include_obfuscation`. Everything else that has no effect is refused by name.
+//! `stream_options.include_obfuscation`, and those of [`super::common`]. Everything else that has no effect is
+//! refused by name.
 
-use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result, Sampling};
+use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::fields::{Capped, Given, Object, Seed, TextOrList, Word, unsupported};
+use super::common::{generating_body, refuse};
+use super::fields::{Capped, Given, Object, Word, unsupported};
 use super::message::WireMessage;
 use super::sampling;
+use super::tools::{self, WireChoice, WireTools};
 use crate::limits;
 
-/// The body.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ChatBody {
-    model: String,
-    messages: Capped<Object<WireMessage>, { limits::MESSAGES }>,
-    #[serde(default)]
-    stream: Option<bool>,
-    #[serde(default)]
-    stream_options: Option<Object<StreamOptions>>,
-    #[serde(default)]
-    n: Option<u32>,
-    #[serde(default)]
-    temperature: Option<f32>,
-    #[serde(default)]
-    top_p: Option<f32>,
-    #[serde(default)]
-    top_k: Option<i64>,
-    #[serde(default)]
-    min_p: Option<f32>,
-    #[serde(default)]
-    seed: Option<Seed>,
-    #[serde(default)]
-    max_tokens: Option<u32>,
-    #[serde(default)]
-    max_completion_tokens: Option<u32>,
-    #[serde(default)]
-    stop: Option<TextOrList>,
-    #[serde(default)]
-    stop_token_ids: Option<Capped<u32, { limits::STOP_TOKEN_IDS }>>,
-    #[serde(default)]
-    logprobs: Option<bool>,
-    #[serde(default)]
-    top_logprobs: Option<u32>,
+generating_body! {
+    /// The body.
+    ChatBody {
+        model: String,
+        messages: Capped<Object<WireMessage>, { limits::MESSAGES }>,
+        #[serde(default)]
+        max_completion_tokens: Option<u32>,
+        #[serde(default)]
+        logprobs: Option<bool>,
+        #[serde(default)]
+        top_logprobs: Option<u32>,
+        #[serde(default)]
+        tools: Option<WireTools>,
+        #[serde(default)]
+        tool_choice: Option<WireChoice>,
+        #[serde(default)]
+        parallel_tool_calls: Option<bool>,
 
-    #[serde(default)]
-    tools: Given,
-    #[serde(default)]
-    functions: Given,
-    #[serde(default)]
-    logit_bias: Given,
-    #[serde(default)]
-    audio: Given,
-    #[serde(default)]
-    prediction: Given,
-    #[serde(default)]
-    web_search_options: Given,
-    #[serde(default)]
-    store: Given,
-    #[serde(default)]
-    tool_choice: Word,
-    #[serde(default)]
-    function_call: Word,
-    #[serde(default)]
-    reasoning_effort: Word,
-    #[serde(default)]
-    verbosity: Word,
-    #[serde(default)]
-    service_tier: Word,
-    #[serde(default)]
-    modalities: Option<Capped<String, 8>>,
-    #[serde(default)]
-    response_format: Option<Object<ResponseFormat>>,
-    #[serde(default)]
-    presence_penalty: Option<f64>,
-    #[serde(default)]
-    frequency_penalty: Option<f64>,
-    #[serde(default)]
-    repetition_penalty: Option<f64>,
+        #[serde(default)]
+        functions: Given,
+        #[serde(default)]
+        audio: Given,
+        #[serde(default)]
+        prediction: Given,
+        #[serde(default)]
+        web_search_options: Given,
+        #[serde(default)]
+        store: Given,
+        #[serde(default)]
+        echo: Given,
+        #[serde(default)]
+        continue_final_message: Given,
+        #[serde(default)]
+        add_special_tokens: Given,
+        #[serde(default)]
+        documents: Given,
+        #[serde(default)]
+        chat_template: Given,
+        #[serde(default)]
+        chat_template_kwargs: Given,
+        #[serde(default)]
+        add_generation_prompt: Option<bool>,
+        #[serde(default)]
+        function_call: Word,
+        #[serde(default)]
+        reasoning_effort: Word,
+        #[serde(default)]
+        verbosity: Word,
+        #[serde(default)]
+        service_tier: Word,
+        #[serde(default)]
+        modalities: Option<Capped<String, 8>>,
 
-    #[serde(default, rename = "user")]
-    _user: Option<String>,
-    #[serde(default, rename = "safety_identifier")]
-    _safety_identifier: Option<String>,
-    #[serde(default, rename = "metadata")]
-    _metadata: Option<Metadata>,
-    #[serde(default, rename = "prompt_cache_key")]
-    _prompt_cache_key: Option<String>,
-    #[serde(default, rename = "prompt_cache_retention")]
-    _prompt_cache_retention: Option<String>,
-    #[serde(default, rename = "parallel_tool_calls")]
-    _parallel_tool_calls: Option<bool>,
+        #[serde(default, rename = "safety_identifier")]
+        _safety_identifier: Option<String>,
+        #[serde(default, rename = "metadata")]
+        _metadata: Option<Metadata>,
+        #[serde(default, rename = "prompt_cache_key")]
+        _prompt_cache_key: Option<String>,
+        #[serde(default, rename = "prompt_cache_retention")]
+        _prompt_cache_retention: Option<String>,
+    }
 }
 
 type Metadata = std::collections::BTreeMap<String, IgnoredAny>;
@@ -124,14 +107,6 @@ impl StreamOptions {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResponseFormat {
-    r#type: String,
-    #[serde(default, rename = "json_schema")]
-    _json_schema: Given,
-}
-
 /// A request and how its answer travels.
 #[derive(Debug)]
 pub(crate) struct Asked<R> {
@@ -142,8 +117,9 @@ pub(crate) struct Asked<R> {
 
 impl ChatBody {
     /// The request in our words.
-    pub(crate) fn into_request(self) -> Result<Asked<ChatRequest>> {
+    pub(crate) fn into_request(mut self) -> Result<Asked<ChatRequest>> {
         self.check_features()?;
+        self.check_shared()?;
         let stream = self.stream.unwrap_or(false);
         let include_usage = StreamOptions::include_usage(self.stream_options.as_ref(), stream)?;
         if self.messages.0.is_empty() {
@@ -157,46 +133,44 @@ impl ChatBody {
             }
         };
         let max_tokens = max_tokens(self.max_tokens, self.max_completion_tokens)?;
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: sampling::top_k(self.top_k)?,
-            min_p: self.min_p,
-            seed: self.seed.map(|seed| seed.0),
-            max_tokens,
-            stop: self.stop.map(|stop| stop.0),
-            stop_token_ids: self.stop_token_ids.map(|ids| ids.0),
-            logprobs,
-            ..Sampling::default()
-        };
-        sampling.validate()?;
+        let sampling = self.sampling(max_tokens, logprobs)?;
         let n = sampling::choices(self.n)?;
+        let best_of = sampling::best_of(self.best_of, n)?;
+        let format = self.format()?;
+        let (tools, tool_choice) = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
         let messages: Result<Vec<_>> =
             self.messages.0.into_iter().enumerate().map(|(index, wire)| wire.0.into_message(index)).collect();
         let input = Input::Messages(messages?);
-        let request =
-            ChatRequest { n, sampling, front_end: FrontEnd::OpenAi, ..ChatRequest::new(self.model, input) };
+        let request = ChatRequest {
+            n,
+            best_of,
+            sampling,
+            format,
+            tools,
+            tool_choice,
+            front_end: FrontEnd::OpenAi,
+            ..ChatRequest::new(self.model, input)
+        };
         Ok(Asked { request, stream, include_usage })
     }
 
     /// Refuses what would be ignored.
     fn check_features(&self) -> Result<()> {
-        let features = [
-            ("tools", self.tools, "tool calling is"),
-            ("functions", self.functions, "tool calling is"),
-            ("logit_bias", self.logit_bias, "biasing tokens is"),
+        refuse(&[
+            ("functions", self.functions, "the old form of tool calls is"),
             ("audio", self.audio, "audio output is"),
             ("prediction", self.prediction, "predicted output is"),
             ("web_search_options", self.web_search_options, "web search is"),
             ("store", self.store, "storing completions is"),
-        ];
-        for (field, given, what) in features {
-            if given.0 {
-                return Err(unsupported(field, what));
-            }
-        }
-        let words: [(&str, &Word, &[&str]); 5] = [
-            ("tool_choice", &self.tool_choice, &["none", "auto"]),
+            ("echo", self.echo, "this is"),
+            ("continue_final_message", self.continue_final_message, "continuing a message is"),
+            ("add_special_tokens", self.add_special_tokens, "adding tokens to the template's own is"),
+            ("documents", self.documents, "handing documents to the template is"),
+            ("chat_template", self.chat_template, "a template of the caller is"),
+            ("chat_template_kwargs", self.chat_template_kwargs, "this is"),
+            ("add_generation_prompt", Given(self.add_generation_prompt == Some(false)), "leaving it out is"),
+        ])?;
+        let words: [(&str, &Word, &[&str]); 4] = [
             ("function_call", &self.function_call, &["none", "auto"]),
             ("reasoning_effort", &self.reasoning_effort, &["none"]),
             ("verbosity", &self.verbosity, &[]),
@@ -210,12 +184,7 @@ impl ChatBody {
         if self.modalities.as_ref().is_some_and(|list| list.0.iter().any(|word| word != "text")) {
             return Err(unsupported("modalities", "output other than text is"));
         }
-        if self.response_format.as_ref().is_some_and(|format| format.0.r#type != "text") {
-            return Err(unsupported("response_format", "a format other than text is"));
-        }
-        sampling::neutral("presence_penalty", self.presence_penalty, 0.0)?;
-        sampling::neutral("frequency_penalty", self.frequency_penalty, 0.0)?;
-        sampling::neutral("repetition_penalty", self.repetition_penalty, 1.0)
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The answers of `POST /v1/chat/completions`: one body, or chunks.
 
+use std::collections::BTreeMap;
+
 use byzerllm_core::{
     ChatResponse, Error, ErrorDetail, Event, FinishReason, Notice, Result, ToolCallDelta, Usage,
 };
@@ -39,6 +41,14 @@ impl ChoiceError {
             }
             _ => None,
         }
+    }
+}
+
+impl ChoiceError {
+    /// Why text that looked like a tool call is none. The choice is complete all the same.
+    fn invalid_call(reason: &str) -> Self {
+        let message = format!("the text holds a tool call that is none: {reason}");
+        Self { message, code: "invalid_tool_call" }
     }
 }
 
@@ -105,6 +115,15 @@ impl ChatAnswer {
             return Err(error.with_usage(response.usage));
         }
         let usage = WireUsage::sum([&response.usage]);
+        let notices = response.notices;
+        let invalid_call = |place: usize| {
+            notices.iter().find_map(|notice| match notice {
+                Notice::InvalidToolCall { choice, reason } if *choice as usize == place => {
+                    Some(ChoiceError::invalid_call(reason))
+                }
+                _ => None,
+            })
+        };
         let choices = response
             .choices
             .into_iter()
@@ -131,7 +150,7 @@ impl ChatAnswer {
                     },
                     logprobs: choice.logprobs.map(ChatLogprobs::from),
                     finish_reason: choice.finish_reason.as_str(),
-                    error: ChoiceError::of(&choice.finish_reason),
+                    error: ChoiceError::of(&choice.finish_reason).or_else(|| invalid_call(index)),
                 }
             })
             .collect();
@@ -207,12 +226,14 @@ pub(crate) struct ChatChunks {
     include_usage: bool,
     /// Whether the client has seen anything that a restart would make void.
     said_something: bool,
+    /// Why a choice's text holds a tool call that is none.
+    invalid_calls: BTreeMap<u32, ChoiceError>,
     usage: Option<Usage>,
 }
 
 impl ChatChunks {
     pub(crate) fn new(head: Head, n: u32, include_usage: bool) -> Self {
-        Self { head, n, include_usage, said_something: false, usage: None }
+        Self { head, n, include_usage, said_something: false, invalid_calls: BTreeMap::new(), usage: None }
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>) -> ChatChunk {
@@ -244,6 +265,10 @@ impl crate::sse::Encode for ChatChunks {
                 })
                 .collect(),
             Event::Notice { notice: Notice::Restarted } if self.said_something => return Err(restarted()),
+            Event::Notice { notice: Notice::InvalidToolCall { choice, reason } } => {
+                self.invalid_calls.entry(choice).or_insert_with(|| ChoiceError::invalid_call(&reason));
+                Vec::new()
+            }
             Event::Notice { .. } | Event::PromptLogprobs { .. } => Vec::new(),
             Event::Text { choice, text, logprobs } => {
                 let delta = Delta { content: Some(text), ..Delta::default() };
@@ -260,13 +285,17 @@ impl crate::sse::Encode for ChatChunks {
             Event::Finished { reason: FinishReason::Error(detail), .. } if self.n == 1 => {
                 return Err(choice_failed(detail));
             }
-            Event::Finished { choice, reason } => vec![self.chunk(vec![ChunkChoice {
-                index: choice,
-                delta: Delta::default(),
-                logprobs: None,
-                finish_reason: Some(reason.as_str()),
-                error: ChoiceError::of(&reason),
-            }])],
+            Event::Finished { choice, reason } => {
+                let error = ChoiceError::of(&reason).or_else(|| self.invalid_calls.remove(&choice));
+                let (delta, finish_reason) = (Delta::default(), Some(reason.as_str()));
+                vec![self.chunk(vec![ChunkChoice {
+                    index: choice,
+                    delta,
+                    logprobs: None,
+                    finish_reason,
+                    error,
+                }])]
+            }
             Event::Usage { usage } => {
                 self.usage = Some(usage);
                 Vec::new()
@@ -347,6 +376,29 @@ mod tests {
         assert_eq!(got[1]["delta"]["tool_calls"], json!([first]));
         assert_eq!(got[2]["delta"]["tool_calls"], json!([{"index": 0, "function": {"arguments": "}"}}]));
         assert_eq!(got[3]["finish_reason"], "tool_calls");
+    }
+
+    #[test]
+    fn a_call_that_is_none_is_told_beside_its_choice() {
+        let notice = || Notice::InvalidToolCall { choice: 0, reason: "it has no name".to_owned() };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let events = vec![text("<tool_call>"), Event::Notice { notice: notice() }, end, usage()];
+        let got = chunks(1, events).unwrap();
+        assert_eq!(
+            (got[1]["finish_reason"].as_str(), got[1]["error"]["code"].as_str()),
+            (Some("stop"), Some("invalid_tool_call"))
+        );
+        let response = ChatResponse {
+            request_id: RequestId("r".to_owned()),
+            choices: vec![Choice { text: "<tool_call>".to_owned(), ..Choice::default() }],
+            prompt_logprobs: None,
+            notices: vec![notice()],
+            usage: Usage::default(),
+        };
+        let answer = ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response).unwrap();
+        let answer = serde_json::to_value(answer).unwrap();
+        assert_eq!(answer["choices"][0]["error"]["code"], "invalid_tool_call");
+        assert_eq!(answer["choices"][0]["message"]["content"], "<tool_call>");
     }
 
     #[test]

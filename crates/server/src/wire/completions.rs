@@ -6,61 +6,28 @@
 
 use std::fmt;
 
-use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result, Sampling};
+use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
 use super::chat::{Asked, StreamOptions};
-use super::fields::{Capped, Given, Object, Seed, TextOrList, unsupported};
+use super::common::{generating_body, refuse};
+use super::fields::Given;
 use super::sampling;
 use crate::limits;
 
-/// The body.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CompletionBody {
-    model: String,
-    prompt: Prompts,
-    #[serde(default)]
-    stream: Option<bool>,
-    #[serde(default)]
-    stream_options: Option<Object<StreamOptions>>,
-    #[serde(default)]
-    n: Option<u32>,
-    #[serde(default)]
-    best_of: Option<u32>,
-    #[serde(default)]
-    temperature: Option<f32>,
-    #[serde(default)]
-    top_p: Option<f32>,
-    #[serde(default)]
-    top_k: Option<i64>,
-    #[serde(default)]
-    min_p: Option<f32>,
-    #[serde(default)]
-    seed: Option<Seed>,
-    #[serde(default)]
-    max_tokens: Option<u32>,
-    #[serde(default)]
-    stop: Option<TextOrList>,
-    #[serde(default)]
-    stop_token_ids: Option<Capped<u32, { limits::STOP_TOKEN_IDS }>>,
-    #[serde(default)]
-    logprobs: Option<u32>,
-    #[serde(default)]
-    echo: Option<bool>,
-    #[serde(default)]
-    suffix: Given,
-    #[serde(default)]
-    logit_bias: Given,
-    #[serde(default)]
-    presence_penalty: Option<f64>,
-    #[serde(default)]
-    frequency_penalty: Option<f64>,
-    #[serde(default)]
-    repetition_penalty: Option<f64>,
-    #[serde(default, rename = "user")]
-    _user: Option<String>,
+generating_body! {
+    /// The body.
+    CompletionBody {
+        model: String,
+        prompt: Prompts,
+        #[serde(default)]
+        logprobs: Option<u32>,
+        #[serde(default)]
+        echo: Option<bool>,
+        #[serde(default)]
+        add_special_tokens: Option<bool>,
+    }
 }
 
 /// The prompts of one call, one after another.
@@ -159,35 +126,27 @@ pub(crate) struct Batch {
 
 impl CompletionBody {
     /// The requests in our words.
-    pub(crate) fn into_requests(self) -> Result<Asked<Batch>> {
-        self.check_features()?;
+    pub(crate) fn into_requests(mut self) -> Result<Asked<Batch>> {
+        self.check_shared()?;
+        let no_tokens = Given(self.add_special_tokens == Some(false));
+        refuse(&[("add_special_tokens", no_tokens, "leaving out the tokenizer's own is")])?;
         let stream = self.stream.unwrap_or(false);
         let include_usage = StreamOptions::include_usage(self.stream_options.as_ref(), stream)?;
         let n = sampling::choices(self.n)?;
-        let prompts = self.prompt.0;
+        let best_of = sampling::best_of(self.best_of, n)?;
+        let prompts = std::mem::replace(&mut self.prompt, Prompts(Vec::new())).0;
         if prompts.is_empty() {
             return Err(Error::invalid("prompt", "`prompt` must hold at least one prompt"));
         }
-        if prompts.len() * n as usize > limits::CHOICES_PER_CALL {
+        if prompts.len() * best_of.unwrap_or(n) as usize > limits::CHOICES_PER_CALL {
             let (count, max) = (prompts.len(), limits::CHOICES_PER_CALL);
             let message = format!("{count} prompts with {n} choices each exceed {max} choices per call");
             return Err(Error::invalid("n", message));
         }
         let logprobs = self.logprobs.map(|k| sampling::alternatives("logprobs", k)).transpose()?;
         let echo = self.echo.unwrap_or(false);
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: sampling::top_k(self.top_k)?,
-            min_p: self.min_p,
-            seed: self.seed.map(|seed| seed.0),
-            max_tokens: self.max_tokens,
-            stop: self.stop.map(|stop| stop.0),
-            stop_token_ids: self.stop_token_ids.map(|ids| ids.0),
-            logprobs,
-            ..Sampling::default()
-        };
-        sampling.validate()?;
+        let sampling = self.sampling(self.max_tokens, logprobs)?;
+        let format = self.format()?;
         let model = self.model;
         let requests = prompts
             .into_iter()
@@ -195,27 +154,13 @@ impl CompletionBody {
                 n,
                 echo,
                 prompt_logprobs: logprobs.filter(|_| echo),
+                best_of,
                 sampling: sampling.clone(),
+                format: format.clone(),
                 front_end: FrontEnd::OpenAi,
                 ..ChatRequest::new(model.clone(), input)
             })
             .collect();
         Ok(Asked { request: Batch { model, n, requests }, stream, include_usage })
-    }
-
-    /// Refuses what would be ignored.
-    fn check_features(&self) -> Result<()> {
-        if self.suffix.0 {
-            return Err(unsupported("suffix", "inserting text is"));
-        }
-        if self.logit_bias.0 {
-            return Err(unsupported("logit_bias", "biasing tokens is"));
-        }
-        if self.best_of.is_some_and(|best_of| best_of != self.n.unwrap_or(1)) {
-            return Err(unsupported("best_of", "a value other than `n` is"));
-        }
-        sampling::neutral("presence_penalty", self.presence_penalty, 0.0)?;
-        sampling::neutral("frequency_penalty", self.frequency_penalty, 0.0)?;
-        sampling::neutral("repetition_penalty", self.repetition_penalty, 1.0)
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod chat_answer;
+pub(crate) mod common;
 pub(crate) mod completions;
 pub(crate) mod completions_answer;
 pub(crate) mod error;
@@ -12,6 +13,9 @@ pub(crate) mod message;
 pub(crate) mod models;
 pub(crate) mod native;
 pub(crate) mod sampling;
+pub(crate) mod schema;
+pub(crate) mod tokens;
+pub(crate) mod tools;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

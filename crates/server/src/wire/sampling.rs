@@ -2,7 +2,6 @@
 
 use byzerllm_core::{Error, Result};
 
-use super::fields::unsupported;
 use crate::limits;
 
 /// `n`, 1 when absent.
@@ -13,6 +12,17 @@ pub(crate) fn choices(n: Option<u32>) -> Result<u32> {
         return Err(Error::invalid("n", format!("`n` must be 1 to {max}, got {n}")));
     }
     Ok(n)
+}
+
+/// `best_of`, at least `n`.
+pub(crate) fn best_of(best_of: Option<u32>, n: u32) -> Result<Option<u32>> {
+    match best_of {
+        Some(best_of) if !(n..=limits::CHOICES).contains(&best_of) => {
+            let max = limits::CHOICES;
+            Err(Error::invalid("best_of", format!("`best_of` must be `n` ({n}) to {max}, got {best_of}")))
+        }
+        best_of => Ok(best_of),
+    }
 }
 
 /// `top_k`; -1 and 0 both mean "all", as elsewhere.
@@ -33,14 +43,4 @@ pub(crate) fn alternatives(field: &'static str, value: u32) -> Result<u32> {
         return Err(Error::invalid(field, format!("`{field}` must be at most {max}, got {value}")));
     }
     Ok(value)
-}
-
-/// A parameter that must keep its neutral value because the feature is not there yet.
-pub(crate) fn neutral(field: &'static str, value: Option<f64>, neutral: f64) -> Result<()> {
-    match value {
-        Some(value) if value != neutral => {
-            Err(unsupported(field, &format!("a value other than {neutral} is")))
-        }
-        _ => Ok(()),
-    }
 }

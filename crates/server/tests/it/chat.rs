@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use byzerllm_core::{Input, Role};
+use byzerllm_core::{Input, ResponseFormat, Role, ToolChoice};
 use serde_json::{Value, json};
 
 use crate::support::App;
@@ -56,7 +56,9 @@ async fn every_parameter_arrives() {
     let app = App::answering("x").await;
     let body = ask(json!({
         "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "seed": -1, "max_completion_tokens": 9,
-        "stop": ["a", "b"], "stop_token_ids": [1, 2], "logprobs": true, "top_logprobs": 3, "n": 4
+        "stop": ["a", "b"], "stop_token_ids": [1, 2], "logprobs": true, "top_logprobs": 3, "n": 4, "best_of": 6,
+        "presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.25, "logit_bias": {"7": -100, "8": 0.5},
+        "ignore_eos": true, "min_tokens": 2
     }));
     app.chat(body).await.ok();
     let request = app.model.requests().pop().unwrap();
@@ -66,6 +68,10 @@ async fn every_parameter_arrives() {
     assert_eq!(sampling.stop.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
     assert_eq!(sampling.stop_token_ids.as_deref(), Some(&[1, 2][..]));
     assert_eq!((sampling.logprobs, request.n, request.echo), (Some(3), 4, false));
+    assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (Some(0.5), Some(-0.5)));
+    assert_eq!((sampling.repetition_penalty, sampling.ignore_end), (Some(1.25), Some(true)));
+    assert_eq!(sampling.logit_bias, Some([(7, -100.0), (8, 0.5)].into()));
+    assert_eq!((sampling.min_tokens, request.best_of), (Some(2), Some(6)));
 
     // What is absent comes from OpenAI's defaults; null is absent.
     let nulls = [
@@ -104,6 +110,37 @@ async fn every_parameter_arrives() {
         "web_search_options",
         "safety_identifier",
         "prompt_cache_key",
+        "best_of",
+        "ignore_eos",
+        "min_tokens",
+        "repetition_penalty",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "guided_decoding_backend",
+        "guided_whitespace_pattern",
+        "use_beam_search",
+        "early_stopping",
+        "length_penalty",
+        "include_stop_str_in_output",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "add_generation_prompt",
+        "add_special_tokens",
+        "continue_final_message",
+        "echo",
+        "suffix",
+        "truncate_prompt_tokens",
+        "allowed_token_ids",
+        "prompt_logprobs",
+        "documents",
+        "chat_template",
+        "chat_template_kwargs",
+        "prompt_template",
+        "priority",
+        "request_id",
+        "extra_body",
     ];
     let nulls: serde_json::Map<String, Value> =
         nulls.iter().map(|name| ((*name).to_owned(), Value::Null)).collect();
@@ -117,7 +154,10 @@ async fn every_parameter_arrives() {
         "user": "u", "safety_identifier": "s", "metadata": {"a": "b"}, "prompt_cache_key": "k", "store": false,
         "service_tier": "auto", "parallel_tool_calls": true, "tool_choice": "none", "tools": [], "logit_bias": {},
         "modalities": ["text"], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
-        "stream": false, "top_k": -1, "stop": "x"
+        "stream": false, "top_k": -1, "stop": "x", "use_beam_search": false, "early_stopping": false,
+        "length_penalty": 1.0, "skip_special_tokens": true, "spaces_between_special_tokens": false,
+        "add_generation_prompt": true, "echo": false, "priority": 0, "guided_decoding_backend": "outlines",
+        "extra_body": {}, "include_stop_str_in_output": false
     });
     app.chat(ask(harmless)).await.ok();
     assert_eq!(app.model.requests().pop().unwrap().sampling.top_k, Some(0));
@@ -152,10 +192,10 @@ async fn messages_of_every_form() {
 #[tokio::test]
 async fn what_is_wrong_or_not_there_is_named() {
     let app = App::answering("x").await;
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
     let user = |message: Value| json!({"messages": [{"role": "user", "content": "a"}, message]});
     let cases = [
         (json!({"temprature": 1}), "invalid_request", "temprature"),
-        (json!({"ignore_eos": true}), "invalid_request", "ignore_eos"),
         (
             json!({"stream": true, "stream_options": {"usage": true}}),
             "invalid_request",
@@ -183,20 +223,64 @@ async fn what_is_wrong_or_not_there_is_named() {
         (json!({"stop": ["a", null]}), "invalid_request", "stop[1]"),
         (json!({"stop": [""]}), "invalid_request", "stop"),
         (json!({"stop": vec!["x"; 17]}), "invalid_request", "stop"),
-        (json!({"tools": [{"type": "function"}]}), "unsupported", "tools"),
-        (json!({"tool_choice": "required"}), "unsupported", "tool_choice"),
-        (json!({"tool_choice": {"type": "function"}}), "unsupported", "tool_choice"),
-        (json!({"functions": [{}]}), "unsupported", "functions"),
-        (json!({"response_format": {"type": "json_object"}}), "unsupported", "response_format"),
+        (json!({"tools": [{"type": "function"}]}), "invalid_request", "tools[0].function"),
+        (json!({"tools": [{"type": "retrieval"}]}), "unsupported", "tools[0].type"),
+        (json!({"tools": [tool("a"), tool("a b")]}), "invalid_request", "tools[1].function.name"),
+        (json!({"tools": [tool("a"), tool("a")]}), "invalid_request", "tools[1].function.name"),
         (
-            json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
-            "unsupported",
-            "response_format",
+            json!({"tools": [{"type": "function", "function": {"name": "a", "parameters": 1}}]}),
+            "invalid_request",
+            "tools[0].function.parameters",
         ),
-        (json!({"logit_bias": {"1": 5}}), "unsupported", "logit_bias"),
-        (json!({"presence_penalty": 0.5}), "unsupported", "presence_penalty"),
-        (json!({"frequency_penalty": -0.5}), "unsupported", "frequency_penalty"),
-        (json!({"repetition_penalty": 1.1}), "unsupported", "repetition_penalty"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "a", "strict": true}}]}),
+            "unsupported",
+            "tools[0].function.strict",
+        ),
+        (json!({"tools": [tool("a")], "parallel_tool_calls": false}), "unsupported", "parallel_tool_calls"),
+        (json!({"tool_choice": "required"}), "invalid_request", "tool_choice"),
+        (json!({"tool_choice": "maybe"}), "invalid_request", "tool_choice"),
+        (json!({"tool_choice": {"type": "function"}}), "invalid_request", "tool_choice.function"),
+        (
+            json!({"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}),
+            "invalid_request",
+            "tool_choice",
+        ),
+        (json!({"functions": [{}]}), "unsupported", "functions"),
+        (json!({"response_format": {"type": "json"}}), "unsupported", "response_format.type"),
+        (
+            json!({"response_format": {"type": "json_schema"}}),
+            "invalid_request",
+            "response_format.json_schema.schema",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}),
+            "invalid_request",
+            "response_format.json_schema.schema",
+        ),
+        (
+            json!({"response_format": {"type": "json_object"}, "guided_regex": "a"}),
+            "invalid_request",
+            "guided_regex",
+        ),
+        (json!({"guided_json": {}, "guided_choice": ["a"]}), "invalid_request", "guided_choice"),
+        (json!({"guided_json": "{"}), "invalid_request", "guided_json"),
+        (json!({"guided_choice": []}), "invalid_request", "guided_choice"),
+        (json!({"logit_bias": {"x": 5}}), "invalid_request", "logit_bias"),
+        (json!({"logit_bias": {"1": 101}}), "invalid_request", "logit_bias"),
+        (json!({"presence_penalty": 3}), "invalid_request", "presence_penalty"),
+        (json!({"frequency_penalty": -2.5}), "invalid_request", "frequency_penalty"),
+        (json!({"repetition_penalty": 0}), "invalid_request", "repetition_penalty"),
+        (json!({"n": 3, "best_of": 2}), "invalid_request", "best_of"),
+        (json!({"best_of": 129}), "invalid_request", "best_of"),
+        (json!({"use_beam_search": true}), "unsupported", "use_beam_search"),
+        (json!({"length_penalty": 0.5}), "unsupported", "length_penalty"),
+        (json!({"skip_special_tokens": false}), "unsupported", "skip_special_tokens"),
+        (json!({"prompt_logprobs": 0}), "unsupported", "prompt_logprobs"),
+        (json!({"chat_template": "x"}), "unsupported", "chat_template"),
+        (json!({"add_generation_prompt": false}), "unsupported", "add_generation_prompt"),
+        (json!({"echo": true}), "unsupported", "echo"),
+        (json!({"extra_body": {"a": 1}}), "unsupported", "extra_body"),
         (json!({"modalities": ["text", "audio"]}), "unsupported", "modalities"),
         (json!({"reasoning_effort": "high"}), "unsupported", "reasoning_effort"),
         (json!({"service_tier": "flex"}), "unsupported", "service_tier"),
@@ -244,4 +328,87 @@ async fn what_is_wrong_or_not_there_is_named() {
     let (status, _, code, message) = app.chat(ask(json!({"model": "gpt-4"}))).await.error();
     assert_eq!((status, code.as_str()), (404, "not_found"));
     assert!(message.contains("chat"), "{message}");
+}
+
+#[tokio::test]
+async fn formats_and_tools_arrive() {
+    let app = App::answering("x").await;
+    let schema = json!({"type": "object", "properties": {"b": {"type": "integer"}, "a": {"enum": [null, 1.5, "x", true, -1]}}});
+    let strict =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": true}});
+    use ResponseFormat::{Choice, Grammar, JsonObject, JsonSchema, Regex, Text};
+    for (fields, format) in [
+        (json!({"response_format": {"type": "text"}}), Text),
+        (json!({"response_format": {"type": "json_object"}}), JsonObject),
+        (json!({"response_format": strict}), JsonSchema(schema.clone())),
+        (json!({"guided_json": schema}), JsonSchema(schema.clone())),
+        (json!({"guided_json": schema.to_string()}), JsonSchema(schema.clone())),
+        (json!({"guided_regex": "a+"}), Regex("a+".to_owned())),
+        (json!({"guided_choice": ["a", "b"]}), Choice(vec!["a".to_owned(), "b".to_owned()])),
+        (json!({"guided_grammar": "start: \"a\""}), Grammar("start: \"a\"".to_owned())),
+    ] {
+        app.chat(ask(fields.clone())).await.ok();
+        assert_eq!(app.model.requests().pop().unwrap().format, format, "{fields}");
+    }
+
+    let tool =
+        json!({"type": "function", "function": {"name": "f", "description": "d", "parameters": schema}});
+    for (choice, want) in [
+        (json!(null), ToolChoice::Auto),
+        (json!("auto"), ToolChoice::Auto),
+        (json!("none"), ToolChoice::None),
+        (json!("required"), ToolChoice::Required),
+        (json!({"type": "function", "function": {"name": "f"}}), ToolChoice::Named("f".to_owned())),
+    ] {
+        app.chat(ask(json!({"tools": [tool], "tool_choice": choice}))).await.ok();
+        let request = app.model.requests().pop().unwrap();
+        assert_eq!(request.tool_choice, want);
+        let [got] = &request.tools[..] else { panic!("{:?}", request.tools) };
+        assert_eq!((got.name.as_str(), got.description.as_deref()), ("f", Some("d")));
+        assert_eq!(got.parameters.as_ref(), Some(&schema));
+    }
+    let strict = json!({"type": "function", "function": {"name": "f", "parameters": schema, "strict": true}});
+    app.chat(ask(json!({"tools": [strict], "tool_choice": "required"}))).await.ok();
+}
+
+#[tokio::test]
+async fn hostile_sizes_are_refused_quickly() {
+    let app = App::answering("x").await;
+    let begin = std::time::Instant::now();
+    let tool = |name: usize| json!({"type": "function", "function": {"name": format!("f{name}")}});
+    let tools = json!({"tools": (0..10_000).map(tool).collect::<Vec<_>>()});
+    let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let raw = |field: &str, value: &str| {
+        format!(
+            r#"{{"model": "chat", "messages": [{{"role": "user", "content": "a"}}], "{field}": {value}}}"#
+        )
+    };
+    let parameters = |schema: &str| {
+        raw(
+            "tools",
+            &format!(r#"[{{"type": "function", "function": {{"name": "f", "parameters": {schema}}}}}]"#),
+        )
+    };
+    let wide = format!(r#"{{"enum": [{}0]}}"#, "0,".repeat(2_000_000));
+    let biases: Vec<String> = (0..100_000).map(|id| format!(r#""{id}": 1"#)).collect();
+    for (body, field) in [
+        (ask(tools).to_string(), "tools"),
+        (parameters(&format!(r#"{{"a": {}}}"#, deep(70))), "tools[0].function.parameters"),
+        (parameters(&format!(r#"{{"a": {}}}"#, deep(1_000_000))), ""),
+        (parameters(&wide), "tools[0].function.parameters"),
+        (raw("guided_json", &wide), "guided_json"),
+        (raw("guided_json", &format!(r#"{{"a": "{}"}}"#, "x".repeat(300_000))), "guided_json"),
+        (raw("guided_regex", &format!(r#""{}""#, "a".repeat(100_000))), "guided_regex"),
+        (raw("guided_choice", &format!("[{}\"a\"]", "\"a\",".repeat(10_000))), "guided_choice"),
+        (raw("logit_bias", &format!("{{{}}}", biases.join(","))), "logit_bias"),
+        (raw("n", "1000000"), "n"),
+        (raw("best_of", "1000000"), "best_of"),
+    ] {
+        let (status, param, _, message) = app.chat(&body).await.error();
+        assert_eq!(status, 400, "{field}: {message}");
+        assert!(message.len() < 1000, "{message}");
+        assert!(param.unwrap_or_default().starts_with(field), "{field}: {message}");
+    }
+    assert!(app.model.requests().is_empty());
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
 }

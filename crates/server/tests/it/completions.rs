@@ -124,9 +124,17 @@ async fn what_is_wrong_or_not_there_is_named() {
         (json!("a"), json!({"logprobs": true}), "invalid_request", "logprobs"),
         (json!("a"), json!({"ecko": true}), "invalid_request", "ecko"),
         (json!("a"), json!({"suffix": "z"}), "unsupported", "suffix"),
-        (json!("a"), json!({"best_of": 3}), "unsupported", "best_of"),
-        (json!("a"), json!({"logit_bias": {"1": 1}}), "unsupported", "logit_bias"),
-        (json!("a"), json!({"presence_penalty": 1}), "unsupported", "presence_penalty"),
+        (json!("a"), json!({"best_of": 1, "n": 2}), "invalid_request", "best_of"),
+        (json!("a"), json!({"logit_bias": {"-1": 1}}), "invalid_request", "logit_bias"),
+        (json!("a"), json!({"presence_penalty": 3}), "invalid_request", "presence_penalty"),
+        (
+            json!("a"),
+            json!({"guided_regex": "a", "guided_choice": ["a"]}),
+            "invalid_request",
+            "guided_choice",
+        ),
+        (json!("a"), json!({"add_special_tokens": false}), "unsupported", "add_special_tokens"),
+        (json!("a"), json!({"use_beam_search": true}), "unsupported", "use_beam_search"),
     ] {
         let (status, got_param, got_code, message) = app.complete(ask(prompt, more.clone())).await.error();
         assert_eq!((status, got_code.as_str()), (400, code), "{more}: {message}");

@@ -1,7 +1,7 @@
 //! Our own inference routes.
 
 use byzerllm_core::testing::ScriptedModel;
-use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, Input, Message, Role};
+use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, Input, Message, Role, Tool, ToolChoice};
 use serde_json::json;
 
 use crate::support::App;
@@ -72,4 +72,51 @@ async fn templates_and_tokens() {
     }
     assert_eq!(app.post("/byzerllm/v1/tokenize", json!({"model": "none", "text": ""})).await.status, 404);
     assert_eq!(app.get("/byzerllm/v1/models/none").await.status, 404);
+}
+
+#[tokio::test]
+async fn tokens_as_other_servers_tell_them() {
+    let app = App::answering("x").await;
+    let answer = app.post("/tokenize", json!({"model": "chat", "prompt": "a b"})).await.ok();
+    assert_eq!((answer["count"].clone(), answer["max_model_len"].clone()), (json!(2), json!(4096)));
+    let tokens = answer["tokens"].clone();
+    let text = app.post("/detokenize", json!({"model": "chat", "tokens": tokens})).await.ok();
+    assert_eq!(text, json!({"prompt": format!(" {} {}", tokens[0], tokens[1])}));
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let answer = app.post("/tokenize", json!({"model": "chat", "messages": messages})).await.ok();
+    assert_eq!(answer["count"], 3, "user: Hi, and the model's turn");
+    for (path, body, field) in [
+        ("/tokenize", json!({"model": "chat"}), "prompt"),
+        ("/tokenize", json!({"model": "chat", "prompt": "a", "messages": messages}), "messages"),
+        (
+            "/tokenize",
+            json!({"model": "chat", "prompt": "a", "add_special_tokens": true}),
+            "add_special_tokens",
+        ),
+        (
+            "/tokenize",
+            json!({"model": "chat", "prompt": "a", "return_token_strs": true}),
+            "return_token_strs",
+        ),
+        ("/detokenize", json!({"model": "chat", "tokens": ["a"]}), "tokens[0]"),
+        ("/detokenize", json!({"model": "chat", "tokens": [-1]}), "tokens[0]"),
+    ] {
+        let (status, param, _, message) = app.post(path, body).await.error();
+        assert_eq!((status, param.as_deref()), (400, Some(field)), "{message}");
+    }
+    assert_eq!(app.post("/tokenize", json!({"model": "none", "prompt": ""})).await.status, 404);
+    assert_eq!(app.post("/detokenize", json!({"model": "none", "tokens": []})).await.status, 404);
+}
+
+#[tokio::test]
+async fn our_own_route_has_the_same_caps() {
+    let app = App::answering("x").await;
+    let tool = |index: usize| Tool { name: format!("f{index}"), description: None, parameters: None };
+    let many = ChatRequest { tools: (0..129).map(tool).collect(), ..hello() };
+    let best = ChatRequest { best_of: Some(1_000_000), ..hello() };
+    let named = ChatRequest { tool_choice: ToolChoice::Named("g".to_owned()), ..hello() };
+    for (request, field) in [(many, "tools"), (best, "best_of"), (named, "tool_choice")] {
+        let body = serde_json::to_string(&request).unwrap();
+        assert_eq!(app.post("/byzerllm/v1/chat", body).await.error().1.as_deref(), Some(field));
+    }
 }

@@ -12,10 +12,14 @@ use crate::support::{App, request};
 const PUBLIC: &[(&str, &str)] = &[
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/health"),
+    ("GET", "/version"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{id}"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
     ("POST", "/byzerllm/v1/chat"),
     ("POST", "/byzerllm/v1/template"),
     ("POST", "/byzerllm/v1/tokenize"),
@@ -96,6 +100,9 @@ async fn health_models_and_request_ids() {
     let app = App::answering("hello").await;
     assert_eq!(app.get("/healthz").await.ok()["status"], "alive");
     assert_eq!(app.get("/readyz").await.ok()["status"], "ready");
+    let healthy = app.get("/health").await;
+    assert_eq!((healthy.status.as_u16(), healthy.text.as_str()), (200, ""));
+    assert_eq!(app.get("/version").await.ok()["version"], env!("CARGO_PKG_VERSION"));
     app.loader.set_stuck(true);
     let (status, _, code, _) = app.get("/readyz").await.error();
     assert_eq!((status, code.as_str()), (503, "unavailable"));

@@ -1,0 +1,178 @@
+//! `tools` and `tool_choice` of the OpenAI API.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use byzerllm_core::{Error, Result, Tool, ToolChoice};
+use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::fields::{Capped, Object, unsupported};
+use super::schema::Schema;
+use crate::limits;
+
+/// The tools of a request.
+pub(crate) type WireTools = Capped<Object<WireTool>, { limits::TOOLS }>;
+
+/// One tool.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireTool {
+    r#type: String,
+    #[serde(default)]
+    function: Option<Object<WireFunction>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireFunction {
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    parameters: Option<Schema<{ limits::TOOL_BYTES }>>,
+    #[serde(default)]
+    strict: Option<bool>,
+}
+
+/// A word, or the name of a tool.
+#[derive(Debug)]
+pub(crate) enum WireChoice {
+    Word(String),
+    Function(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedChoice {
+    r#type: String,
+    function: Object<NamedFunction>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedFunction {
+    name: String,
+}
+
+impl<'de> Deserialize<'de> for WireChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice;
+        impl<'de> Visitor<'de> for Choice {
+            type Value = WireChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("'none', 'auto', 'required' or a function")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<WireChoice, E> {
+                Ok(WireChoice::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<WireChoice, A::Error> {
+                let choice = NamedChoice::deserialize(MapAccessDeserializer::new(fields))?;
+                if choice.r#type != "function" {
+                    return Err(serde::de::Error::custom("the type must be 'function'"));
+                }
+                Ok(WireChoice::Function(choice.function.0.name))
+            }
+        }
+        deserializer.deserialize_any(Choice)
+    }
+}
+
+/// Tools and choice in our words.
+pub(crate) fn tools(
+    tools: Option<WireTools>,
+    choice: Option<WireChoice>,
+    parallel: Option<bool>,
+) -> Result<(Vec<Tool>, ToolChoice)> {
+    let wire = tools.map(|tools| tools.0).unwrap_or_default();
+    let choice = match choice {
+        None => ToolChoice::Auto,
+        Some(WireChoice::Function(name)) => ToolChoice::Named(name),
+        Some(WireChoice::Word(word)) => match word.as_str() {
+            "auto" => ToolChoice::Auto,
+            "none" => ToolChoice::None,
+            "required" => ToolChoice::Required,
+            _ => {
+                let message = "`tool_choice` must be 'none', 'auto', 'required' or a function";
+                return Err(Error::invalid("tool_choice", message));
+            }
+        },
+    };
+    let enforced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
+    let tools: Result<Vec<Tool>> =
+        wire.into_iter().enumerate().map(|(index, tool)| tool.0.into_tool(index, enforced)).collect();
+    let tools = tools?;
+    check(&tools, &choice)?;
+    if parallel == Some(false) && !tools.is_empty() && choice != ToolChoice::None {
+        return Err(unsupported("parallel_tool_calls", "a limit of one call is"));
+    }
+    Ok((tools, choice))
+}
+
+/// Checks names and numbers.
+pub(crate) fn check(tools: &[Tool], choice: &ToolChoice) -> Result<()> {
+    if tools.len() > limits::TOOLS {
+        let (max, got) = (limits::TOOLS, tools.len());
+        return Err(Error::invalid("tools", format!("at most {max} tools are allowed, got {got}")));
+    }
+    let mut names = HashSet::new();
+    for (index, tool) in tools.iter().enumerate() {
+        let field = format!("tools[{index}].function.name");
+        let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !(1..=64).contains(&tool.name.len()) || !tool.name.chars().all(valid) {
+            let message = format!("`{field}` must have 1 to 64 letters, digits, dashes or underscores");
+            return Err(Error::invalid(field, message));
+        }
+        if !names.insert(tool.name.as_str()) {
+            let message = format!("`{field}`: there is a tool '{}' already", tool.name);
+            return Err(Error::invalid(field, message));
+        }
+        if tool
+            .parameters
+            .as_ref()
+            .is_some_and(|schema| !matches!(schema, Value::Object(_) | Value::Bool(true)))
+        {
+            let field = format!("tools[{index}].function.parameters");
+            return Err(Error::invalid(field.clone(), format!("`{field}` must be a JSON Schema")));
+        }
+    }
+    match choice {
+        ToolChoice::Required if tools.is_empty() => {
+            Err(Error::invalid("tool_choice", "`tool_choice` 'required' needs `tools`"))
+        }
+        ToolChoice::Named(name) if !names.contains(name.as_str()) => {
+            let name: String = name.chars().take(64).collect();
+            Err(Error::invalid(
+                "tool_choice",
+                format!("`tool_choice` names '{name}', which is none of `tools`"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl WireTool {
+    fn into_tool(self, index: usize, enforced: bool) -> Result<Tool> {
+        let path = |field: &str| format!("tools[{index}].{field}");
+        if self.r#type != "function" {
+            return Err(unsupported(path("type"), "a tool that is no function is"));
+        }
+        let Some(Object(function)) = self.function else {
+            let field = path("function");
+            return Err(Error::invalid(field.clone(), format!("the field `{field}` is missing")));
+        };
+        if function.strict == Some(true) && !enforced {
+            let what = "enforcing the schema is, unless `tool_choice` asks for a call,";
+            return Err(unsupported(path("function.strict"), what));
+        }
+        Ok(Tool {
+            name: function.name,
+            description: function.description,
+            parameters: function.parameters.map(|schema| schema.0),
+        })
+    }
+}
