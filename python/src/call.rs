@@ -1,6 +1,7 @@
 //! `Call`: one answer in progress, as a whole (`result()`) or event by event (iteration).
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ pub(crate) struct Call {
     process: Arc<Process>,
     stream: tokio::sync::Mutex<Option<EventStream>>,
     cancelled: watch::Sender<bool>,
+    /// Whether the reader has been told the end, good or bad.
+    told: AtomicBool,
     deadline: Option<Instant>,
     clock: Arc<Mutex<Clock>>,
 }
@@ -36,6 +39,10 @@ pub(crate) fn too_late() -> Error {
     Error::new(ErrorKind::DeadlineExceeded, "the answer took longer than its timeout; raise timeout_s")
 }
 
+fn cancellation() -> Error {
+    Error::new(ErrorKind::Cancelled, "the request was cancelled")
+}
+
 impl Call {
     pub(crate) fn new(
         process: Arc<Process>,
@@ -50,6 +57,7 @@ impl Call {
             process,
             stream: tokio::sync::Mutex::new(Some(stream)),
             cancelled: watch::Sender::new(false),
+            told: AtomicBool::new(false),
             deadline,
             clock,
         }
@@ -67,7 +75,7 @@ impl Call {
         tokio::select! {
             biased;
             _ = cancelled.wait_for(|cancelled| *cancelled) => {
-                Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
+                Err(cancellation())
             }
             result = work => result,
             () = deadline => Err(too_late()),
@@ -76,10 +84,15 @@ impl Call {
 
     async fn next_event(&self) -> Result<Option<Event>> {
         let mut stream = self.stream.lock().await;
-        let Some(open) = stream.as_mut() else { return Ok(None) };
+        let Some(open) = stream.as_mut() else {
+            // Cancelled between two reads: what was read is not the whole answer, and the reader must know.
+            let cancelled = *self.cancelled.borrow() && !self.told.swap(true, Ordering::Relaxed);
+            return if cancelled { Err(cancellation()) } else { Ok(None) };
+        };
         let next = self.guarded(async { open.next().await.transpose() }).await;
         if !matches!(next, Ok(Some(_))) {
             *stream = None;
+            self.told.store(true, Ordering::Relaxed);
         }
         next
     }
@@ -88,6 +101,7 @@ impl Call {
         let Some(open) = self.stream.lock().await.take() else {
             return Err(Error::new(ErrorKind::InvalidRequest, "this answer was read or cancelled already"));
         };
+        self.told.store(true, Ordering::Relaxed);
         self.guarded(collect(open)).await
     }
 

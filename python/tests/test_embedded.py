@@ -168,6 +168,21 @@ def test_cancelling_from_another_thread(llm, endless):
         call.result()
 
 
+def test_a_cancel_between_two_reads_is_told_once(llm, endless):
+    llm.deploy(endless, udf_name="long")
+    request = {
+        "model": "long",
+        "input": {"kind": "text", "value": "hello"},
+        "sampling": {"temperature": 0.0, "max_tokens": 50_000},
+    }
+    call = llm._endpoint.chat(request)
+    next(call)
+    call.cancel()
+    with pytest.raises(CancelledError):
+        next(call)
+    assert list(call) == []
+
+
 def test_python_runs_while_the_engine_works(llm, endless):
     llm.deploy(endless, udf_name="long")
     done = threading.Event()
