@@ -33,9 +33,21 @@ fn misuse_is_exit_code_2() {
 }
 
 #[test]
-fn only_loopback_is_served() {
-    let done = World::new().run(&["serve", "--host", "0.0.0.0"]);
-    refused(&done, 2, "only loopback", "127.0.0.1");
+fn beyond_loopback_a_key_is_needed_and_tls_is_advised() {
+    let world = World::new();
+    let done = world.run(&["serve", "--host", "0.0.0.0"]);
+    refused(&done, 2, "there is no key", "byzerllm keys create --name NAME --state /");
+    world.run(&["keys", "create", "--name", "app"]).ok();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let done = world.run(&["serve", "--host", "0.0.0.0", "--port", &port]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.err.starts_with("warning: keys and texts travel unencrypted"), "{done:?}");
+    assert!(done.err.contains("already in use"), "{done:?}");
+    let done =
+        world.run(&["serve", "--port", "0", "--ssl-certfile", "none.pem", "--ssl-keyfile", "none.pem"]);
+    refused(&done, 1, "none.pem' cannot be read", "PEM files");
+    assert_eq!(world.run(&["serve", "--ssl-certfile", "cert.pem"]).code, 2);
 }
 
 #[test]
