@@ -16,7 +16,7 @@ use crate::local::LocalLoader;
 pub struct Inspection {
     /// The checkpoint.
     pub path: PathBuf,
-    /// `gguf v3` or `safetensors`.
+    /// `gguf v3`, `safetensors` or `torch`.
     pub format: String,
     /// Architecture, context length and further facts.
     pub info: ModelInfo,

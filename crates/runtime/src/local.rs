@@ -10,7 +10,7 @@ use byzerllm_core::{
     Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
 };
 use byzerllm_engine::{EngineOptions, LocalModel, ModelText};
-use byzerllm_model::{Checkpoint, CheckpointFormat, Compute, CpuOptions, Network};
+use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network};
 use serde_json::Value;
 
 use crate::deployment::effective_values;
@@ -120,10 +120,7 @@ impl Loader for LocalLoader {
             |front_end| effective_values(&[(Origin::Checkpoint, defaults), (Origin::FrontEnd, front_end)]);
         Ok(Inspection {
             path: path.to_path_buf(),
-            format: match checkpoint.format() {
-                CheckpointFormat::Gguf { version } => format!("gguf v{version}"),
-                CheckpointFormat::HuggingFace => "safetensors".to_owned(),
-            },
+            format: checkpoint.weight_format(),
             parameters: tensors.iter().map(parameters).fold(0, u64::saturating_add),
             memory: MemoryReport {
                 weight_bytes: need.weight_bytes,

@@ -278,3 +278,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_runs_take_linear_time() {
+    let start = std::time::Instant::now();
+    for name in ["bpe.model", "unigram.model", "unigram_bytes.model"] {
+        let tokenizer = spm(name);
+        for text in
+            [" ".repeat(100_000) + "x", "a ".repeat(50_000), "世".repeat(50_000), "</s>".repeat(30_000)]
+        {
+            assert!(!tokenizer.encode_plain(&text).unwrap().is_empty());
+        }
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
+}
