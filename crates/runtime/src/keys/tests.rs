@@ -78,7 +78,7 @@ fn keys_end_when_their_time_is_over() {
     let expires = key.info.expires.unwrap();
     assert!(keys.authenticate_at(key.key.as_bytes(), expires - 1).is_ok());
     assert_eq!(keys.authenticate_at(key.key.as_bytes(), expires), Err(KeyRefusal::Expired));
-    let mut wrong = key.key.clone();
+    let mut wrong = key.key;
     let last = if wrong.pop() == Some('0') { '1' } else { '0' };
     wrong.push(last);
     assert_eq!(keys.authenticate_at(wrong.as_bytes(), expires), Err(KeyRefusal::Unknown));
