@@ -102,6 +102,60 @@ def endless(tmp_path):
     )
 
 
+def scripted(target, pieces, template):
+    """A checkpoint that answers whatever it is asked with these texts, a token each."""
+    source = CHECKPOINTS / "qwen2-bf16"
+    vocabulary, hidden, end = 300, 64, 2
+    edited(
+        source,
+        target,
+        config={"vocab_size": vocabulary + len(pieces), "max_position_embeddings": 4096},
+        tokenizer_config={"chat_template": template, "added_tokens_decoder": {}},
+        tokenizer={
+            "added_tokens": json.loads((source / "tokenizer.json").read_text())["added_tokens"]
+            + [
+                {
+                    **{"id": vocabulary + index, "content": piece, "normalized": False, "special": False},
+                    **{"single_word": False, "lstrip": False, "rstrip": False},
+                }
+                for index, piece in enumerate(pieces)
+            ]
+        },
+    )
+
+    # The layers do nothing. Every token of a prompt points to direction 0, piece i to direction i + 1; what follows
+    # a direction is piece i, and the end after the last.
+    one, eight = b"\x80\x3f", b"\x00\x41"
+
+    def rows(places, value):
+        data = bytearray(2 * hidden * len(places))
+        for row, place in enumerate(places):
+            if place is not None:
+                data[2 * (hidden * row + place) : 2 * (hidden * row + place + 1)] = value
+        return bytes(data)
+
+    follows = [None] * vocabulary + list(range(len(pieces)))
+    follows[end] = len(pieces)
+    path = target / "model.safetensors"
+    file = path.read_bytes()
+    size = int.from_bytes(file[:8], "little")
+    header, tensors = json.loads(file[8 : 8 + size]), b""
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            entry["shape"][0] = vocabulary + len(pieces)
+            directions = [0] * vocabulary + [index + 1 for index in range(len(pieces))]
+            data = rows(follows, eight) if name.startswith("lm_head") else rows(directions, one)
+        else:
+            begin, stop = entry["data_offsets"]
+            data = one * ((stop - begin) // 2) if "norm" in name else bytes(stop - begin)
+        entry["data_offsets"] = [len(tensors), len(tensors) + len(data)]
+        tensors += data
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+    return str(target)
+
+
 @pytest.fixture
 def untemplated(tmp_path):
     """A checkpoint without a chat template."""

@@ -1,5 +1,8 @@
 """The server through the official `openai` client."""
 
+import json
+import urllib.request
+
 import openai
 import pytest
 
@@ -128,3 +131,124 @@ def test_the_client_for_event_loops(start_server, checkpoint):
             return {answer.choices[0].message.content for answer in answers}
 
     assert len(asyncio.run(ask())) == 1
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+TOOLS = "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}\n{% endfor %}"
+CONVERSATION = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
+    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}assistant:"
+)
+CALL = ["One moment.\n<tool_", 'call>\n{"name": "weather", "argu', 'ments": {"city": "Pa', 'ris"}}\n</tool_call>']
+
+
+def answering(start_server, tmp_path, pieces):
+    from conftest import scripted
+
+    server = start_server()
+    template = TOOLS + CONVERSATION + "{# <think> #}"
+    ByzerLLM().deploy(scripted(tmp_path / "scripted", pieces, template), udf_name="chat")
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0)
+
+
+def test_tool_calls(start_server, tmp_path):
+    with answering(start_server, tmp_path, ["<think>Rain?", "</think>\n", *CALL]) as api:
+        arguments = {"model": "chat", "messages": HELLO, "tools": [WEATHER], "temperature": 0}
+        [choice] = api.chat.completions.create(**arguments).choices
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content == "One moment." and choice.message.reasoning_content == "Rain?"
+        [call] = choice.message.tool_calls
+        assert (call.type, call.function.name) == ("function", "weather")
+        assert call.function.arguments == '{"city": "Paris"}' and call.id
+
+        name, pieces, text, reasons = None, [], "", []
+        for chunk in api.chat.completions.create(**arguments, stream=True):
+            [choice] = chunk.choices
+            text += choice.delta.content or ""
+            reasons.append(choice.finish_reason)
+            for delta in choice.delta.tool_calls or []:
+                assert delta.index == 0
+                name = name or delta.function.name
+                pieces.append(delta.function.arguments)
+        assert (name, "".join(pieces), text) == ("weather", '{"city": "Paris"}', "One moment.")
+        assert len([piece for piece in pieces if piece]) > 1 and reasons[-1] == "tool_calls"
+
+        # The call and its result go back in.
+        result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}
+        called = {"role": "assistant", "content": None, "tool_calls": [call.model_dump()]}
+        api.chat.completions.create(**{**arguments, "messages": [*HELLO, called, result]})
+
+        without = api.chat.completions.create(**arguments, tool_choice="none").choices[0]
+        assert without.finish_reason == "stop" and "<tool_call>" in without.message.content
+
+
+def test_a_wrong_tool_call_is_text(start_server, tmp_path):
+    with answering(start_server, tmp_path, ["<tool_call>", '{"name": "rm"}', "</tool_call>"]) as api:
+        arguments = {"model": "chat", "messages": HELLO, "tools": [WEATHER], "temperature": 0}
+        [choice] = api.chat.completions.create(**arguments).choices
+        assert choice.finish_reason == "stop" and choice.message.tool_calls is None
+        assert choice.message.content == '<tool_call>{"name": "rm"}</tool_call>'
+        assert choice.error["code"] == "invalid_tool_call" and "rm" in choice.error["message"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_call_can_be_demanded(start_server, tmp_path, choice):
+    with answering(start_server, tmp_path, ["No."]) as api:
+        arguments = {"model": "chat", "messages": HELLO, "tools": [WEATHER], "temperature": 0}
+        [answer] = api.chat.completions.create(**arguments, tool_choice=choice).choices
+        assert answer.finish_reason == "tool_calls"
+        [call] = answer.message.tool_calls
+        assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+
+
+def test_structured_output(api):
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "blue"]}},
+        "required": ["colour"],
+        "additionalProperties": False,
+    }
+    arguments = {"model": "chat", "messages": HELLO, "max_tokens": 100, "temperature": 0}
+    answer = api.chat.completions.create(
+        **arguments,
+        response_format={"type": "json_schema", "json_schema": {"name": "c", "schema": schema, "strict": True}},
+    )
+    assert json.loads(answer.choices[0].message.content)["colour"] in ("red", "blue")
+    guided = api.chat.completions.create(**arguments, extra_body={"guided_choice": ["yes", "no"]})
+    assert guided.choices[0].message.content in ("yes", "no")
+    with pytest.raises(openai.BadRequestError, match="contradict"):
+        api.chat.completions.create(**arguments, extra_body={"guided_choice": ["a"], "guided_regex": "a"})
+
+
+def test_penalties_and_biases(api):
+    arguments = {"model": "chat", "messages": HELLO, "max_tokens": 6, "temperature": 0}
+    biased = api.chat.completions.create(**arguments, logit_bias={"40": 100})
+    assert len(set(biased.choices[0].message.content)) == 1
+    api.chat.completions.create(**arguments, presence_penalty=1, frequency_penalty=1)
+    long = api.chat.completions.create(**arguments, extra_body={"ignore_eos": True, "repetition_penalty": 1.1})
+    assert long.choices[0].finish_reason == "length" and long.usage.completion_tokens == 6
+
+
+def test_tokens(api):
+    def post(path, **body):
+        url = str(api.base_url).removesuffix("/v1/") + path
+        headers = {"content-type": "application/json"}
+        data = json.dumps({"model": "chat", **body}).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers)) as answer:
+            return json.load(answer)
+
+    answer = post("/tokenize", prompt="hello world")
+    assert answer["count"] == len(answer["tokens"]) > 0 and answer["max_model_len"] == 256
+    assert post("/detokenize", tokens=answer["tokens"]) == {"prompt": "hello world"}

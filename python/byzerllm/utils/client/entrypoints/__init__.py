@@ -1,0 +1,1 @@
+"""Programs of Byzer-LLM that are started by their import path."""
