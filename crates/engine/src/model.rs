@@ -128,6 +128,8 @@ impl LocalModel {
         let engine = Engine::new(network, scheduler, receiver, shared.clone());
         std::thread::Builder::new()
             .name("byzerllm-engine".to_owned())
+            // Grammars nest as deeply as their authors like.
+            .stack_size(16 << 20)
             .spawn({
                 let shared = shared.clone();
                 move || {

@@ -374,6 +374,33 @@ fn blow_ups_are_bounded_and_nobody_waits() {
                 json!({"type": "string", "pattern": "(a|b|ab)*c{1,5000}(.{1,500}d){1,500}"}),
             ),
         ];
+        let references: serde_json::Map<String, Value> = (0..2_000)
+            .map(|i| (format!("d{i}"), json!({"$ref": format!("#/$defs/d{}", (i + 1) % 2_000)})))
+            .collect();
+        let nested: serde_json::Map<String, Value> = (0..1_000)
+            .map(|i| (format!("d{i}"), json!({"items": {"$ref": format!("#/$defs/d{}", i + 1)}, "allOf": [{"$ref": format!("#/$defs/d{}", i + 1)}]})))
+            .chain([("d1000".to_owned(), json!({"type": "array"}))])
+            .collect();
+        let circles = [
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}),
+            json!({"$ref": "#/$defs/d0", "$defs": references}),
+            json!({"$ref": "#/$defs/d0", "$defs": nested}),
+            json!({"type": "object", "properties": {"a": {"allOf": [{"$ref": "#"}, {"properties": {"b": {"$ref": "#"}}}]}}, "required": ["a"]}),
+        ];
+        let chain = |letter: char, rest: &str| {
+            let link = |i: usize| format!("{letter}{i}: \"a\" {letter}{}{rest}\n", i + 1);
+            let links: String = (0..3_500).map(link).collect();
+            format!("start: {letter}0\n{links}{letter}3500: \"b\"\n")
+        };
+        let chained = ["r", "T"]
+            .into_iter()
+            .flat_map(|letter| ["", "?"].map(|rest| chain(letter.parse().unwrap(), rest)));
+        let hostile = hostile
+            .into_iter()
+            .chain(chained.map(ResponseFormat::Grammar))
+            .chain(circles.map(ResponseFormat::JsonSchema));
         // Someone else's answer, which must go on.
         let mut other = greedy(Input::Text("A long story".into()), 4000);
         other.sampling.ignore_end = Some(true);
