@@ -35,10 +35,6 @@ impl Client {
     /// [`ErrorKind::InvalidRequest`] when the URL is not an http URL.
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
         let url = parse_url(url)?;
-        // Only a certificate could be of use beside a token.
-        if token.is_some() && url.scheme() != "https" {
-            return Ok(Self { http: Http::new(url, token)? });
-        }
         let (url, record) = known_server(url);
         let Some(record) = record else { return Ok(Self { http: Http::new(url, token)? }) };
         let trust = match &record.certificate {
