@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,8 @@ use crate::names;
 use crate::settings::Settings;
 use crate::{Problem, Result, locks};
 
+/// How long an unfinished download is kept for another run.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes that stay free.
 const RESERVE: u64 = 16 << 20;
 /// No file of a model can have this name: it begins with a dot and is ours.
@@ -344,12 +346,20 @@ impl Cache {
             .collect()
     }
 
-    /// Removes blobs that no manifest names. The caller has the cache alone.
+    /// Removes blobs that no manifest names and downloads that nobody went on with. The caller has the cache alone.
     fn sweep(&self) -> Result<()> {
         let needed = self.needed();
         for path in children(&self.root.join("blobs")) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if is_hex(name, 64) && !needed.contains(name) {
+                fs::remove_file(&path).map_err(|error| Problem::disk("remove", &path, error))?;
+            }
+        }
+        for path in children(&self.root.join("downloads")) {
+            let abandoned = fs::symlink_metadata(&path)
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
+            if abandoned && path.extension().is_some_and(|extension| extension != "lock") {
                 fs::remove_file(&path).map_err(|error| Problem::disk("remove", &path, error))?;
             }
         }

@@ -1,6 +1,7 @@
 //! The cache beside other tools' files: list, size, verify, remove.
 
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
 use byzerllm_hub::Problem;
 
@@ -59,6 +60,23 @@ async fn a_blob_that_two_models_share_stays() {
     assert_eq!(hub.models().len(), 2);
     hub.remove(&hub.named("org/name").unwrap()[0]).unwrap();
     assert_eq!(world.names("blobs").len(), 3);
+}
+
+#[tokio::test]
+async fn an_abandoned_download_goes_with_the_next_removal() {
+    let server = honest();
+    let world = World::new(&server.url);
+    world.pull("org/name").await.unwrap();
+    let downloads = world.cache().join("downloads");
+    for (name, days) in [("old.part", 8), ("new.part", 6), ("old.lock", 8)] {
+        let file = std::fs::File::create(downloads.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
+    }
+    let hub = world.hub();
+    hub.remove(&hub.models()[0]).unwrap();
+    let left = world.names("downloads");
+    assert!(left.contains(&"new.part".into()) && left.contains(&"old.lock".into()), "{left:?}");
+    assert!(!left.contains(&"old.part".into()), "{left:?}");
 }
 
 #[tokio::test]
