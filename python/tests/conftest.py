@@ -115,8 +115,13 @@ def scripted(target, pieces, template):
             "added_tokens": json.loads((source / "tokenizer.json").read_text())["added_tokens"]
             + [
                 {
-                    **{"id": vocabulary + index, "content": piece, "normalized": False, "special": False},
-                    **{"single_word": False, "lstrip": False, "rstrip": False},
+                    "id": vocabulary + index,
+                    "content": piece,
+                    "normalized": False,
+                    "special": False,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
                 }
                 for index, piece in enumerate(pieces)
             ]

@@ -16,11 +16,24 @@ MODULE = "byzerllm.utils.client.entrypoints.openai.api_server"
 def test_flags_become_those_of_serve():
     assert serve_arguments([], {}) == ["serve", "--port", "8000"]
     given = ["--host", "127.0.0.1", "--port", "0", "--ssl-keyfile", "k.pem", "--ssl-certfile", "c.pem"]
-    given += ["--allowed-origins", '["https://a.example", "https://b.example"]', "--uvicorn-log-level", "debug"]
+    given += [
+        "--allowed-origins",
+        '["https://a.example", "https://b.example"]',
+        "--uvicorn-log-level",
+        "debug",
+    ]
     given += ["--allowed-methods", '["*"]', "--response-role", "assistant", "--prompt-template", "auto"]
     assert serve_arguments([*given, "--state", "s"], {}) == [
         *["serve", "--port", "0", "--host", "127.0.0.1", "--ssl-keyfile", "k.pem", "--ssl-certfile", "c.pem"],
-        *["--allow-origin", "https://a.example", "--allow-origin", "https://b.example", "-vv", "--state", "s"],
+        *[
+            "--allow-origin",
+            "https://a.example",
+            "--allow-origin",
+            "https://b.example",
+            "-vv",
+            "--state",
+            "s",
+        ],
     ]
 
 

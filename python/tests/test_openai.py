@@ -151,7 +151,12 @@ CONVERSATION = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
     "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}assistant:"
 )
-CALL = ["One moment.\n<tool_", 'call>\n{"name": "weather", "argu', 'ments": {"city": "Pa', 'ris"}}\n</tool_call>']
+CALL = [
+    "One moment.\n<tool_",
+    'call>\n{"name": "weather", "argu',
+    'ments": {"city": "Pa',
+    'ris"}}\n</tool_call>',
+]
 
 
 def answering(start_server, tmp_path, pieces):
@@ -223,7 +228,10 @@ def test_structured_output(api):
     arguments = {"model": "chat", "messages": HELLO, "max_tokens": 100, "temperature": 0}
     answer = api.chat.completions.create(
         **arguments,
-        response_format={"type": "json_schema", "json_schema": {"name": "c", "schema": schema, "strict": True}},
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "c", "schema": schema, "strict": True},
+        },
     )
     assert json.loads(answer.choices[0].message.content)["colour"] in ("red", "blue")
     guided = api.chat.completions.create(**arguments, extra_body={"guided_choice": ["yes", "no"]})
@@ -237,7 +245,9 @@ def test_penalties_and_biases(api):
     biased = api.chat.completions.create(**arguments, logit_bias={"40": 100})
     assert len(set(biased.choices[0].message.content)) == 1
     api.chat.completions.create(**arguments, presence_penalty=1, frequency_penalty=1)
-    long = api.chat.completions.create(**arguments, extra_body={"ignore_eos": True, "repetition_penalty": 1.1})
+    long = api.chat.completions.create(
+        **arguments, extra_body={"ignore_eos": True, "repetition_penalty": 1.1}
+    )
     assert long.choices[0].finish_reason == "length" and long.usage.completion_tokens == 6
 
 

@@ -52,7 +52,7 @@ def serve_arguments(argv: Sequence[str], environment: Mapping[str, str]) -> list
         if origin == "*":
             parser.error(
                 "--allowed-origins '[\"*\"]' is not supported: every web page could use the models. "
-                'Name the origins: --allowed-origins \'["https://app.example"]\''
+                "Name the origins: --allowed-origins '[\"https://app.example\"]'"
             )
         arguments += ["--allow-origin", origin]
     return arguments + _LOG_LEVELS[given.uvicorn_log_level] + rest
@@ -70,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", help="the address to listen on [default: 127.0.0.1]")
     add("--port", type=int, default=8000, help="the port; 0 takes any free one [default: 8000]")
-    add("--allowed-origins", type=_texts, default=[], metavar="JSON", help="web origins that may call the server")
+    add(
+        "--allowed-origins",
+        type=_texts,
+        default=[],
+        metavar="JSON",
+        help="web origins that may call the server",
+    )
     add("--allowed-methods", type=_texts, default=["*"], metavar="JSON", help='only ["*"]')
     add("--allowed-headers", type=_texts, default=["*"], metavar="JSON", help='only ["*"]')
     add("--allow-credentials", action="store_true", help="not supported")
