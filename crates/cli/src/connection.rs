@@ -34,7 +34,12 @@ impl Connection {
     /// Turns a failed call into a failure that tells a missing server from a refused request.
     pub(crate) async fn explain(&self, error: byzerllm_core::Error) -> Failure {
         use byzerllm_core::ErrorKind::{Unavailable, Upstream};
-        if matches!(error.kind(), Upstream | Unavailable) && self.client.healthy().await.is_err() {
+        // Its own words say more about a server that answers and is not trusted.
+        let untrusted = error.message().contains("certificate");
+        if !untrusted
+            && matches!(error.kind(), Upstream | Unavailable)
+            && self.client.healthy().await.is_err()
+        {
             let url = &self.url;
             return Failure::new(
                 format!("no byzerllm server answers at {url}"),
