@@ -1,5 +1,7 @@
 //! Measures any server that speaks OpenAI's API.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use byzerllm_client::openai::OpenAi;
 use serde_json::json;
 
@@ -80,18 +82,21 @@ pub(crate) struct Remote {
     client: OpenAi,
     url: String,
     model: String,
+    /// Sets the prompts of this measurement apart from those of an earlier one, which the server may have cached.
+    stamp: u32,
 }
 
 impl Remote {
     pub(crate) fn new(url: &str, model: &str) -> Outcome<Self> {
         let key = std::env::var("OPENAI_API_KEY").ok().filter(|key| !key.is_empty());
-        Ok(Self { client: OpenAi::new(url, key)?, url: url.to_owned(), model: model.to_owned() })
+        let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros());
+        Ok(Self { client: OpenAi::new(url, key)?, url: url.to_owned(), model: model.to_owned(), stamp })
     }
 
     pub(super) async fn run(&self, work: Work) -> Outcome<Run> {
         let body = json!({
             "model": self.model,
-            "messages": [{ "role": "user", "content": prompt(work.number, work.prompt_tokens) }],
+            "messages": [{ "role": "user", "content": prompt(self.stamp, work.number, work.prompt_tokens) }],
             "max_tokens": work.new_tokens,
             "temperature": 0,
         });
@@ -123,10 +128,10 @@ impl Remote {
 }
 
 /// About as many tokens as wanted, together with a request that keeps the answer going.
-fn prompt(number: u32, tokens: u32) -> String {
+fn prompt(stamp: u32, number: u32, tokens: u32) -> String {
     const TASK: &str = " Count upwards from one in words and never stop.";
     let words = tokens.saturating_sub(12).max(1) as usize;
-    let mut text = format!("{number}");
+    let mut text = format!("{stamp}-{number}");
     for index in random(number).take(words) {
         text.push(' ');
         text.push_str(WORDS[index as usize % WORDS.len()]);
@@ -142,9 +147,10 @@ mod tests {
 
     #[test]
     fn prompts_have_about_the_wanted_length_and_differ_early() {
-        assert_eq!(prompt(3, 512), prompt(3, 512));
-        let words = prompt(3, 512).split_whitespace().count();
+        assert_eq!(prompt(1, 3, 512), prompt(1, 3, 512));
+        let words = prompt(1, 3, 512).split_whitespace().count();
         assert!((500..=520).contains(&words), "{words}");
-        assert_ne!(prompt(3, 512)[..8], prompt(4, 512)[..8]);
+        assert_ne!(prompt(1, 3, 512)[..8], prompt(1, 4, 512)[..8]);
+        assert_ne!(prompt(1, 3, 512)[..8], prompt(2, 3, 512)[..8]);
     }
 }
