@@ -19,6 +19,7 @@ use crate::batch::{Output, PackedBatch, Rows};
 use crate::config::{DecoderConfig, ExpertsConfig, MlpConfig, PositionEncoding, Residual};
 use crate::decoder_weights::{DecoderWeights, LinearWeights, LookupTable, MatrixPart};
 use crate::network::{Network, NetworkTraits};
+use crate::rope::RopeConfig;
 
 /// A decoder with packed weights and its cache.
 pub struct CpuDecoder {
@@ -203,23 +204,18 @@ impl CpuDecoder {
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
 
-        match layer.config.residual {
-            Residual::Serial => {
-                accumulate(turn, &mut work.residual, &work.block_out, scale);
-                let mut input = std::mem::take(&mut work.mlp_normed);
-                copy_normalized(turn, layer.mlp_norm.as_ref(), &work.residual, &mut input);
-                feed_forward(turn, layer, &input, work);
-                work.mlp_normed = input;
-            }
-            Residual::Parallel => {
-                // Without a norm of its own the feed-forward part shares the attention's.
-                let norm = layer.mlp_norm.as_ref().or(layer.attention_norm.as_ref());
-                let mut input = std::mem::take(&mut work.mlp_normed);
-                copy_normalized(turn, norm, &work.residual, &mut input);
-                feed_forward(turn, layer, &input, work);
-                work.mlp_normed = input;
-                accumulate(turn, &mut work.residual, &work.block_out, scale);
-            }
+        let parallel = layer.config.residual == Residual::Parallel;
+        if !parallel {
+            accumulate(turn, &mut work.residual, &work.block_out, scale);
+        }
+        // A parallel feed-forward part without a norm of its own shares the attention's.
+        let shared = layer.attention_norm.as_ref().filter(|_| parallel);
+        let mut input = std::mem::take(&mut work.mlp_normed);
+        copy_normalized(turn, layer.mlp_norm.as_ref().or(shared), &work.residual, &mut input);
+        feed_forward(turn, layer, &input, work);
+        work.mlp_normed = input;
+        if parallel {
+            accumulate(turn, &mut work.residual, &work.block_out, scale);
         }
         post_norm(turn, layer.mlp_post_norm.as_ref(), &mut work.mlp_out, &mut work.inner);
         accumulate(turn, &mut work.residual, &work.mlp_out, scale);
@@ -318,7 +314,7 @@ fn self_attention(
         norm.apply_heads(turn, qkv, (stride, query_width, shape.kv_heads), &mut work.heads);
     }
     if let Some(rotary) = layer.rotary.map(|index| &rotaries[index]) {
-        let RotaryPlan { rotary_dim, kind } = RotaryPlan::of(rotary);
+        let RopeConfig { rotary_dim, kind, .. } = rotary.config;
         for axis in 0..rotary.axes() {
             let (cos, sin) = rotary.axis(axis);
             // The second axis rotates the second half of each head; queries and keys lie side by side.
@@ -347,17 +343,6 @@ fn self_attention(
     }
     resize(&mut work.attended, batch.ids.len() * query_width);
     attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
-}
-
-struct RotaryPlan {
-    rotary_dim: usize,
-    kind: byzerllm_kernels::RopeKind,
-}
-
-impl RotaryPlan {
-    fn of(rotary: &Rotary) -> Self {
-        Self { rotary_dim: rotary.config.rotary_dim, kind: rotary.config.kind }
-    }
 }
 
 /// The feed-forward part of a layer: `input` `(T, H)` to `work.mlp_out` `(T, H)`.
