@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ByzerLLM", "__version__"]
 
+_ABSENT = """SimpleByzerLLM ByzerRetrieval connect_cluster prompt prompt_lazy agent_reply Image MetaHolder MetaOutput
+get_model_info get_single_llm get_llm_names BlockRow restore_model load_model consume_model common_init_model parse_params
+check_param_exists log_to_file"""
+
 
 def __getattr__(name: str) -> Any:
     if name == "ByzerLLM":
@@ -20,7 +24,9 @@ def __getattr__(name: str) -> Any:
         from byzerllm._native import __version__
 
         return __version__
-    raise AttributeError(f"module 'byzerllm' has no attribute {name!r}")
+    from byzerllm.absent import names
+
+    return names(__name__, _ABSENT)(name)
 
 
 def __dir__() -> list[str]:

@@ -5,11 +5,11 @@ user, else one engine shared by the whole process.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from byzerllm import answers, families, parameters
 from byzerllm import conversation as talk
-from byzerllm import families, parameters
 from byzerllm.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -18,28 +18,49 @@ from byzerllm.errors import (
     UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
-    make,
 )
+from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
 from byzerllm.settings import Settings
 from byzerllm.templates import RoleMapping, Template, Templates, render
-from byzerllm.types import EventName, LLMRequest, LLMResponse, SingleOutputMeta, StreamItem
+from byzerllm.types import EventName, LLMMetadata, LLMRequest, LLMResponse, StreamItem
 
 if TYPE_CHECKING:
-    from byzerllm._native import Call, Endpoint
+    import asyncio
+
+    from byzerllm._native import Endpoint
 
 Config = Mapping[str, Any]
 Item = dict[str, Any]
+T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+"""Work that the blocking and the async methods share. It yields what it waits for: a method of the endpoint with its
+arguments, or an awaitable that an event callback returned."""
+
+# Values that our engine, one instance on the CPU, fulfils by being what it is.
+_NOTHING_ASKED: dict[str, tuple[Any, ...]] = {
+    "pythonMode": ("ray",),
+    "maxConcurrency": (1, "1"),
+    "num_gpus": (0, "0"),
+    "infer_backend": ("transformers",),
+    "load_balance": ("lru", "round_robin"),
+}
 
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
-class ByzerLLM(Settings):
+class ByzerLLM(Settings, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
 
     def __init__(self, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
         self._connected: Endpoint | None = None
+        self._connecting: asyncio.Future[Endpoint] | None = None
+
+    @staticmethod
+    def from_default_model(model: str, auto_connect_cluster: bool = True) -> "ByzerLLM":
+        """A client whose default model this is, with the model's own template. There is no cluster to connect to."""
+        return ByzerLLM().setup_template(model, "auto").setup_default_model_name(model)
 
     @property
     def _endpoint(self) -> "Endpoint":
@@ -52,6 +73,51 @@ class ByzerLLM(Settings):
                 url = None
             self._connected = _native.connect(url, self._token)
         return self._connected
+
+    async def _reach(self) -> "Endpoint":
+        """The endpoint. The first look for it is taken in a thread, once for everybody who waits."""
+        if self._connected is None:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            if self._connecting is None or self._connecting.done() or self._connecting.get_loop() is not loop:
+                self._connecting = loop.run_in_executor(None, lambda: self._endpoint)
+            await asyncio.shield(self._connecting)
+        return self._endpoint
+
+    def _do(self, steps: Steps[T]) -> T:
+        """Takes steps here, waiting for each."""
+        answer = None
+        while True:
+            try:
+                wanted = steps.send(answer)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            if not isinstance(wanted, tuple):
+                getattr(wanted, "close", bool)()
+                raise InvalidRequestError(
+                    "an event callback is a coroutine function; only the async methods wait for one"
+                )
+            name, *arguments = wanted
+            answer = getattr(self._endpoint, name)(*arguments)
+
+    async def _do_later(self, steps: Steps[T]) -> T:
+        """Takes steps without blocking the event loop."""
+        from byzerllm import event_loop
+
+        answer = None
+        while True:
+            try:
+                wanted = steps.send(answer)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            if isinstance(wanted, tuple):
+                name, *arguments = wanted
+                answer = await event_loop.run(getattr(await self._reach(), f"{name}_later"), *arguments)
+            else:
+                answer = await wanted
 
     # Deployments.
 
@@ -107,14 +173,12 @@ class ByzerLLM(Settings):
 
     def _tell_about_engine(self, name: str, ignored: list[str]) -> None:
         asked = list(ignored)
-        for key in ("num_gpus", "maxConcurrency", "infer_backend"):
-            value = self.sys_conf[key]
-            if (
-                key in self._chosen
-                and value not in (0, "0", "transformers")
-                and (key, value) != ("maxConcurrency", 1)
-            ):
-                asked.append(f"{key}={value!r}")
+        for key, value in self.sys_conf.items():
+            if key not in self._chosen or value in _NOTHING_ASKED.get(key, ()):
+                continue
+            if key == "workerMaxConcurrency" or (key == "maxConcurrency" and self._concurrency()):
+                continue  # these two become the limit of requests that run at a time
+            asked.append(f"{key}={value!r}")
         if asked:
             say_once(
                 f"{name} runs on byzerllm's own engine, as one instance on the CPU; "
@@ -146,7 +210,9 @@ class ByzerLLM(Settings):
     def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
         """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
         model = self._model(model)
-        found = self._endpoint.model(model)
+        return self._meta(model, self._endpoint.model(model))
+
+    def _meta(self, model: str, found: dict[str, Any]) -> dict[str, Any]:
         info, labels = found["info"], found.get("labels") or {}
         template = bool(info.get("chat_template"))
         meta = {
@@ -161,6 +227,31 @@ class ByzerLLM(Settings):
         }
         self.meta_cache[model] = meta
         return dict(meta)
+
+    def _meta_steps(self, model: str) -> Steps[dict[str, Any]]:
+        if "get_meta" in self.__dict__ or type(self).get_meta is not ByzerLLM.get_meta:
+            return self.get_meta(model)  # somebody put their own in its place
+        return self._meta(model, (yield "model", model))
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What is known about the default model."""
+        meta = self.get_meta()
+        length = meta["max_model_len"]
+        return LLMMetadata(
+            context_window=length if length > 0 else 8192,
+            is_chat_model=bool(meta["support_chat_template"]),
+            model_name=self._model(None),
+        )
+
+    def require_template(self, model: str) -> bool:
+        """Whether prompts for the model need a template of the client because it has none of its own."""
+        meta = self.get_meta(model)
+        return not (
+            meta.get("model_deploy_type") == "saas"
+            or meta.get("message_format")
+            or meta.get("support_chat_template")
+        )
 
     # Templates.
 
@@ -259,26 +350,66 @@ class ByzerLLM(Settings):
     ) -> list[LLMResponse]:
         """Continues a conversation: messages with roles, or one user message as a string."""
         model = self._model(model, _NO_MODEL)
-        wants_tools = bool(tools) or tool_choice is not None
-        if wants_tools and response_class is not None:
-            raise InvalidRequestError("function calling is enabled,response_class should not be set.")
-        if impl_func is not None and response_class is None:
-            raise InvalidRequestError("impl_func is enabled,response_class should be set.")
-        for name, asked in (
-            ("tools", wants_tools),
-            ("execute_tool", execute_tool),
-            ("impl_func", impl_func is not None),
-            ("execute_impl_func", execute_impl_func),
-            ("response_class", response_class is not None),
-            ("response_after_chat", response_after_chat),
-        ):
-            if asked:
-                raise UnsupportedError(f"chat_oai({name}=…) is not supported by this version", param=name)
+        _refuse_what_is_not_here(
+            tools,
+            tool_choice,
+            execute_tool,
+            impl_func,
+            execute_impl_func,
+            response_class,
+            response_after_chat,
+        )
         history = self._history(model, conversations, enable_default_sys_message)
-        item, request = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
+        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
+        item, request = self._do(steps)
         if only_return_prompt:
             return [LLMResponse(output="", input=item["instruction"], metadata=item)]
         return self._query(model, [(item, request)])
+
+    async def async_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: list[Any] = [],
+        tool_choice: Any = None,
+        execute_tool: bool = False,
+        impl_func: Callable[..., Any] | None = None,
+        execute_impl_func: bool = False,
+        impl_func_params: dict[str, Any] | None = None,
+        func_params: dict[str, Any] | None = None,
+        response_class: Any = None,
+        response_after_chat: bool = False,
+        enable_default_sys_message: bool = False,
+        model: str | None = None,
+        role_mapping: RoleMapping | None = None,
+        llm_config: Config = {},
+        only_return_prompt: bool = False,
+        extra_request_params: Config = {},
+    ) -> list[LLMResponse]:
+        """`chat_oai` for an event loop, which it never blocks. Thousands may wait at once: none holds a thread.
+
+        Cancelling the task stops the work.
+        """
+        model = self._model(model, _NO_MODEL)
+        _refuse_what_is_not_here(
+            tools,
+            tool_choice,
+            execute_tool,
+            impl_func,
+            execute_impl_func,
+            response_class,
+            response_after_chat,
+        )
+        history = self._history(model, conversations, enable_default_sys_message)
+        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
+        item, request = await self._do_later(steps)
+        if only_return_prompt:
+            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
+        self._tell_request(model, [item], request["stream"])
+        results = await self._do_later(self._before(model, [item]))
+        if results is None:
+            answer = self._answer_steps(request["request"], request["timeout"])
+            results = answers.results(await self._do_later(answer), item)
+        return self._responses(model, await self._do_later(self._after(model, results)))
 
     def stream_chat_oai(
         self,
@@ -294,11 +425,25 @@ class ByzerLLM(Settings):
         Closing the generator, or dropping it, stops the work.
         """
         delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
-        call, clean = self._stream(conversations, model, role_mapping, llm_config, extra_request_params)
+        model = self._model(model, _NO_MODEL)
+        item, request = self._do(
+            self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
+        )
+        clean = self.mapping_clean_func.get(model, _unchanged)
+        results = self._do(self._before(model, [item]))
+        if results is not None:
+            yield from answers.given(self._do(self._after(model, results)), clean)
+            return
+        call = self._endpoint.chat(request["request"], request["timeout"])
+        fold = answers.Fold(clean, delta_mode)
         try:
-            yield from _items(call, clean, delta_mode)
+            for event in call:
+                made = fold.item(event, call)
+                if made is not None:
+                    yield made
         finally:
             call.cancel()
+        self._do(self._after(model, fold.results(item)))
 
     async def async_stream_chat_oai(
         self,
@@ -309,19 +454,32 @@ class ByzerLLM(Settings):
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> AsyncIterator[StreamItem]:
-        """`stream_chat_oai` for an event loop, which it never blocks."""
-        import asyncio
+        """`stream_chat_oai` for an event loop, which it never blocks. Cancelling the task stops the work."""
+        from byzerllm import event_loop
 
         delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
-        call, clean = await asyncio.to_thread(
-            self._stream, conversations, model, role_mapping, llm_config, extra_request_params
+        model = self._model(model, _NO_MODEL)
+        item, request = await self._do_later(
+            self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
         )
-        items = _items(call, clean, delta_mode)
+        clean = self.mapping_clean_func.get(model, _unchanged)
+        results = await self._do_later(self._before(model, [item]))
+        if results is not None:
+            for given in answers.given(await self._do_later(self._after(model, results)), clean):
+                yield given
+            return
+        endpoint = await self._reach()
+        call = await event_loop.run(endpoint.chat_later, request["request"], request["timeout"])
+        fold = answers.Fold(clean, delta_mode)
         try:
-            while (item := await asyncio.to_thread(next, items, None)) is not None:
-                yield item
+            while events := await event_loop.run(call.events_later):
+                for event in events:
+                    made = fold.item(event, call)
+                    if made is not None:
+                        yield made
         finally:
             call.cancel()
+        await self._do_later(self._after(model, fold.results(item)))
 
     def chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
@@ -351,7 +509,8 @@ class ByzerLLM(Settings):
                 **extract_params,
             }
             config = {key: value for key, value in item.items() if key != "instruction"}
-            pairs.append((item, self._request(model, {"kind": "text", "value": prompt}, config)))
+            steps = self._request(model, {"kind": "text", "value": prompt}, config)
+            pairs.append((item, self._do(steps)))
         return self._query(model, pairs)
 
     def raw_chat(
@@ -385,14 +544,14 @@ class ByzerLLM(Settings):
         role_mapping: RoleMapping | None,
         llm_config: Config,
         extra_request_params: Config,
-    ) -> tuple[Item, Item]:
+    ) -> Steps[tuple[Item, Item]]:
         """What is told about the request, and the request itself."""
         config = {**self.mapping_extra_generation_params.get(model, {}), **llm_config}
         if extra_request_params:
             config["extra_request_params"] = dict(extra_request_params)
         mapping = role_mapping or self.mapping_role_mapping.get(model)
         if mapping is None:
-            meta = self.get_meta(model)
+            meta = yield from self._meta_steps(model)
             if (
                 meta.get("support_chat_template")
                 or meta.get("message_format")
@@ -400,13 +559,32 @@ class ByzerLLM(Settings):
             ):
                 item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
                 content: Item = {"kind": "messages", "value": talk.for_engine(history)}
-                return item, self._request(model, content, config)
+                return item, (yield from self._request(model, content, config))
             mapping = self.default_role_mapping
         prompt = render(history, mapping)
         item = {"instruction": prompt, "history": [], **config}
-        return item, self._request(model, {"kind": "text", "value": prompt}, config)
+        return item, (yield from self._request(model, {"kind": "text", "value": prompt}, config))
 
-    def _request(self, model: str, content: Item, config: Config) -> Item:
+    def _stream_request(
+        self,
+        model: str,
+        conversations: talk.Conversations,
+        role_mapping: RoleMapping | None,
+        llm_config: Config,
+        extra_request_params: Config,
+    ) -> Steps[tuple[Item, Item]]:
+        history = self._history(model, conversations, False)
+        item, request = yield from self._chat_request(
+            model, history, role_mapping, llm_config, extra_request_params
+        )
+        if request["request"]["n"] != 1:
+            raise UnsupportedError(
+                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
+            )
+        self._tell_request(model, [item], False)
+        return item, request
+
+    def _request(self, model: str, content: Item, config: Config) -> Steps[Item]:
         generation = parameters.generation(config)
         sampling = generation.sampling
         for key in generation.ignored:
@@ -415,20 +593,23 @@ class ByzerLLM(Settings):
             model in self.mapping_max_output_length or self._output_length_was_set
         ):
             sampling["max_tokens"] = self.get_max_output_length(model)
-        self._check_lengths(model, content, sampling)
+        yield from self._check_lengths(model, content, sampling)
+        request: Item = {
+            "model": model,
+            "input": content,
+            "n": generation.n,
+            "sampling": sampling,
+            "front_end": "legacy",
+        }
+        if generation.best_of is not None:
+            request["best_of"] = generation.best_of
         return {
-            "request": {
-                "model": model,
-                "input": content,
-                "n": generation.n,
-                "sampling": sampling,
-                "front_end": "legacy",
-            },
+            "request": request,
             "timeout": generation.timeout,
             "stream": generation.stream,
         }
 
-    def _check_lengths(self, model: str, content: Item, sampling: Item) -> None:
+    def _check_lengths(self, model: str, content: Item, sampling: Item) -> Steps[None]:
         """Applies the client's own limits, when it has any; the engine applies the model's."""
         most_input = self.mapping_max_input_length.get(model)
         most = self.mapping_max_model_length.get(model)
@@ -436,8 +617,8 @@ class ByzerLLM(Settings):
             return
         text = content["value"]
         if content["kind"] == "messages":
-            text = self._endpoint.apply_template(model, text, True)
-        length = len(self._endpoint.tokenize(model, text))
+            text = yield "apply_template", model, text, True
+        length = len((yield "tokenize", model, text))
         if most_input is not None and length > most_input:
             raise TooLargeError(f"input length {length} is larger than max_input_length {most_input}")
         if most is not None:
@@ -452,27 +633,44 @@ class ByzerLLM(Settings):
 
     def _query(self, model: str, pairs: list[tuple[Item, Item]]) -> list[LLMResponse]:
         items = [item for item, _ in pairs]
-        if any(request["stream"] for _, request in pairs):
-            raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
-        if self.verbose:
-            print(f"Send to model[{model}]:{items}", flush=True)
-        results = self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
+        self._tell_request(model, items, any(request["stream"] for _, request in pairs))
+        results = self._do(self._before(model, items))
         if results is None:
-            calls: list[Call] = []
+            calls = []
             try:
                 for _, request in pairs:
                     calls.append(self._endpoint.chat(request["request"], request["timeout"]))
                 results = [
                     result
                     for call, item in zip(calls, items, strict=False)
-                    for result in _results(call.result(), item)
+                    for result in answers.results(call.result(), item)
                 ]
             finally:
                 for call in calls:
                     call.cancel()
-        replaced = self._trigger(EventName.AFTER_CALL_MODEL, model, results)
-        if replaced is not None:
-            results = replaced
+        return self._responses(model, self._do(self._after(model, results)))
+
+    def _tell_request(self, model: str, items: list[Item], stream: bool) -> None:
+        if stream:
+            raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
+        if self.verbose:
+            print(f"Send to model[{model}]:{items}", flush=True)
+
+    def _answer_steps(self, request: Item, timeout: float | None) -> Steps[dict[str, Any]]:
+        answer: dict[str, Any] = yield "answer", request, timeout
+        return answer
+
+    def _before(self, model: str, items: list[Item]) -> Steps[answers.Results | None]:
+        """The results that an event callback gives instead of the model, if one does."""
+        given = yield from self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
+        return None if given is None else answers.checked(given)
+
+    def _after(self, model: str, results: answers.Results) -> Steps[answers.Results]:
+        """The results, or what an event callback makes of them."""
+        replaced = yield from self._trigger(EventName.AFTER_CALL_MODEL, model, results)
+        return results if replaced is None else answers.checked(replaced)
+
+    def _responses(self, model: str, results: answers.Results) -> list[LLMResponse]:
         clean = self.mapping_clean_func.get(model, _unchanged)
         return [
             LLMResponse(
@@ -483,25 +681,32 @@ class ByzerLLM(Settings):
             for result in results
         ]
 
-    def _stream(
-        self,
-        conversations: talk.Conversations,
-        model: str | None,
-        role_mapping: RoleMapping | None,
-        llm_config: Config,
-        extra_request_params: Config,
-    ) -> tuple["Call", Callable[[str], str]]:
-        model = self._model(model, _NO_MODEL)
-        history = self._history(model, conversations, False)
-        item, request = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
-        if request["request"]["n"] != 1:
-            raise UnsupportedError(
-                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
-            )
-        if self.verbose:
-            print(f"Send to model[{model}]:{[item]}", flush=True)
-        clean = self.mapping_clean_func.get(model, _unchanged)
-        return self._endpoint.chat(request["request"], request["timeout"]), clean
+
+def _refuse_what_is_not_here(
+    tools: list[Any],
+    tool_choice: Any,
+    execute_tool: bool,
+    impl_func: Any,
+    execute_impl_func: bool,
+    response_class: Any,
+    response_after_chat: bool,
+) -> None:
+    """The rules of Byzer-LLM for these arguments; those that keep them are not supported yet."""
+    wants_tools = bool(tools) or tool_choice is not None
+    if wants_tools and response_class is not None:
+        raise InvalidRequestError("function calling is enabled,response_class should not be set.")
+    if impl_func is not None and response_class is None:
+        raise InvalidRequestError("impl_func is enabled,response_class should be set.")
+    for name, asked in (
+        ("tools", wants_tools),
+        ("execute_tool", execute_tool),
+        ("impl_func", impl_func is not None),
+        ("execute_impl_func", execute_impl_func),
+        ("response_class", response_class is not None),
+        ("response_after_chat", response_after_chat),
+    ):
+        if asked:
+            raise UnsupportedError(f"chat_oai({name}=…) is not supported by this version", param=name)
 
 
 def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[bool, Config]:
@@ -511,70 +716,6 @@ def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[boo
 
 def _unchanged(text: str) -> str:
     return text
-
-
-def _results(response: dict[str, Any], item: Item) -> list[dict[str, Any]]:
-    """One result per choice, in the form that event callbacks see."""
-    usage, timing = response["usage"], response["timing"]
-    results = []
-    for choice in response["choices"]:
-        reason = choice["finish_reason"]
-        if reason["reason"] == "error":
-            raise make(reason["detail"]["kind"], reason["detail"]["message"], usage=usage)
-        seconds = timing["total_ms"] / 1000
-        tokens = usage["completion_tokens"]
-        logprobs = choice.get("logprobs")
-        metadata = {
-            "request_id": response["request_id"],
-            "input_tokens_count": usage["prompt_tokens"],
-            "generated_tokens_count": tokens,
-            "time_cost": timing["total_ms"],
-            "first_token_time": timing["first_token_ms"],
-            "speed": tokens / seconds if seconds > 0 else 0.0,
-            "prob": sum(token["logprob"] or 0.0 for token in logprobs) if logprobs else -1.0,
-            "finish_reason": reason["reason"],
-        }
-        if choice["reasoning"]:
-            metadata["reasoning_content"] = choice["reasoning"]
-        results.append({"predict": choice["text"], "metadata": metadata, "input": item})
-    return results
-
-
-def _items(call: "Call", clean: Callable[[str], str], delta_mode: bool) -> Iterator[StreamItem]:
-    """Folds events into items; a snapshot equal to the one before is skipped."""
-    meta = SingleOutputMeta()
-    raw = seen = reasoning = ""
-    for event in call:
-        kind = event["event"]
-        if kind == "started":
-            meta.extra_info["request_id"] = event["request_id"]
-        elif kind == "notice" and event["notice"] == "restarted":
-            raw = seen = reasoning = ""
-        elif kind == "reasoning":
-            reasoning += event["text"]
-            meta.reasoning_content = event["text"] if delta_mode else reasoning
-            yield StreamItem("" if delta_mode else seen, meta)
-        elif kind == "text":
-            raw += event["text"]
-            text = clean(raw)
-            if text != seen:
-                new, seen = text[len(seen) :], text
-                if delta_mode:
-                    meta.reasoning_content = ""
-                if not meta.first_token_time:
-                    meta.first_token_time = call.timing()["first_token_ms"]
-                yield StreamItem(new if delta_mode else text, meta)
-        elif kind == "finished":
-            if event["reason"] == "error":
-                raise make(event["detail"]["kind"], event["detail"]["message"])
-            meta.finish_reason = event["reason"]
-        elif kind == "usage":
-            timing = call.timing()
-            meta.input_tokens_count = event["prompt_tokens"]
-            meta.generated_tokens_count = event["completion_tokens"]
-            meta.extra_info["time_cost"] = timing["total_ms"]
-            if timing["total_ms"] > 0:
-                meta.extra_info["speed"] = event["completion_tokens"] / timing["total_ms"] * 1000
 
 
 def default_chat_wrapper(

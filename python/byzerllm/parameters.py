@@ -102,6 +102,19 @@ def _logprobs(key: str, value: Any) -> int | None:
     return _whole(0)(key, value)
 
 
+def _biases(key: str, value: Any) -> dict[str, float]:
+    if isinstance(value, str):
+        import json
+
+        try:
+            value = json.loads(value)
+        except ValueError:
+            pass
+    if isinstance(value, Mapping):
+        return {str(_whole(0)(key, token)): number(key, bias) for token, bias in value.items()}
+    raise _wrong(key, "a dictionary of token ids and biases", value)
+
+
 def _decoded_list(text: str) -> list[Any] | None:
     if not text.lstrip().startswith("["):
         return None
@@ -130,17 +143,18 @@ SAMPLING: dict[str, tuple[str, Reader]] = {
     "stopping_sequences": ("stop", _comma_separated),
     "stop_token_ids": ("stop_token_ids", _token_ids),
     "logprobs": ("logprobs", _logprobs),
+    "repetition_penalty": ("repetition_penalty", number),
+    "presence_penalty": ("presence_penalty", number),
+    "frequency_penalty": ("frequency_penalty", number),
+    "logit_bias": ("logit_bias", _biases),
+    "min_tokens": ("min_tokens", _whole(0)),
+    "ignore_eos": ("ignore_end", boolean),
 }
 
 # Keys that Byzer-LLM's backends took and that change nothing here, with the values that ask for nothing.
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "repetition_penalty": (1, 1.0, "1", "1.0"),
-    "presence_penalty": (0, 0.0, "0", "0.0"),
-    "frequency_penalty": (0, 0.0, "0", "0.0"),
-    "best_of": (1, "1"),
     "use_beam_search": (False, "false"),
     "early_stopping": (False, "false"),
-    "ignore_eos": (False, "false"),
     "batch_size": (1, "1"),
     "incremental_output": (False, True, "false", "true"),
     "inference_mode": (),
@@ -158,7 +172,7 @@ _NOT_HERE: dict[str, str] = {
     "lora_int_id": "adapters are not supported by this version",
 }
 
-_REQUEST_KEYS = (*SAMPLING, "n", "timeout_s", "stream", *_WITHOUT_EFFECT, *_NOT_HERE)
+_REQUEST_KEYS = (*SAMPLING, "n", "best_of", "timeout_s", "stream", *_WITHOUT_EFFECT, *_NOT_HERE)
 
 
 class Generation:
@@ -167,6 +181,7 @@ class Generation:
     def __init__(self) -> None:
         self.sampling: dict[str, Any] = {}
         self.n = 1
+        self.best_of: int | None = None
         self.timeout: float | None = None
         self.stream = False
         self.ignored: list[str] = []
@@ -187,6 +202,8 @@ def generation(config: Mapping[str, Any]) -> Generation:
             result.sampling[field] = read(key, value)
         elif name == "n":
             result.n = _whole(1)(key, value)
+        elif name == "best_of":
+            result.best_of = _whole(1)(key, value)
         elif name == "timeout_s":
             result.timeout = number(key, value)
             if not 0 < result.timeout < float("inf"):

@@ -1,9 +1,10 @@
 """The state of a client and the chain of `setup_*` methods."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from byzerllm.errors import InvalidRequestError
 from byzerllm.notices import say_once
 from byzerllm.parameters import boolean, integer
 from byzerllm.templates import RoleMapping, default_role_mapping
@@ -12,6 +13,8 @@ from byzerllm.types import EventCallback, EventName, InferBackend
 Self = TypeVar("Self", bound="Settings")
 
 _DEFAULT_MAX_OUTPUT_LENGTH = 1024
+
+_PINNED_KINDS = ("embedding", "tokenizer", "apply_chat_template", "meta")
 
 _MANY_REQUESTS = (InferBackend.VLLM, InferBackend.DeepSpeed)
 
@@ -81,13 +84,17 @@ class Settings:
     # Deployments to come.
 
     def setup_reset(self) -> None:
-        """Forgets every choice about deployments to come."""
+        """Forgets every choice about deployments to come: `sys_conf` is as in a new client."""
         self.sys_conf.clear()
         self.sys_conf.update(_default_sys_conf())
         self._chosen.clear()
 
     def setup(self: Self, name: str, value: Any) -> Self:
-        """Sets one key of `sys_conf`."""
+        """Sets one key of `sys_conf`, which the next `deploy` keeps with the deployment.
+
+        A deployment is one instance on the CPU. `workerMaxConcurrency` and `maxConcurrency` limit its requests at a
+        time; other keys that ask for something are named by `deploy` as without effect.
+        """
         self.sys_conf[name] = value
         self._chosen.add(name)
         return self
@@ -101,60 +108,73 @@ class Settings:
         return self
 
     def setup_gpus_per_worker(self: Self, num_gpus: float) -> Self:
-        """GPUs per worker, possibly a fraction."""
+        """GPUs per worker, possibly a fraction. There is no GPU path: `deploy` says so unless it is 0."""
         return self.setup("num_gpus", num_gpus)
 
     def setup_cpus_per_worker(self: Self, num_cpus: float) -> Self:
-        """CPUs per worker, possibly a fraction."""
+        """CPUs per worker, possibly a fraction. The engine takes every core: `deploy` says that it has no effect."""
         return self.setup("num_cpus", num_cpus)
 
     def setup_worker_concurrency(self: Self, num: int) -> Self:
-        """How many requests a worker runs at a time."""
+        """How many requests a worker runs at a time; a deployment gets this times the number of workers."""
         return self.setup("workerMaxConcurrency", num)
 
     def setup_num_workers(self: Self, num: int) -> Self:
-        """How many workers a deployment has."""
+        """How many workers a deployment has. Ours has one, which batches; the number multiplies
+        `setup_worker_concurrency`, and alone has no effect, as `deploy` says.
+        """
         return self.setup("maxConcurrency", num)
 
     def setup_load_balance_way(self: Self, way: str) -> Self:
-        """How requests are spread over workers."""
+        """How requests are spread over workers, `"lru"` or `"round_robin"`: the same thing for our one worker."""
+        if way not in ("lru", "round_robin"):
+            raise InvalidRequestError(f'way must be "lru" or "round_robin", got {way!r}', param="way")
         return self.setup("load_balance", way)
 
     def setup_pin_model_worker_mapping(self: Self, mapping: Mapping[str, int]) -> Self:
-        """Which worker serves which kind of request."""
-        self.pin_model_worker_mapping = mapping
+        """Which worker serves which kind of request. With our one worker there is no choice, which is said once."""
+        for kind, worker in mapping.items():
+            if kind not in _PINNED_KINDS:
+                raise InvalidRequestError(
+                    f"unknown kind {kind!r}; use {', '.join(_PINNED_KINDS)}", param="mapping"
+                )
+            if integer(kind, worker) < 0:
+                raise InvalidRequestError(f"{kind} must be a worker's index, got {worker!r}", param="mapping")
+        self.pin_model_worker_mapping = dict(mapping)
+        if any(integer(kind, worker) != 0 for kind, worker in mapping.items()):
+            say_once("setup_pin_model_worker_mapping has no effect: a deployment is one worker here")
         return self
 
     # Requests.
 
     def setup_default_model_name(self: Self, name: str) -> Self:
-        """The model of chats that name none."""
+        """The model of every method that is not given one, except embeddings and rerankings."""
         self.default_model_name = name
         return self
 
     def setup_default_emb_model_name(self: Self, name: str) -> Self:
-        """The model of embeddings that name none."""
+        """The model of embeddings that name none. Kept for later: `emb` raises `UnsupportedError` in this version."""
         self.default_emb_model_name = name
         return self
 
     def setup_default_re_rank_model_name(self: Self, name: str) -> Self:
-        """The model of rerankings that name none."""
+        """The model of rerankings that name none. Kept for later like the one of embeddings."""
         self.default_rerank_model_name = name
         return self
 
     def setup_max_model_length(self: Self, model: str, length: int) -> Self:
-        """How many tokens prompt and answer may have together."""
-        self.mapping_max_model_length[model] = length
+        """How many tokens prompt and answer may have together; an answer is cut to what the prompt leaves."""
+        self.mapping_max_model_length[model] = _length("max_model_length", length)
         return self
 
     def setup_max_input_length(self: Self, model: str, length: int) -> Self:
-        """How many tokens a prompt may have."""
-        self.mapping_max_input_length[model] = length
+        """How many tokens a prompt may have; a longer one raises `TooLargeError` before anything is sent."""
+        self.mapping_max_input_length[model] = _length("max_input_length", length)
         return self
 
     def setup_max_output_length(self: Self, model: str, length: int) -> Self:
-        """How many new tokens an answer may have."""
-        self.mapping_max_output_length[model] = length
+        """How many new tokens an answer may have where the request does not say."""
+        self.mapping_max_output_length[model] = _length("max_output_length", length)
         return self
 
     def get_max_model_length(self, model: str) -> int | None:
@@ -170,7 +190,11 @@ class Settings:
         return self.mapping_max_output_length.get(model, self.default_max_output_length)
 
     def setup_role_mapping(self: Self, model: str, role_mapping: RoleMapping) -> Self:
-        """Renders this model's prompts on the client, with these words around the messages."""
+        """Renders this model's prompts on the client, with these words around the messages.
+
+        Keys: `user_role`, `assistant_role`, `system_msg`, and `user_role_func`, `assistant_role_func`,
+        `system_msg_func` for functions of `t`, the mapping's word, and `v`, the content.
+        """
         self.mapping_role_mapping[model] = role_mapping
         self.mapping_auto_use_apply_chat_template.pop(model, None)
         return self
@@ -178,33 +202,35 @@ class Settings:
     def setup_extra_generation_params(
         self: Self, model: str, extra_generation_params: Mapping[str, Any]
     ) -> Self:
-        """Adds generation keys to every request for the model; later ones win."""
+        """Adds generation keys to every request for the model; later ones win, and `llm_config` wins over all."""
         known = self.mapping_extra_generation_params.get(model, {})
         self.mapping_extra_generation_params[model] = {**known, **extra_generation_params}
         return self
 
     def setup_base_system_messages(self: Self, model: str, base_system_message: str) -> Self:
-        """The text that `enable_default_sys_message=True` puts first."""
+        """The text that `enable_default_sys_message=True` puts first. There is none by default: Byzer-LLM's describes
+        abilities (tools, classes, code) that `chat_oai` does not have yet.
+        """
         self.mapping_base_system_message[model] = base_system_message
         return self
 
     def setup_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that offers tools is written."""
+        """How a prompt that offers tools is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
         self.mapping_function_calling_format_func[model] = func
         return self
 
     def setup_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a class is written."""
+        """How a prompt that asks for a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
         self.mapping_response_class_format_func[model] = func
         return self
 
     def setup_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that turns an answer into a class is written."""
+        """How a prompt that turns an answer into a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
         self.mapping_response_class_format_after_chat_func[model] = func
         return self
 
     def setup_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a function's code is written."""
+        """How a prompt that asks for a function's code is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
         self.mapping_impl_func_format_func[model] = func
         return self
 
@@ -249,16 +275,44 @@ class Settings:
         return self
 
     def add_event_callback(self, event_name: EventName, callback: EventCallback) -> None:
-        """Runs `callback(client, model, value)` at each such event; `(False, value)` replaces the value."""
+        """Runs `callback(client, model, value)` around each chat; `(True, None)` goes on.
+
+        Before a call the value is the list of requests, and `(False, results)` answers in the model's place. After
+        it the value is the list of results, and `(False, results)` replaces them; the text of a stream is given out by
+        then and stays. The async methods also take coroutine functions.
+        """
+        if not isinstance(event_name, EventName):
+            raise InvalidRequestError(
+                f"event_name must be an EventName, got {event_name!r}", param="event_name"
+            )
+        if not callable(callback):
+            raise InvalidRequestError(f"callback must be callable, got {callback!r}", param="callback")
         self.event_callbacks.setdefault(event_name, []).append(callback)
 
-    def _trigger(self, event_name: EventName, *arguments: Any) -> Any | None:
+    def _trigger(self, event_name: EventName, *arguments: Any) -> Generator[Any, Any, Any]:
+        """Runs the callbacks of an event and yields what they return where that must be awaited."""
         for callback in self.event_callbacks.get(event_name, []):
-            proceed, value = _callback_result(callback(self, *arguments))
+            result: Any = callback(self, *arguments)
+            if hasattr(result, "__await__"):
+                result = yield result
+            proceed, value = _callback_result(result)
             if not proceed and value is not None:
                 return value
         return None
 
 
+def _length(name: str, length: Any) -> int:
+    value = integer(name, length)
+    if value < 1:
+        raise InvalidRequestError(f"{name} must be at least 1, got {length!r}", param=name)
+    return value
+
+
 def _callback_result(result: Any) -> tuple[bool, Any]:
-    return result if isinstance(result, tuple) and len(result) == 2 else (True, None)
+    if result is None:
+        return True, None
+    if isinstance(result, tuple) and len(result) == 2:
+        return bool(result[0]), result[1]
+    raise InvalidRequestError(
+        f"an event callback must return (True, None) to go on or (False, value) to replace, got {result!r}"
+    )

@@ -95,6 +95,18 @@ class EventName(Enum):
     AFTER_CALL_MODEL = "after_call_model"
 
 
+@dataclass
+class LLMMetadata:
+    """What is known about a client's default model."""
+
+    context_window: int = 8192
+    num_output: int = 256
+    is_chat_model: bool = False
+    is_function_calling_model: bool = False
+    model_name: str = "unknown"
+    system_role: str = Role.System
+
+
 EventCallbackResult = tuple[bool, Any | None]
 EventCallback = Callable[..., EventCallbackResult]
 

@@ -6,23 +6,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use byzerllm_core::{ChatResponse, Error, ErrorKind, Event, EventStream, Result, collect};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use tokio::sync::watch;
 
 use crate::convert;
 use crate::error::exception;
+use crate::mailbox::Mailbox;
 use crate::process::Process;
+
+/// How many events an event loop is handed at a time.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// An answer in progress. Dropping or cancelling it stops the work.
 #[pyclass(frozen, module = "byzerllm._native")]
 pub(crate) struct Call {
     process: Arc<Process>,
+    answer: Arc<Answer>,
+}
+
+/// What is read of an answer, from Python or from a task of the executor.
+pub(crate) struct Answer {
     stream: tokio::sync::Mutex<Option<EventStream>>,
     cancelled: watch::Sender<bool>,
     /// Whether the reader has been told the end, good or bad.
     told: AtomicBool,
+    /// A failure behind events that were handed over together.
+    failure: Mutex<Option<Error>>,
     deadline: Option<Instant>,
     clock: Arc<Mutex<Clock>>,
 }
@@ -43,21 +54,16 @@ fn cancellation() -> Error {
     Error::new(ErrorKind::Cancelled, "the request was cancelled")
 }
 
-impl Call {
-    pub(crate) fn new(
-        process: Arc<Process>,
-        stream: EventStream,
-        started: Instant,
-        deadline: Option<Instant>,
-    ) -> Self {
+impl Answer {
+    pub(crate) fn new(stream: EventStream, started: Instant, deadline: Option<Instant>) -> Self {
         let clock = Arc::new(Mutex::new(Clock { started, first: None, last: None }));
         let noting = Arc::clone(&clock);
         let stream = stream.inspect(move |event| note(&noting, event)).boxed();
         Self {
-            process,
             stream: tokio::sync::Mutex::new(Some(stream)),
             cancelled: watch::Sender::new(false),
             told: AtomicBool::new(false),
+            failure: Mutex::new(None),
             deadline,
             clock,
         }
@@ -97,7 +103,28 @@ impl Call {
         next
     }
 
-    async fn whole(&self) -> Result<ChatResponse> {
+    /// The next event and those that are there already; none at the end.
+    async fn next_events(&self) -> Result<Vec<Event>> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let mut events: Vec<Event> = self.next_event().await?.into_iter().collect();
+        while !events.is_empty() && events.len() < EVENTS_AT_ONCE {
+            match self.next_event().now_or_never() {
+                Some(Ok(Some(event))) => events.push(event),
+                Some(Ok(None)) | None => break,
+                Some(Err(failure)) => {
+                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                    break;
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// The end of the answer, all its events folded.
+    pub(crate) async fn whole(&self) -> Result<ChatResponse> {
         let Some(open) = self.stream.lock().await.take() else {
             return Err(Error::new(ErrorKind::InvalidRequest, "this answer was read or cancelled already"));
         };
@@ -105,17 +132,40 @@ impl Call {
         self.guarded(collect(open)).await
     }
 
+    /// Milliseconds from the start to the first token, and to the last event.
+    fn times<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (first, total) = self.clock.lock().unwrap_or_else(PoisonError::into_inner).milliseconds();
+        let times = PyDict::new(py);
+        times.set_item("first_token_ms", first)?;
+        times.set_item("total_ms", total)?;
+        Ok(times)
+    }
+
+    /// The Python form of the folded answer.
+    pub(crate) fn show<'py>(&self, py: Python<'py>, response: &ChatResponse) -> PyResult<Bound<'py, PyAny>> {
+        let shown = convert::serialized(py, response)?;
+        shown.set_item("timing", self.times(py)?)?;
+        Ok(shown)
+    }
+}
+
+impl Call {
+    pub(crate) fn new(process: Arc<Process>, answer: Answer) -> Self {
+        Self { process, answer: Arc::new(answer) }
+    }
+
+    /// An answer cannot be read by a child of the process that asked for it.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process.is_current() {
+            return Ok(());
+        }
+        let message = "this answer belongs to the process that this one was forked from; ask again here";
+        Err(exception(py, &Error::new(ErrorKind::Unavailable, message)))
+    }
+
     /// Waits for `work`. Ctrl-C and errors end the call.
     fn run<T: Send>(&self, py: Python<'_>, work: impl Future<Output = Result<T>> + Send) -> PyResult<T> {
-        if !self.process.is_current() {
-            return Err(exception(
-                py,
-                &Error::new(
-                    ErrorKind::Unavailable,
-                    "this answer belongs to the process that this one was forked from; ask again here",
-                ),
-            ));
-        }
+        self.check(py)?;
         let result = self.process.run(py, work);
         if result.is_err() {
             self.stop();
@@ -126,30 +176,21 @@ impl Call {
     /// Ends the work. In a forked child there is none to end, and touching it could wait forever.
     fn stop(&self) {
         if !self.process.is_current() {
-            if let Ok(mut stream) = self.stream.try_lock() {
+            if let Ok(mut stream) = self.answer.stream.try_lock() {
                 std::mem::forget(stream.take());
             }
             return;
         }
-        self.cancelled.send_replace(true);
+        self.answer.cancelled.send_replace(true);
         // Whoever reads at this moment holds the lock, sees the flag and drops the stream.
-        if let Ok(mut stream) = self.stream.try_lock() {
+        if let Ok(mut stream) = self.answer.stream.try_lock() {
             let _entered = self.process.enter();
             drop(stream.take());
         }
     }
-
-    fn times<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (first, total) = self.clock.lock().unwrap_or_else(PoisonError::into_inner).milliseconds();
-        let times = PyDict::new(py);
-        times.set_item("first_token_ms", first)?;
-        times.set_item("total_ms", total)?;
-        Ok(times)
-    }
 }
 
 impl Clock {
-    /// From the start to the first token, and to the last event.
     fn milliseconds(&self) -> (f64, f64) {
         let since = |moment: Option<Instant>| {
             moment.map_or(0.0, |moment| moment.duration_since(self.started).as_secs_f64() * 1000.0)
@@ -171,10 +212,8 @@ fn note(clock: &Mutex<Clock>, event: &Result<Event>) {
 impl Call {
     /// The whole answer: waits for its end and folds its events.
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let response = self.run(py, self.whole())?;
-        let answer = convert::serialized(py, &response)?;
-        answer.set_item("timing", self.times(py)?)?;
-        Ok(answer)
+        let response = self.run(py, self.answer.whole())?;
+        self.answer.show(py, &response)
     }
 
     /// Stops the work, now. Harmless when the answer is complete.
@@ -184,7 +223,21 @@ impl Call {
 
     /// Milliseconds from the request to the first token and to the last event so far.
     fn timing<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.times(py)
+        self.check(py)?;
+        self.answer.times(py)
+    }
+
+    /// Delivers the next events as a list, which is empty at the end.
+    fn events_later(&self, py: Python<'_>, mailbox: &Mailbox, ticket: u64) -> PyResult<()> {
+        self.check(py)?;
+        let answer = Arc::clone(&self.answer);
+        mailbox.post(py, ticket, async move { answer.next_events().await }, |py, events| {
+            let list = PyList::empty(py);
+            for event in &events {
+                list.append(convert::serialized(py, event)?)?;
+            }
+            Ok(list.into_any().unbind())
+        })
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
@@ -192,7 +245,7 @@ impl Call {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.run(py, self.next_event())? {
+        match self.run(py, self.answer.next_event())? {
             Some(event) => convert::serialized(py, &event).map(Some),
             None => Ok(None),
         }

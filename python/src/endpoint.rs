@@ -9,9 +9,10 @@ use byzerllm_runtime::{DeploymentSpec, Runtime};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Answer, Call};
 use crate::convert;
 use crate::error;
+use crate::mailbox::Mailbox;
 use crate::process::Process;
 
 /// The place where models live.
@@ -61,6 +62,45 @@ impl Drop for Connection {
 enum Target {
     Embedded(Runtime),
     Remote(Client),
+}
+
+/// A request with its deadline.
+struct Asked {
+    request: ChatRequest,
+    started: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Asked {
+    fn new(request: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Self> {
+        let py = request.py();
+        let started = Instant::now();
+        let request: ChatRequest = convert::deserialized(request, "request")?;
+        let deadline = match timeout {
+            Some(timeout) => started.checked_add(seconds(py, "timeout", timeout)?),
+            None => None,
+        };
+        Ok(Self { request, started, deadline })
+    }
+}
+
+impl Target {
+    /// Starts a generation.
+    async fn start(self, Asked { request, started, deadline }: Asked) -> Result<Answer, Error> {
+        let stream = match self {
+            Self::Embedded(runtime) => {
+                let context = RequestContext { deadline, ..RequestContext::local() };
+                runtime.chat(context, request).await?
+            }
+            Self::Remote(client) => match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), client.chat(&request))
+                    .await
+                    .unwrap_or_else(|_| Err(crate::call::too_late()))?,
+                None => client.chat(&request).await?,
+            },
+        };
+        Ok(Answer::new(stream, started, deadline))
+    }
 }
 
 impl Endpoint {
@@ -177,28 +217,102 @@ impl Endpoint {
     /// Starts a generation. Without a `timeout` in seconds it may take as long as it needs.
     #[pyo3(signature = (request, timeout=None))]
     fn chat(&self, py: Python<'_>, request: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Call> {
-        let started = Instant::now();
-        let request: ChatRequest = convert::deserialized(request, "request")?;
-        let deadline = match timeout {
-            Some(timeout) => started.checked_add(seconds(py, "timeout", timeout)?),
-            None => None,
-        };
+        let asked = Asked::new(request, timeout)?;
         let (process, target) = self.target(py)?;
-        let stream = match target {
-            Target::Embedded(runtime) => {
-                let context = RequestContext { deadline, ..RequestContext::local() };
-                process.run(py, runtime.chat(context, request))?
-            }
-            Target::Remote(client) => process.run(py, async {
-                match deadline {
-                    Some(deadline) => tokio::time::timeout_at(deadline.into(), client.chat(&request))
-                        .await
-                        .unwrap_or_else(|_| Err(crate::call::too_late())),
-                    None => client.chat(&request).await,
-                }
-            })?,
+        let answer = process.run(py, target.start(asked))?;
+        Ok(Call::new(process, answer))
+    }
+
+    /// [`Self::chat`] for an event loop: delivers a `Call`.
+    #[pyo3(signature = (mailbox, ticket, request, timeout=None))]
+    fn chat_later(
+        &self,
+        py: Python<'_>,
+        mailbox: &Mailbox,
+        ticket: u64,
+        request: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let asked = Asked::new(request, timeout)?;
+        let (process, target) = self.target(py)?;
+        mailbox.post(py, ticket, target.start(asked), |py, answer| {
+            Ok(Py::new(py, Call::new(process, answer))?.into_any())
+        })
+    }
+
+    /// A whole answer for an event loop: delivers what `Call.result()` returns.
+    #[pyo3(signature = (mailbox, ticket, request, timeout=None))]
+    fn answer_later(
+        &self,
+        py: Python<'_>,
+        mailbox: &Mailbox,
+        ticket: u64,
+        request: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let asked = Asked::new(request, timeout)?;
+        let (_, target) = self.target(py)?;
+        let work = async move {
+            let answer = target.start(asked).await?;
+            let response = answer.whole().await?;
+            Ok((answer, response))
         };
-        Ok(Call::new(process, stream, started, deadline))
+        mailbox.post(py, ticket, work, |py, (answer, response)| Ok(answer.show(py, &response)?.unbind()))
+    }
+
+    /// [`Self::model`] for an event loop.
+    fn model_later(&self, py: Python<'_>, mailbox: &Mailbox, ticket: u64, name: String) -> PyResult<()> {
+        let (_, target) = self.target(py)?;
+        let work = async move {
+            match target {
+                Target::Embedded(runtime) => facts(&runtime, &name),
+                Target::Remote(client) => client.model(&name).await,
+            }
+        };
+        mailbox.post(py, ticket, work, |py, facts| Ok(convert::to_python(py, &facts)?.unbind()))
+    }
+
+    /// [`Self::apply_template`] for an event loop.
+    #[pyo3(signature = (mailbox, ticket, model, messages, add_generation_prompt=true))]
+    fn apply_template_later(
+        &self,
+        py: Python<'_>,
+        mailbox: &Mailbox,
+        ticket: u64,
+        model: String,
+        messages: &Bound<'_, PyAny>,
+        add_generation_prompt: bool,
+    ) -> PyResult<()> {
+        let messages: Vec<Message> = convert::deserialized(messages, "messages")?;
+        let (_, target) = self.target(py)?;
+        let work = async move {
+            match target {
+                Target::Embedded(runtime) => runtime.apply_template(&model, &messages, add_generation_prompt),
+                Target::Remote(client) => {
+                    client.apply_template(&model, &messages, add_generation_prompt).await
+                }
+            }
+        };
+        mailbox.post(py, ticket, work, |py, text| Ok(text.into_pyobject(py)?.into_any().unbind()))
+    }
+
+    /// [`Self::tokenize`] for an event loop.
+    fn tokenize_later(
+        &self,
+        py: Python<'_>,
+        mailbox: &Mailbox,
+        ticket: u64,
+        model: String,
+        text: String,
+    ) -> PyResult<()> {
+        let (_, target) = self.target(py)?;
+        let work = async move {
+            match target {
+                Target::Embedded(runtime) => runtime.tokenize(&model, &text),
+                Target::Remote(client) => client.tokenize(&model, &text).await,
+            }
+        };
+        mailbox.post(py, ticket, work, |py, ids| Ok(ids.into_pyobject(py)?.into_any().unbind()))
     }
 
     /// Renders messages with a model's chat template.

@@ -8,6 +8,7 @@ mod connect;
 mod convert;
 mod endpoint;
 mod error;
+mod mailbox;
 mod process;
 
 use std::ffi::OsString;
@@ -24,6 +25,8 @@ mod _native {
     use super::connect::connect;
     #[pymodule_export]
     use super::endpoint::Endpoint;
+    #[pymodule_export]
+    use super::mailbox::Mailbox;
     #[pymodule_export]
     use super::main;
 

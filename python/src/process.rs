@@ -11,6 +11,7 @@ use byzerllm_core::{Error, ErrorKind};
 use byzerllm_runtime::{Runtime, RuntimeOptions};
 use pyo3::prelude::*;
 use tokio::sync::OnceCell;
+use tokio::task::AbortHandle;
 
 use crate::error::exception;
 
@@ -72,6 +73,17 @@ impl Process {
                  processes with multiprocessing's \"spawn\" method, or run `byzerllm serve` and let all of them use it",
             ),
         )
+    }
+
+    /// The error for an event loop that a fork left behind.
+    pub(crate) fn forked_loop(py: Python<'_>) -> PyErr {
+        let message = "this event loop belongs to the process that this one was forked from; start one here";
+        exception(py, &Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Starts work that nobody waits for in a thread.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tokio.spawn(work).abort_handle()
     }
 
     /// The process-wide engine, started at the first call.

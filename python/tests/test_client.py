@@ -41,6 +41,9 @@ class Call:
     def __iter__(self):
         return self.events
 
+    def events_later(self):
+        return [event for event in [next(self.events, None)] if event]
+
 
 class Place:
     """Stands for the native endpoint."""
@@ -91,6 +94,20 @@ class Place:
         self.calls.append(call)
         return call
 
+    # In the place of what the mailbox delivers, see `llm`.
+
+    chat_later = chat
+    model_later = model
+
+    def answer_later(self, request, timeout=None):
+        return self.chat(request, timeout).result()
+
+    def apply_template_later(self, *arguments):
+        return self.apply_template(*arguments)
+
+    def tokenize_later(self, *arguments):
+        return self.tokenize(*arguments)
+
     def apply_template(self, model, messages, add_generation_prompt=True):
         rendered = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return rendered + ("<assistant>" if add_generation_prompt else "")
@@ -105,7 +122,12 @@ def place():
 
 
 @pytest.fixture
-def llm(place):
+def llm(place, monkeypatch):
+    async def run(start, *arguments):
+        await asyncio.sleep(0)
+        return start(*arguments)
+
+    monkeypatch.setattr("byzerllm.event_loop.run", run)
     client = ByzerLLM()
     client._connected = place
     return client.setup_default_model_name("chat")
@@ -176,6 +198,98 @@ def test_the_chain_returns_the_client():
     assert llm.setup_reset() is None
     assert llm.sys_conf == ByzerLLM().sys_conf
     assert llm.context.conf is llm.sys_conf
+
+
+def test_what_one_worker_makes_of_choices(llm, place, caplog):
+    with caplog.at_level(logging.WARNING, "byzerllm"):
+        llm.setup_load_balance_way("lru").setup_pin_model_worker_mapping({"meta": 0, "tokenizer": "0"})
+        llm.setup_num_workers(2).setup_worker_concurrency(3).deploy("/m", udf_name="a")
+    assert not any("without effect" in message or "no effect" in message for message in caplog.messages)
+    llm.setup_reset()
+    with caplog.at_level(logging.WARNING, "byzerllm"):
+        llm.setup_pin_model_worker_mapping({"embedding": 1})
+        llm.setup("resource.master", 0.5).setup_cpus_per_worker(2).setup_num_workers(4)
+        llm.deploy("/m", udf_name="b")
+    told = [message for message in caplog.messages if "effect" in message]
+    assert len(told) == 2 and "setup_pin_model_worker_mapping" in told[0]
+    assert all(word in told[1] for word in ("resource.master=0.5", "num_cpus=2", "maxConcurrency=4"))
+    assert llm.pin_model_worker_mapping == {"embedding": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "param"),
+    [
+        ("setup_load_balance_way", ("random",), "way"),
+        ("setup_pin_model_worker_mapping", ({"chat": 0},), "mapping"),
+        ("setup_pin_model_worker_mapping", ({"meta": -1},), "mapping"),
+        ("setup_max_model_length", ("chat", 0), "max_model_length"),
+        ("setup_max_input_length", ("chat", "many"), "max_input_length"),
+        ("setup_max_output_length", ("chat", True), "max_output_length"),
+        ("add_event_callback", ("before", print), "event_name"),
+        ("add_event_callback", (EventName.BEFORE_CALL_MODEL, None), "callback"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(method, arguments, param):
+    with pytest.raises(InvalidRequestError) as caught:
+        getattr(ByzerLLM(), method)(*arguments)
+    assert caught.value.param == param
+
+
+FORMATS = [
+    "function_calling_format_func",
+    "response_class_format_func",
+    "response_class_format_after_chat_func",
+    "impl_func_format_func",
+    "sys_function_calling_format_func",
+    "sys_response_class_format_func",
+    "sys_response_class_format_after_chat_func",
+    "sys_impl_func_format_func",
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_are_kept_for_later(name):
+    llm = ByzerLLM()
+    assert getattr(llm, f"setup_{name}")("chat", repr) is llm
+    assert getattr(llm, f"mapping_{name}") == {"chat": repr}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "emb",
+        "emb_query",
+        "emb_rerank",
+        "impl",
+        "response",
+        "prompt",
+        "abort",
+        "sft",
+        "pretrain",
+        "merge_lora",
+        "raw_sft",
+        "raw_pretrain",
+        "raw_merge_lora",
+        "raw_deepspeed_to_huggingface",
+        "execute_function_calling",
+        "execute_response_format",
+        "execute_generate_func",
+        "clear_impl_cache",
+        "apply_sql_func",
+    ],
+)
+def test_what_is_not_here_says_so(llm, place, name):
+    llm.setup_default_emb_model_name("emb").setup_default_re_rank_model_name("rerank")
+    assert (llm.default_emb_model_name, llm.default_rerank_model_name) == ("emb", "rerank")
+    with pytest.raises(UnsupportedError, match=name) as caught:
+        getattr(llm, name)("anything", model="chat")
+    assert caught.value.param == name and place.requests == []
+
+
+def test_a_client_of_a_default_model(monkeypatch):
+    monkeypatch.setattr(ByzerLLM, "_endpoint", Place())
+    llm = ByzerLLM.from_default_model("chat")
+    assert llm.default_model_name == "chat" and llm.mapping_auto_use_apply_chat_template == {"chat": True}
 
 
 def test_sub_clients():
@@ -371,8 +485,8 @@ def test_a_template_wins_over_the_models_own(llm, place, caplog):
         "kind": "text",
         "value": "<|im_start|>user\nhello\n<|im_end|>\n<|im_start|>assistant\n",
     }
-    assert request["sampling"] == {"stop_token_ids": [151643, 151645]}
-    assert "repetition_penalty" in caplog.text
+    assert request["sampling"] == {"stop_token_ids": [151643, 151645], "repetition_penalty": 1.1}
+    assert caplog.text == ""
     llm.setup_template("chat", "auto").chat_oai(HELLO)
     assert place.requests[1]["input"]["kind"] == "messages"
     llm.chat_oai(HELLO, role_mapping={"user_role": "Q:", "assistant_role": "A:"})
@@ -520,6 +634,86 @@ def test_event_callbacks(llm, place):
     assert len(place.requests) == 1
 
 
+def test_a_default_that_the_request_overrides(llm, place):
+    llm.setup_max_output_length("chat", "9")
+    llm.chat_oai(HELLO)
+    llm.chat_oai(HELLO, llm_config={"max_tokens": 4})
+    assert [request["sampling"]["max_tokens"] for request in place.requests] == [9, 4]
+
+
+def test_the_rest_of_sampling_reaches_the_request(llm, place):
+    config = {
+        "generation.repetition_penalty": "1.2",
+        "gen.presence_penalty": 0.5,
+        "frequency_penalty": -1,
+        "logit_bias": {7: -100, "8": "5"},
+        "min_tokens": 2,
+        "ignore_eos": "true",
+        "best_of": 3,
+        "n": 2,
+    }
+    llm.chat_oai(HELLO, llm_config=config)
+    [request] = place.requests
+    assert (request["n"], request["best_of"]) == (2, 3)
+    assert request["sampling"] == {
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -1.0,
+        "logit_bias": {"7": -100.0, "8": 5.0},
+        "min_tokens": 2,
+        "ignore_end": True,
+    }
+
+
+def test_what_is_known_about_the_default_model(llm, place):
+    known = llm.metadata
+    assert (known.context_window, known.model_name, known.is_chat_model) == (64, "chat", True)
+    assert not llm.require_template("chat")
+    place.template = False
+    assert llm.require_template("chat")
+
+
+def test_event_callbacks_around_streams(llm, place):
+    seen = []
+    llm.add_event_callback(EventName.BEFORE_CALL_MODEL, lambda client, model, items: seen.append(items))
+    llm.add_event_callback(
+        EventName.AFTER_CALL_MODEL, lambda client, model, results: (seen.append(results), (True, None))[1]
+    )
+    assert len(list(llm.stream_chat_oai(HELLO))) == 3
+    item, results = seen
+    assert item == [{"instruction": "hello", "history": []}]
+    assert results[0]["predict"] == "Hello!" and results[0]["input"] == item[0]
+    whole = llm.chat_oai(HELLO)[0].metadata
+    assert {**results[0]["metadata"], "prob": -1.0} == whole
+    instead = [{"predict": "cached", "metadata": {"input_tokens_count": 7}}]
+    llm.add_event_callback(EventName.BEFORE_CALL_MODEL, lambda *_: (False, instead))
+    [only] = llm.stream_chat_oai(HELLO)
+    assert only.text == "cached" and only.meta.input_tokens_count == 7
+    assert len(place.requests) == 2
+
+
+@pytest.mark.parametrize("result", ["text", (False, "text"), (False, [{"text": "x"}]), (1, 2, 3)])
+def test_event_callbacks_must_keep_the_form(llm, place, result):
+    llm.add_event_callback(EventName.BEFORE_CALL_MODEL, lambda *_: result)
+    with pytest.raises(InvalidRequestError, match="event callback"):
+        llm.chat_oai(HELLO)
+    with pytest.raises(InvalidRequestError, match="event callback"):
+        asyncio.run(llm.async_chat_oai(HELLO))
+    assert place.requests == []
+
+
+def test_coroutines_as_event_callbacks(llm, place):
+    async def after(client, model, results):
+        await asyncio.sleep(0)
+        results[0]["predict"] += "?"
+        return False, results
+
+    llm.add_event_callback(EventName.AFTER_CALL_MODEL, after)
+    assert asyncio.run(llm.async_chat_oai(HELLO))[0].output == "Hello!?"
+    with pytest.raises(InvalidRequestError, match="async"):
+        llm.chat_oai(HELLO)
+
+
 def test_the_older_chat(llm, place):
     [response] = llm.chat("chat", LLMRequest(instruction="hi", max_length=7))
     system = llm.default_role_mapping["system_msg"]
@@ -548,6 +742,37 @@ def test_tokens_and_templates(llm):
     assert llm.generate_instruction_from_history("chat", HELLO) == "User:hello\nAssistant:"
     llm.setup_template("chat", "auto")
     assert llm.generate_instruction_from_history("chat", HELLO) == "<user>hello<assistant>"
+
+
+# Event loops.
+
+
+def test_the_async_chat_is_the_same_chat(llm, place):
+    llm.setup_extra_generation_params("chat", {"gen.seed": 1}).setup_max_model_length("chat", 60)
+    llm.setup_base_system_messages("chat", "BASE")
+    arguments = {"llm_config": {"temperature": "0"}, "enable_default_sys_message": True}
+    [expected] = llm.chat_oai(HELLO, **arguments)
+    [response] = asyncio.run(llm.async_chat_oai(HELLO, **arguments))
+    assert response == expected
+    assert place.requests[0] == place.requests[1]
+    [prompt] = asyncio.run(llm.async_chat_oai(HELLO, only_return_prompt=True))
+    assert prompt.input == "hello" and len(place.requests) == 2
+
+
+def test_the_async_chat_refuses_the_same(llm):
+    for error, arguments in (
+        (InvalidRequestError, {"tools": [print], "response_class": dict}),
+        (InvalidRequestError, {"impl_func": print}),
+        (UnsupportedError, {"tools": [print]}),
+        (UnsupportedError, {"response_class": dict}),
+        (UnsupportedError, {"llm_config": {"stream": True}}),
+        (InvalidRequestError, {"llm_config": {"temprature": 0}}),
+        (NotFoundError, {"model": "nobody"}),
+    ):
+        with pytest.raises(error):
+            asyncio.run(llm.async_chat_oai(HELLO, **arguments))
+    with pytest.raises(InvalidRequestError, match="setup_default_model_name"):
+        asyncio.run(ByzerLLM().async_chat_oai(HELLO))
 
 
 # Streams.

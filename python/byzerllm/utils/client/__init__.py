@@ -1,5 +1,6 @@
 """Import paths of Byzer-LLM; the code lives in `byzerllm.client`, `byzerllm.types` and `byzerllm.templates`."""
 
+from byzerllm.absent import names
 from byzerllm.client import ByzerLLM, default_chat_wrapper
 from byzerllm.templates import Template, Templates
 from byzerllm.types import (
@@ -11,6 +12,7 @@ from byzerllm.types import (
     FintuneRequestExtra,
     InferBackend,
     LLMHistoryItem,
+    LLMMetadata,
     LLMRequest,
     LLMResponse,
     Role,
@@ -26,6 +28,7 @@ __all__ = [
     "FintuneRequestExtra",
     "InferBackend",
     "LLMHistoryItem",
+    "LLMMetadata",
     "LLMRequest",
     "LLMResponse",
     "Role",
@@ -33,3 +36,5 @@ __all__ = [
     "Templates",
     "default_chat_wrapper",
 ]
+
+__getattr__ = names(__name__, "LLMFunctionCallResponse LLMClassResponse SimpleByzerLLM")

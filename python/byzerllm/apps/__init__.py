@@ -1,0 +1,1 @@
+"""Applications: import paths of Byzer-LLM, see `byzerllm.absent`."""

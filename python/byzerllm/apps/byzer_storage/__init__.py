@@ -1,0 +1,1 @@
+"""Byzer storage: import paths of Byzer-LLM, see `byzerllm.absent`."""
