@@ -57,6 +57,10 @@ class ByzerLLM(Settings, NotYet):
         self._connected: Endpoint | None = None
         self._connecting: asyncio.Future[Endpoint] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, and a client that travels to another process, connects for itself.
+        return {**self.__dict__, "_connected": None, "_connecting": None}
+
     @staticmethod
     def from_default_model(model: str, auto_connect_cluster: bool = True) -> "ByzerLLM":
         """A client whose default model this is, with the model's own template. There is no cluster to connect to."""

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import logging
+import pickle
 
 import pytest
 
@@ -290,6 +291,15 @@ def test_a_client_of_a_default_model(monkeypatch):
     monkeypatch.setattr(ByzerLLM, "_endpoint", Place())
     llm = ByzerLLM.from_default_model("chat")
     assert llm.default_model_name == "chat" and llm.mapping_auto_use_apply_chat_template == {"chat": True}
+
+
+def test_a_client_can_be_copied_and_sent_to_another_process(llm, place):
+    llm.setup_extra_generation_params("chat", {"gen.seed": 1}).setup_num_workers(2)
+    for other in (copy.deepcopy(llm), pickle.loads(pickle.dumps(llm))):
+        assert other._connected is None and llm._connected is place
+        assert other.mapping_extra_generation_params == {"chat": {"gen.seed": 1}}
+        assert other.setup_num_workers(3).sys_conf["maxConcurrency"] == 3
+    assert llm.sys_conf["maxConcurrency"] == 2
 
 
 def test_sub_clients():
