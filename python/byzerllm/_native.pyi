@@ -4,12 +4,14 @@ import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
-__all__ = ["Call", "Endpoint", "Mailbox", "__version__", "connect", "main"]
+__all__ = ["Call", "Endpoint", "Mailbox", "__version__", "connect", "main", "mismatch", "translate"]
 
 __version__: str
 
 def connect(url: str | None = None, token: str | None = None) -> Endpoint: ...
 def main(argv: Sequence[str]) -> int: ...
+def mismatch(pretrained_model_type: str, architectures: Sequence[str]) -> str | None: ...
+def translate(words: Mapping[str, Any]) -> dict[str, Any]: ...
 
 @final
 class Endpoint:

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from byzerllm import answers, families, parameters
+from byzerllm import answers, parameters
 from byzerllm import conversation as talk
 from byzerllm.errors import (
     InvalidRequestError,
@@ -36,15 +36,6 @@ T = TypeVar("T")
 Steps = Generator[Any, Any, T]
 """Work that the blocking and the async methods share. It yields what it waits for: a method of the endpoint with its
 arguments, or an awaitable that an event callback returned."""
-
-# Values that our engine, one instance on the CPU, fulfils by being what it is.
-_NOTHING_ASKED: dict[str, tuple[Any, ...]] = {
-    "pythonMode": ("ray",),
-    "maxConcurrency": (1, "1"),
-    "num_gpus": (0, "0"),
-    "infer_backend": ("transformers",),
-    "load_balance": ("lru", "round_robin"),
-}
 
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
@@ -133,32 +124,25 @@ class ByzerLLM(Settings, NotYet):
         infer_params: Config = {},
     ) -> dict[str, Any]:
         """Loads a model under a name and returns what `get_meta` says about it; the same name replaces."""
-        family = families.family(pretrained_model_type)
-        if not udf_name:
-            raise InvalidRequestError("udf_name is required: the name to deploy under", param="udf_name")
-        if not model_path:
-            raise InvalidRequestError(
-                "model_path is required: a checkpoint's file or folder", param="model_path"
-            )
-        params = parameters.deployment(infer_params)
-        spec: dict[str, Any] = {
-            "name": udf_name,
-            "model": os.path.abspath(os.path.expanduser(os.fspath(model_path))),
-            "defaults": params.defaults,
-            "limits": {**self._concurrency(), **params.limits},
-            "labels": {
-                "backend": self.sys_conf["infer_backend"],
-                "pretrained_model_type": pretrained_model_type or "custom/auto",
+        from byzerllm import _native
+
+        path = os.fspath(model_path)
+        translated = _native.translate(
+            {
+                "name": udf_name,
+                "model": os.path.abspath(os.path.expanduser(path)) if path else "",
+                "pretrained_model_type": pretrained_model_type or "",
+                "infer_params": infer_params,
                 "sys_conf": {key: value for key, value in self.sys_conf.items() if key in self._chosen},
-            },
-        }
-        if params.compute is not None:
-            spec["compute"] = params.compute
-        self._tell_about_engine(udf_name, params.ignored)
+            }
+        )
+        if translated["notice"]:
+            say_once(translated["notice"])
         endpoint = self._endpoint
-        status = endpoint.deploy(spec)
+        status = endpoint.deploy(translated["spec"])
         self.meta_cache.pop(udf_name, None)
-        oddity = families.mismatch(family, (status.get("info") or {}).get("architectures", []))
+        architectures = (status.get("info") or {}).get("architectures", [])
+        oddity = _native.mismatch(pretrained_model_type or "", architectures)
         if oddity:
             say_once(f"{udf_name}: {oddity}")
         if endpoint.embedded:
@@ -167,27 +151,6 @@ class ByzerLLM(Settings, NotYet):
                 "programs of this user find it by themselves"
             )
         return self.get_meta(udf_name)
-
-    def _concurrency(self) -> dict[str, int]:
-        if "workerMaxConcurrency" not in self._chosen:
-            return {}
-        workers = parameters.integer("num_workers", self.sys_conf["maxConcurrency"])
-        slots = parameters.integer("worker_concurrency", self.sys_conf["workerMaxConcurrency"])
-        return {"concurrency": max(1, workers * slots)}
-
-    def _tell_about_engine(self, name: str, ignored: list[str]) -> None:
-        asked = list(ignored)
-        for key, value in self.sys_conf.items():
-            if key not in self._chosen or value in _NOTHING_ASKED.get(key, ()):
-                continue
-            if key == "workerMaxConcurrency" or (key == "maxConcurrency" and self._concurrency()):
-                continue  # these two become the limit of requests that run at a time
-            asked.append(f"{key}={value!r}")
-        if asked:
-            say_once(
-                f"{name} runs on byzerllm's own engine, as one instance on the CPU; "
-                f"without effect here: {', '.join(asked)}"
-            )
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
         """Removes a deployment after its running requests, or at once with `force`. A missing one is no error."""

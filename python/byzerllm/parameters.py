@@ -1,4 +1,4 @@
-"""Reads the parameters of requests (`llm_config`) and deployments (`infer_params`), typed at this border.
+"""Reads the parameters of requests (`llm_config`), typed at this border; `_native.translate` reads those of deployments.
 
 Values may be native or strings (`"0.5"`, `"false"`), as SQL sends them. An unknown key is an error that names the
 nearest valid one. Keys of Byzer-LLM that have no effect here are reported, so that the caller can say so.
@@ -223,113 +223,6 @@ def _without_prefix(key: str) -> str:
         if key.startswith(prefix):
             return key[len(prefix) :]
     return key
-
-
-_LIMITS: dict[str, tuple[str, Reader]] = {
-    "max_sequences": ("max_sequences", _whole(1)),
-    "queue_limit": ("queue_limit", _whole(0)),
-    "context_length": ("context_length", _whole(1)),
-    "cache_bytes": ("cache_bytes", _whole(1)),
-    "concurrency": ("concurrency", _whole(1)),
-    "backend.max_model_len": ("context_length", _whole(1)),
-    "backend.max_num_seqs": ("max_sequences", _whole(1)),
-    "n_ctx": ("context_length", _whole(1)),
-}
-
-# Options of the engines that Byzer-LLM drove; ours decides these things itself.
-_DEPLOY_WITHOUT_EFFECT = frozenset(
-    [
-        "quatization",
-        "quantization",
-        "backend.quantization",
-        "use_cache",
-        "backend.use_cache",
-        "message_format",
-        "backend.message_format",
-        "llm_int8_threshold",
-        "longContextMode",
-        "udfName",
-        "localPathPrefix",
-        "hf_token",
-        "backend.worker_use_ray",
-        "backend.engine_use_ray",
-        "backend.dtype",
-        "backend.seed",
-        "backend.pipeline_parallel_size",
-        "backend.tensor_parallel_size",
-        "backend.block_size",
-        "backend.swap_space",
-        "backend.gpu_memory_utilization",
-        "backend.disable_log_stats",
-        "backend.max_num_batched_tokens",
-        "backend.trust_remote_code",
-        "backend.tokenizer_mode",
-        "backend.enforce_eager",
-        "backend.max_context_len_to_capture",
-        "backend.load_format",
-        "backend.revision",
-        "n_gpu_layers",
-        "split_mode",
-        "main_gpu",
-        "tensor_split",
-        "use_mmap",
-        "use_mlock",
-        "n_batch",
-        "n_threads",
-        "n_threads_batch",
-        "offload_kqv",
-        "last_n_tokens_size",
-        "numa",
-        "chat_format",
-        "verbose",
-    ]
-)
-_OFF = (False, "false", "False", None, "")
-
-
-class Deployment:
-    """The parameters of one deployment."""
-
-    def __init__(self) -> None:
-        self.defaults: dict[str, Any] = {}
-        self.limits: dict[str, Any] = {}
-        self.compute: str | None = None
-        self.ignored: list[str] = []
-        """Options that have no effect on our engine."""
-
-
-def deployment(params: Mapping[str, Any]) -> Deployment:
-    """Reads `infer_params`: generation defaults, limits, `compute`, and options of other engines."""
-    result = Deployment()
-    for key, value in params.items():
-        name = _without_prefix(key)
-        if key in _LIMITS:
-            field, read = _LIMITS[key]
-            if value is not None:
-                result.limits[field] = read(key, value)
-        elif key == "compute":
-            if value not in ("exact", "standard", "fast"):
-                raise _wrong(key, '"exact", "standard" or "fast"', value)
-            result.compute = value
-        elif name in SAMPLING:
-            field, read = SAMPLING[name]
-            if value is not None:
-                result.defaults[field] = read(key, value)
-        elif key in _DEPLOY_WITHOUT_EFFECT or _is_typed(key):
-            if value not in _OFF:
-                result.ignored.append(f"{key}={value!r}")
-        elif key.startswith("saas."):
-            raise InvalidRequestError(f"{key} is only for pretrained_model_type 'saas/…'", param=key)
-        else:
-            valid = (*SAMPLING, *_LIMITS, "compute", *_DEPLOY_WITHOUT_EFFECT)
-            raise unknown(key, valid, "key in infer_params")
-    return result
-
-
-def _is_typed(key: str) -> bool:
-    """Whether a key has the older form `infer.bool.load_in_4bit`."""
-    parts = key.split(".")
-    return len(parts) == 3 and parts[0] == "infer"
 
 
 def unknown(key: str, valid: Iterable[str], what: str) -> InvalidRequestError:

@@ -8,6 +8,7 @@ mod connect;
 mod convert;
 mod endpoint;
 mod error;
+mod legacy;
 mod mailbox;
 mod process;
 
@@ -25,6 +26,8 @@ mod _native {
     use super::connect::connect;
     #[pymodule_export]
     use super::endpoint::Endpoint;
+    #[pymodule_export]
+    use super::legacy::{mismatch, translate};
     #[pymodule_export]
     use super::mailbox::Mailbox;
     #[pymodule_export]

@@ -337,6 +337,7 @@ def test_deploy_sends_a_typed_spec(llm, place, caplog):
     assert spec == {
         "name": "two",
         "model": "/models/x",
+        "compute": "standard",
         "defaults": {"temperature": 0.5},
         "limits": {},
         "labels": {

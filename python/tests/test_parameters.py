@@ -1,10 +1,9 @@
-"""How `llm_config`, `infer_params` and `pretrained_model_type` are read."""
+"""How `llm_config` is read."""
 
 import pytest
 
-from byzerllm import families
 from byzerllm.errors import InvalidRequestError, UnsupportedError
-from byzerllm.parameters import deployment, generation
+from byzerllm.parameters import generation
 
 
 @pytest.mark.parametrize(
@@ -88,63 +87,3 @@ def test_a_wrong_value_names_its_key(key, value):
 def test_what_this_version_cannot_do_is_said(key):
     with pytest.raises(UnsupportedError):
         generation({key: "x"})
-
-
-def test_a_deployment():
-    read = deployment(
-        {
-            "generation.temperature": "0.2",
-            "max_tokens": 9,
-            "compute": "exact",
-            "queue_limit": "3",
-            "backend.max_model_len": 8192,
-            "backend.max_num_seqs": "16",
-            "backend.gpu_memory_utilization": 0.9,
-            "quatization": "false",
-            "infer.bool.load_in_4bit": "true",
-        }
-    )
-    assert read.defaults == {"temperature": 0.2, "max_tokens": 9}
-    assert read.limits == {"queue_limit": 3, "context_length": 8192, "max_sequences": 16}
-    assert read.compute == "exact"
-    assert read.ignored == ["backend.gpu_memory_utilization=0.9", "infer.bool.load_in_4bit='true'"]
-
-
-@pytest.mark.parametrize(
-    ("params", "words"),
-    [
-        ({"backend.max_model_length": 1}, "'backend.max_model_len'"),
-        ({"quantisation": "4"}, "'quantization'"),
-        ({"temprature": 1}, "'temperature'"),
-        ({"compute": "slow"}, "exact"),
-        ({"queue_limit": "many"}, "queue_limit"),
-        ({"saas.api_key": "x"}, "saas/"),
-    ],
-)
-def test_a_wrong_deployment_parameter_is_named(params, words):
-    with pytest.raises(InvalidRequestError) as caught:
-        deployment(params)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize("word", ["custom/auto", "", "custom/llama2", "llama", "custom/qwen", "falcon"])
-def test_chat_families_are_known(word):
-    families.family(word)
-
-
-@pytest.mark.parametrize("word", ["saas/openai", "custom/bge", "bark", "custom/stable_diffusion"])
-def test_other_kinds_of_models_are_not_here_yet(word):
-    with pytest.raises(UnsupportedError, match=word):
-        families.family(word)
-
-
-def test_an_unknown_family_names_the_nearest():
-    with pytest.raises(InvalidRequestError, match="'custom/llama2'"):
-        families.family("custom/lama2")
-
-
-def test_a_family_is_compared_with_the_file():
-    assert families.mismatch("llama2", ["LlamaForCausalLM"]) is None
-    assert families.mismatch("auto", ["Qwen2ForCausalLM"]) is None
-    assert families.mismatch("qwen", []) is None
-    assert "Qwen2ForCausalLM" in families.mismatch("llama2", ["Qwen2ForCausalLM"])

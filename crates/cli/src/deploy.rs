@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use byzerllm_core::ErrorKind;
 use byzerllm_hub::Reference;
 use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::arguments::{DeployArguments, ListArguments, UndeployArguments};
 use crate::connection::Connection;
+use crate::legacy::{Family, LegacyDeployment, Translated};
 use crate::models;
 use crate::output::{Failure, Outcome, Output, bytes, table};
 
@@ -17,9 +19,16 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Loads a model into a server and returns when it answers.
 pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcome {
-    let mut spec = spec(&arguments)?;
+    let asked = asked(&arguments)?;
     let connection = Connection::open(arguments.server.url.as_deref())?;
-    if let Some(name) = arguments.model.to_str().filter(|name| Reference::looks_remote(name)) {
+    if asked.translated.is_some() && exists(&connection, &asked.spec.name).await? {
+        return already_there(&connection, &asked.spec.name, arguments.json, output).await;
+    }
+    let mut spec = asked.spec;
+    let model = if arguments.byzer.is_given() { &arguments.byzer.model_path } else { &arguments.model };
+    if let Some(name) =
+        model.as_ref().and_then(|name| name.to_str()).filter(|name| Reference::looks_remote(name))
+    {
         if !is_this_machine(&connection.url) {
             return Err(Failure::misuse(
                 format!("{name} would be pulled here, and {} may be another machine", connection.url),
@@ -29,6 +38,9 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
         if let Some(path) = models::resolve(name, &arguments.hub).await? {
             spec.model = path;
         }
+    }
+    if let Some(notice) = asked.translated.as_ref().and_then(Translated::notice) {
+        output.note(notice);
     }
     let body = to_value(&spec)?;
     let bar = spinner(format!("loading {}", spec.name));
@@ -55,6 +67,13 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
         Ok(status) => status,
         Err(error) => return Err(connection.explain(error).await),
     };
+    if let Some(translated) = &asked.translated {
+        let architectures: Vec<String> =
+            status.pointer("/info/architectures").map(read).transpose()?.unwrap_or_default();
+        if let Some(oddity) = translated.family.mismatch(&architectures) {
+            output.note(oddity);
+        }
+    }
     if arguments.json {
         return output.json(&status);
     }
@@ -68,9 +87,27 @@ fn is_this_machine(url: &str) -> bool {
     ["127.", "localhost", "[::1]"].iter().any(|start| host.starts_with(start))
 }
 
-/// The deployment that the options describe.
-fn spec(arguments: &DeployArguments) -> Outcome<DeploymentSpec> {
-    let mut spec = DeploymentSpec::new(&arguments.name, std::path::absolute(&arguments.model)?);
+/// What the options describe, and what Byzer-LLM's words meant where they were used.
+struct Asked {
+    spec: DeploymentSpec,
+    translated: Option<Translated>,
+}
+
+/// The deployment that the options describe, in either form.
+fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
+    let Some(model) = &arguments.model else {
+        return Err(Failure::misuse("--model is missing", "`byzerllm deploy --help` shows both forms."));
+    };
+    let mut asked = match &arguments.name {
+        Some(name) => {
+            Asked { spec: DeploymentSpec::new(name, std::path::absolute(model)?), translated: None }
+        }
+        None => {
+            let translated = byzers(arguments, &model.to_string_lossy())?;
+            Asked { spec: translated.spec.clone(), translated: Some(translated) }
+        }
+    };
+    let spec = &mut asked.spec;
     if let Some(compute) = arguments.compute {
         spec.compute = compute;
     }
@@ -82,17 +119,132 @@ fn spec(arguments: &DeployArguments) -> Outcome<DeploymentSpec> {
             )
         })?;
     }
-    Ok(spec)
+    Ok(asked)
+}
+
+/// The deployment that Byzer-LLM's form describes.
+fn byzers(arguments: &DeployArguments, name: &str) -> Outcome<Translated> {
+    let byzer = &arguments.byzer;
+    let path = byzer.model_path.as_ref().filter(|path| !path.as_os_str().is_empty());
+    let word = byzer.pretrained_model_type.as_deref().unwrap_or_default();
+    // A kind of model that cannot be is worth more than a missing path.
+    Family::of(word)?;
+    let Some(path) = path else {
+        return Err(Failure::misuse(
+            format!("--model-path is missing: which file or directory is '{name}'?"),
+            "Add --model_path PATH; without Byzer-LLM's options the form is --name NAME --model PATH.",
+        ));
+    };
+    let mut infer_params = Map::new();
+    for parameter in &byzer.infer_params {
+        for (key, value) in parameters(parameter)? {
+            infer_params.insert(key, value.into());
+        }
+    }
+    let mut sys_conf = Map::new();
+    let chosen = [
+        ("num_gpus", byzer.gpus_per_worker.map(Value::from)),
+        ("num_cpus", byzer.cpus_per_worker.map(Value::from)),
+        ("maxConcurrency", byzer.num_workers.map(Value::from)),
+        ("workerMaxConcurrency", byzer.worker_concurrency.map(Value::from)),
+        ("infer_backend", byzer.infer_backend.clone().filter(|word| !word.is_empty()).map(Value::from)),
+    ];
+    for (key, value) in chosen {
+        if let Some(value) = value {
+            sys_conf.insert(key.to_owned(), value);
+        }
+    }
+    let words = LegacyDeployment {
+        name: name.to_owned(),
+        model: std::path::absolute(path)?,
+        pretrained_model_type: word.to_owned(),
+        infer_params,
+        sys_conf,
+    };
+    Ok(words.translate()?)
+}
+
+/// The parameters in one argument: `key=value`, or several of them with spaces between.
+fn parameters(text: &str) -> Outcome<Vec<(String, String)>> {
+    let starts: Vec<usize> = parameter_starts(text);
+    if starts.first() != Some(&0) && !text.trim().is_empty() {
+        let shown = text.split_once('=').map_or(text, |(key, _)| key).trim();
+        return Err(Failure::misuse(
+            format!("--infer_params: '{shown}' is no key=value"),
+            "Write --infer_params temperature=0.2 max_tokens=64.",
+        ));
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let parameter = |(start, end): (usize, usize)| {
+        let (key, value) = text[start..end].split_once('=')?;
+        let value = value.trim();
+        let single = || Some(value.strip_prefix('\'')?.strip_suffix('\'')?.to_owned());
+        let unquoted = serde_json::from_str::<String>(value).ok().or_else(single);
+        Some((key.to_owned(), unquoted.unwrap_or_else(|| value.to_owned())))
+    };
+    Ok(starts.iter().copied().zip(ends).filter_map(parameter).collect())
+}
+
+/// Where a key with its `=` begins: at the start or after a space, outside of double quotes.
+fn parameter_starts(text: &str) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let (mut quoted, mut escaped, mut fresh) = (false, false, true);
+    for (at, c) in text.char_indices() {
+        let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if fresh && !quoted {
+            let rest = &text[at..];
+            let key = rest.find(|c: char| !is_key(c)).unwrap_or(rest.len());
+            if key > 0 && rest[key..].starts_with('=') {
+                starts.push(at);
+            }
+        }
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        fresh = c.is_whitespace();
+    }
+    starts
+}
+
+/// Whether a deployment of this name is there, ready or not.
+async fn exists(connection: &Connection, name: &str) -> Outcome<bool> {
+    match connection.client.status(name).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(connection.explain(error).await),
+    }
+}
+
+/// As Byzer-LLM does: what is deployed stays, and that is no error.
+async fn already_there(connection: &Connection, name: &str, json: bool, output: Output) -> Outcome {
+    if json {
+        return match connection.client.status(name).await {
+            Ok(status) => output.json(&status),
+            Err(error) => Err(connection.explain(error).await),
+        };
+    }
+    output.line(format_args!(
+        "{name} is already deployed at {}; `byzerllm undeploy --model {name}` removes it",
+        connection.url
+    ))
 }
 
 /// Removes a deployment.
 pub(crate) async fn undeploy(arguments: UndeployArguments, output: Output) -> Outcome {
+    let Some(name) = arguments.name.as_ref().or(arguments.model.as_ref()) else {
+        return Err(Failure::misuse(
+            "the deployment's name is missing",
+            "`byzerllm list` shows what is deployed.",
+        ));
+    };
     let connection = Connection::open(arguments.server.url.as_deref())?;
-    let drain = Duration::from_secs(arguments.drain_seconds);
-    if let Err(error) = connection.client.undeploy(&arguments.name, Some(drain)).await {
-        return Err(connection.explain(error).await);
+    let drain = Duration::from_secs(if arguments.force { 0 } else { arguments.drain_seconds });
+    match connection.client.undeploy(name, Some(drain)).await {
+        Ok(()) => output.line(format_args!("{name} is gone from {}", connection.url)),
+        Err(error) if error.kind() == ErrorKind::NotFound && arguments.name.is_none() => {
+            output.line(format_args!("{name} is not deployed at {}", connection.url))
+        }
+        Err(error) => Err(connection.explain(error).await),
     }
-    output.line(format_args!("{} is gone from {}", arguments.name, connection.url))
 }
 
 /// Shows a server's deployments.
@@ -144,7 +296,7 @@ fn row(status: &DeploymentStatus) -> Vec<String> {
 }
 
 /// One word, with the progress of a load.
-fn state_word(state: &DeploymentState) -> String {
+pub(crate) fn state_word(state: &DeploymentState) -> String {
     match state {
         DeploymentState::Loading { progress } => format!("loading {:.0} %", progress * 100.0),
         other => other.as_str().to_owned(),
@@ -175,4 +327,26 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Outcome<T> 
 fn to_value(spec: &DeploymentSpec) -> Outcome<Value> {
     serde_json::to_value(spec)
         .map_err(|error| Failure::misuse(format!("the deployment cannot be sent: {error}"), "Check --model."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_may_come_one_by_one_or_as_a_list() {
+        let read = |text: &str| parameters(text).map_err(|failure| failure.message().to_owned());
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(read("a=1").unwrap(), [pair("a", "1")]);
+        assert_eq!(read("a=1 gen.b=x=y\tc=").unwrap(), [pair("a", "1"), pair("gen.b", "x=y"), pair("c", "")]);
+        assert_eq!(read("stop=END OF a=1").unwrap(), [pair("stop", "END OF"), pair("a", "1")]);
+        assert_eq!(
+            read(r#"stop="x \" b=1\n" a='0.5'"#).unwrap(),
+            [pair("stop", "x \" b=1\n"), pair("a", "0.5")]
+        );
+        assert_eq!(read(r#"stop=["a", "b"] a=1"#).unwrap(), [pair("stop", r#"["a", "b"]"#), pair("a", "1")]);
+        assert_eq!(read("").unwrap(), []);
+        assert!(read("temperature").unwrap_err().contains("'temperature' is no key=value"));
+        assert!(!read("saas api_key=secret").unwrap_err().contains("secret"));
+    }
 }

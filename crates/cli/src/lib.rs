@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::arguments::{Arguments, Command};
 use crate::output::{FAILED, Failure, MISUSED, Outcome, Output};
@@ -14,43 +14,75 @@ use crate::output::{FAILED, Failure, MISUSED, Outcome, Output};
 mod arguments;
 mod bench;
 mod chat;
+mod completion;
 mod connection;
 mod deploy;
 mod doctor;
 mod generate;
 mod inspect;
 mod keys;
+pub mod legacy;
 mod machine;
-mod model_arguments;
 mod models;
 mod output;
+mod query;
 mod serve;
+mod spelling;
+mod stat;
 mod talker;
 mod version;
 
 /// Runs one command line, the program's name included, and returns the exit code: 0 done, 1 failed, 2 misused.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments = match Arguments::try_parse_from(args) {
+    let mut args = spelling::with_dashes(args);
+    let mut arguments = match Arguments::try_parse_from(&args) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if error.print().is_err() {
-                FAILED
-            } else if asked {
-                0
-            } else {
-                MISUSED
-            };
-        }
+        Err(error) => return misused(&error),
     };
     let output = Output::new(arguments.color);
-    start_logging(arguments.verbose, matches!(arguments.command, Command::Serve(_)), output);
+    if let Some(file) = arguments.command.byzer().and_then(|byzer| byzer.file.clone()) {
+        let definition = Arguments::command();
+        let merged = match definition.find_subcommand(arguments.command.name()) {
+            Some(command) => spelling::with_file(&args, command, &file),
+            None => Ok(args),
+        };
+        args = match merged {
+            Ok(args) => args,
+            Err(failure) => {
+                output.failure(&failure);
+                return failure.code();
+            }
+        };
+        arguments = match Arguments::try_parse_from(&args) {
+            Ok(arguments) => arguments,
+            Err(error) => return misused(&error),
+        };
+    }
+    start_logging(&arguments, output);
+    if let Some(byzer) = arguments.command.byzer() {
+        if byzer.file.is_some() || arguments.verbose > 0 {
+            output.note(spelling::echo(&args));
+        }
+        if byzer.ray_address.is_some() {
+            output.note("--ray-address has no effect: there is no Ray cluster, a server is named with --url");
+        }
+    }
     match dispatch(arguments.command, output) {
         Ok(()) => 0,
         Err(failure) => {
             output.failure(&failure);
             failure.code()
         }
+    }
+}
+
+/// Prints help that was asked for, or what is wrong with a command line.
+fn misused(error: &clap::Error) -> u8 {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    match error.print() {
+        Err(_) => FAILED,
+        Ok(()) if asked => 0,
+        Ok(()) => MISUSED,
     }
 }
 
@@ -66,14 +98,17 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Deploy(arguments) => tokio.block_on(deploy::deploy(arguments, output)),
         Command::Undeploy(arguments) => tokio.block_on(deploy::undeploy(arguments, output)),
         Command::List(arguments) => tokio.block_on(deploy::list(arguments, output)),
+        Command::Stat(arguments) => tokio.block_on(stat::stat(arguments, output)),
         Command::Keys(arguments) => tokio.block_on(keys::keys(arguments, output)),
         Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
         Command::Models(arguments) => models::models(arguments, output),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),
+        Command::Query(arguments) => tokio.block_on(query::query(arguments, output)),
         Command::Bench(arguments) => tokio.block_on(bench::bench(arguments, output)),
         Command::Doctor(arguments) => tokio.block_on(doctor::doctor(arguments, output)),
+        Command::Completion(arguments) => completion::completion(&arguments, output),
         Command::Version(arguments) => version::version(&arguments, output),
     };
     // A blocking read (standard input, a file system) must not hold the exit back.
@@ -82,10 +117,15 @@ fn dispatch(command: Command, output: Output) -> Outcome {
 }
 
 /// Sends log records to standard error. A second call in one process (an embedding program) changes nothing.
-fn start_logging(verbose: u8, serving: bool, output: Output) {
-    let level = match (verbose, serving) {
-        (0, false) => "warn",
-        (0, true) | (1, _) => "info",
+fn start_logging(arguments: &Arguments, output: Output) {
+    let uvicorn = match &arguments.command {
+        Command::Serve(serve) => serve.byzer.uvicorn_log_level,
+        _ => None,
+    };
+    let level = match (arguments.verbose, uvicorn) {
+        (0, Some(level)) => level.word(),
+        (0, None) if !matches!(arguments.command, Command::Serve(_)) => "warn",
+        (0 | 1, _) => "info",
         _ => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYZERLLM_LOG")

@@ -40,6 +40,11 @@ impl Machine {
     }
 }
 
+/// What the system could still give to programs, control groups aside.
+pub(crate) fn system_memory() -> Option<u64> {
+    field(Path::new("/proc/meminfo"), "MemAvailable:")
+}
+
 /// The most memory that this process has held so far, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
     field(Path::new("/proc/self/status"), "VmHWM:")

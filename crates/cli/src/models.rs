@@ -6,7 +6,7 @@ use byzerllm_hub::{Cached, Hub, Problem, Progress, Reference, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::model_arguments::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
+use crate::arguments::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
 use crate::output::{Failure, Outcome, Output, bytes, table};
 
 impl From<Problem> for Failure {

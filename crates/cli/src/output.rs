@@ -99,6 +99,7 @@ fn sentence(text: &str) -> String {
 /// Where a command writes to, and whether in colour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
+    silent: bool,
     out: bool,
     error: bool,
 }
@@ -113,7 +114,16 @@ impl Output {
             Colour::Never => false,
             Colour::Auto => terminal && !plain,
         };
-        Self { out: decide(io::stdout().is_terminal()), error: decide(io::stderr().is_terminal()) }
+        Self {
+            silent: false,
+            out: decide(io::stdout().is_terminal()),
+            error: decide(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Streams no text.
+    pub(crate) fn silent() -> Self {
+        Self { silent: true, out: false, error: false }
     }
 
     /// Writes one line to standard output.
@@ -124,6 +134,9 @@ impl Output {
 
     /// Writes a piece of streamed text to standard output at once.
     pub(crate) fn piece(self, text: &str) -> Outcome {
+        if self.silent {
+            return Ok(());
+        }
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()?;

@@ -11,11 +11,13 @@ use byzerllm_server::{ServerOptions, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::arguments::ServeArguments;
+use crate::arguments::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
 use crate::output::{Failure, Outcome, Output};
 
 /// Serves until the first signal, then finishes the requests in flight.
 pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome {
+    let mut allowed_origins = arguments.allow_origin;
+    allowed_origins.extend(byzers(&arguments.byzer)?);
     let address = SocketAddr::new(arguments.host, arguments.port);
     let state = match arguments.state {
         Some(state) => std::path::absolute(state)?,
@@ -31,12 +33,7 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
             format!("Make one first: byzerllm keys create --name NAME --state {}", quoted(&state)),
         ));
     }
-    let tls = match (arguments.ssl_certfile, arguments.ssl_keyfile) {
-        (Some(certificate), Some(key)) => {
-            Some(TlsFiles { certificate: std::path::absolute(certificate)?, key: std::path::absolute(key)? })
-        }
-        _ => None,
-    };
+    let tls = tls_files(&arguments.tls)?;
     if far && tls.is_none() {
         output.note(
             "warning: keys and texts travel unencrypted; use --ssl-certfile and --ssl-keyfile, or a proxy that does TLS",
@@ -47,7 +44,7 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
     let server = byzerllm_server::bind(ServerOptions {
         address,
         allowed_hosts: arguments.allow_host,
-        allowed_origins: arguments.allow_origin,
+        allowed_origins,
         admin_token: admin_token.clone(),
         tls: tls.clone(),
     })
@@ -115,6 +112,60 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
     result?;
     output.note("Stopped.");
     Ok(())
+}
+
+/// The files of a certificate, both or none.
+pub(crate) fn tls_files(arguments: &TlsArguments) -> Outcome<Option<TlsFiles>> {
+    let (Some(certificate), Some(key)) = (&arguments.ssl_certfile, &arguments.ssl_keyfile) else {
+        return Ok(None);
+    };
+    Ok(Some(TlsFiles { certificate: std::path::absolute(certificate)?, key: std::path::absolute(key)? }))
+}
+
+/// The origins that Byzer-LLM's options allow; what they ask for beyond that is refused with the reason.
+fn byzers(arguments: &ByzerServeArguments) -> Outcome<Vec<String>> {
+    let refused = |what: &str, remedy: &str| Err(Failure::misuse(format!("{what} is not supported"), remedy));
+    let set = |value: &Option<String>, plain: &[&str]| {
+        value.as_deref().is_some_and(|value| !value.is_empty() && !plain.contains(&value))
+    };
+    if set(&arguments.api_key, &[]) {
+        return refused(
+            "--api-key",
+            "Make a key with `byzerllm keys create --name NAME`; from then on the server asks for it.",
+        );
+    }
+    if set(&arguments.served_model_name, &[]) {
+        return refused(
+            "--served-model-name",
+            "Requests name the deployment: `byzerllm deploy --name NAME --model PATH`.",
+        );
+    }
+    if set(&arguments.prompt_template, &["auto"]) {
+        return refused("--prompt-template", "Leave it out: the checkpoint's own chat template is used.");
+    }
+    if set(&arguments.response_role, &["assistant"]) {
+        return refused("--response-role", "Leave it out: answers have the role assistant.");
+    }
+    if arguments.allow_credentials {
+        return refused("--allow-credentials", "Leave it out: the server knows no cookies.");
+    }
+    let everything = |texts: &Option<Texts>| texts.as_ref().is_none_or(|texts| texts.0 == ["*"]);
+    for (name, texts) in
+        [("--allowed-methods", &arguments.allowed_methods), ("--allowed-headers", &arguments.allowed_headers)]
+    {
+        if !everything(texts) {
+            let remedy = "Leave it out: allowed origins may use every route that their key opens.";
+            return refused(&format!("{name} with a choice"), remedy);
+        }
+    }
+    let origins = arguments.allowed_origins.as_ref().map_or_else(Vec::new, |texts| texts.0.clone());
+    if origins.iter().any(|origin| origin == "*") {
+        return refused(
+            "--allowed-origins '[\"*\"]', by which every web page could use the models,",
+            "Name the origins: --allowed-origins '[\"https://app.example\"]'.",
+        );
+    }
+    Ok(origins)
 }
 
 /// Ctrl-C and the polite signal of service managers.

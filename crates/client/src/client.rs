@@ -241,6 +241,16 @@ impl Client {
         }
     }
 
+    /// The version of the server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Upstream`] when it does not say.
+    pub async fn version(&self) -> Result<String> {
+        let answer = self.http.json(Method::GET, &["version"], &[], None).await?;
+        let version = answer.get("version").and_then(Value::as_str);
+        version.map(str::to_owned).ok_or_else(|| self.odd("its version"))
+    }
+
     fn odd(&self, what: &str) -> Error {
         let url = self.url();
         Error::new(

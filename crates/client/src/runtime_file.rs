@@ -102,6 +102,38 @@ pub fn find_state(state: &Path) -> Result<Option<ServerRecord>> {
     find_where(&place(), |record| record.state.as_deref() == Some(state))
 }
 
+/// A file among the records that leads to no server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leftover {
+    /// The record of a process that has ended; looking for a server removes it.
+    Dead(PathBuf, u32),
+    /// A file that is not read, and why not.
+    Refused(PathBuf, String),
+}
+
+/// The files of a directory that look like records and lead to no server. Nothing is removed.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn leftovers(directory: &Path) -> Result<Vec<Leftover>> {
+    let entries =
+        fs::read_dir(directory).map_err(|error| failed("read the runtime directory", directory, error))?;
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().and_then(port_of).is_none() {
+            continue;
+        }
+        let path = entry.path();
+        match read(&path) {
+            Ok(Some(record)) if alive(record.pid) => {}
+            Ok(Some(record)) => found.push(Leftover::Dead(path, record.pid)),
+            Ok(None) => found.push(Leftover::Refused(path, "a server record cannot be read".to_owned())),
+            Err(error) => found.push(Leftover::Refused(path, error.message().to_owned())),
+        }
+    }
+    Ok(found)
+}
+
 fn place() -> PathBuf {
     choose(std::env::var_os("XDG_RUNTIME_DIR").as_deref(), &std::env::temp_dir())
 }
@@ -425,6 +457,23 @@ mod tests {
         let _guard = write_in(&directory, &record(8000, 2)).unwrap();
         assert_eq!(fs::read(&elsewhere).unwrap(), before);
         assert_eq!(find_in(&directory, Some(8000)).unwrap().unwrap().started, 2);
+    }
+
+    #[test]
+    fn what_leads_to_no_server_is_found_and_left_there() {
+        let (_root, directory) = private();
+        let _living = write_in(&directory, &record(8000, 1)).unwrap();
+        assert_eq!(leftovers(&directory).unwrap(), []);
+        let dead = ServerRecord { pid: dead(), ..record(8001, 1) };
+        let guard = write_in(&directory, &dead).unwrap();
+        assert_eq!(leftovers(&directory).unwrap(), [Leftover::Dead(guard.path().to_owned(), dead.pid)]);
+        fs::set_permissions(guard.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(
+            matches!(&leftovers(&directory).unwrap()[..], [Leftover::Refused(_, why)] if why.contains("open"))
+        );
+        fs::write(directory.join("server-8002.json"), "{").unwrap();
+        assert_eq!(leftovers(&directory).unwrap().len(), 2);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 3);
     }
 
     #[test]

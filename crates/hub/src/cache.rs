@@ -366,6 +366,24 @@ impl Cache {
         Ok(())
     }
 
+    /// Files that are missing or of another size; nothing is read.
+    pub(crate) fn damaged(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (directory, manifest) in self.manifests() {
+            for (file, entry) in &manifest.files {
+                let problem = match fs::metadata(directory.join(file)) {
+                    Err(error) => error.to_string(),
+                    Ok(metadata) if metadata.len() != entry.size => {
+                        format!("has {} bytes instead of {}", metadata.len(), entry.size)
+                    }
+                    Ok(_) => continue,
+                };
+                findings.push(Finding { name: shown(&manifest), file: file.clone(), problem });
+            }
+        }
+        findings
+    }
+
     /// Reads every file of a model again.
     pub(crate) fn verify(&self, model: &Cached) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();

@@ -309,6 +309,12 @@ impl Hub {
         self.cache.remove(model)
     }
 
+    /// Files of any model that are missing or of another size. Quick: [`Hub::verify`] reads the files.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Finding> {
+        self.cache.damaged()
+    }
+
     /// Reads a model's files again and says what changed.
     ///
     /// # Errors

@@ -27,5 +27,6 @@ pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;
 pub use runtime::{Runtime, RuntimeOptions};
+pub use settings::nearest;
 pub use size::{format_bytes, parse_bytes};
 pub use spec::{DeploymentSpec, Limits};

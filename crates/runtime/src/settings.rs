@@ -40,6 +40,22 @@ static SETTINGS: &[Setting] = &[
     sampling("stop_token_ids", |spec, key, value| {
         ids(key, value).map(|v| spec.defaults.stop_token_ids = Some(v))
     }),
+    sampling("presence_penalty", |spec, key, value| {
+        number(key, value).map(|v| spec.defaults.presence_penalty = Some(v))
+    }),
+    sampling("frequency_penalty", |spec, key, value| {
+        number(key, value).map(|v| spec.defaults.frequency_penalty = Some(v))
+    }),
+    sampling("repetition_penalty", |spec, key, value| {
+        number(key, value).map(|v| spec.defaults.repetition_penalty = Some(v))
+    }),
+    sampling("min_tokens", |spec, key, value| number(key, value).map(|v| spec.defaults.min_tokens = Some(v))),
+    sampling("ignore_end", |spec, key, value| {
+        let ignore =
+            value.trim().to_lowercase().parse().map_err(|_| not_a("truth, true or false", key, value))?;
+        spec.defaults.ignore_end = Some(ignore);
+        Ok(())
+    }),
     limit("context_length", |spec, key, value| {
         count(key, value).map(|v| spec.limits.context_length = Some(v))
     }),
@@ -80,21 +96,32 @@ pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result
 
 fn unknown(given: &str, wanted: &str) -> Error {
     let shown: String = given.chars().take(64).collect();
-    let short: String = wanted.chars().take(64).collect::<String>().to_lowercase();
-    // The beginning of a key means that key, whatever else is shorter.
-    let rank =
-        |key: &'static str| (short.len() < 3 || !key.starts_with(&short), edit_distance(&short, key), key);
-    let nearest = SETTINGS.iter().map(|setting| rank(setting.key)).min();
-    let nearest = nearest.map_or("temperature", |(_, _, key)| key);
-    let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let nearest = nearest(wanted, keys()).unwrap_or("temperature");
+    let all: Vec<_> = keys().collect();
     Error::invalid(
         shown.clone(),
         format!(
             "unknown setting '{}'; did you mean '{nearest}'? Settings are: {}",
             shown.escape_debug(),
-            keys.join(", ")
+            all.join(", ")
         ),
     )
+}
+
+/// The names of all settings.
+pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.key)
+}
+
+/// The candidate that a misspelt word most likely means; nothing when there are no candidates.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let short: String = word.chars().take(64).collect::<String>().to_lowercase();
+    // The beginning of a word means that word, whatever else is shorter.
+    let rank = |candidate: &'a str| {
+        let begins = short.len() >= 3 && candidate.starts_with(&short);
+        (!begins, edit_distance(&short, candidate), candidate)
+    };
+    candidates.into_iter().map(rank).min().map(|(_, _, candidate)| candidate)
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
@@ -173,6 +200,11 @@ mod tests {
             ("max_tokens", "64"),
             ("stop", r#"["a", "b"]"#),
             ("stop_token_ids", "1, 2"),
+            ("presence_penalty", "0.5"),
+            ("gen.frequency_penalty", "-0.5"),
+            ("generation.repetition_penalty", "1.1"),
+            ("min_tokens", "3"),
+            ("ignore_end", "True"),
             ("context_length", "2048"),
             ("max_sequences", "8"),
             ("queue_limit", "0"),
@@ -190,6 +222,12 @@ mod tests {
         assert_eq!(spec.defaults.max_tokens, Some(64));
         assert_eq!(spec.defaults.stop, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(spec.defaults.stop_token_ids, Some(vec![1, 2]));
+        assert_eq!(
+            (spec.defaults.presence_penalty, spec.defaults.frequency_penalty),
+            (Some(0.5), Some(-0.5))
+        );
+        assert_eq!((spec.defaults.repetition_penalty, spec.defaults.min_tokens), (Some(1.1), Some(3)));
+        assert_eq!(spec.defaults.ignore_end, Some(true));
         assert_eq!(spec.limits.context_length, Some(2048));
         assert_eq!(spec.limits.max_sequences, Some(8));
         assert_eq!(spec.limits.queue_limit, Some(0));

@@ -84,6 +84,11 @@ impl DeploymentSpec {
         crate::settings::apply(self, key, value)
     }
 
+    /// The keys that [`DeploymentSpec::set`] knows.
+    pub fn settings() -> impl Iterator<Item = &'static str> {
+        crate::settings::keys()
+    }
+
     /// Checks everything that can be checked without looking at the model.
     ///
     /// # Errors

@@ -20,3 +20,4 @@ mod wire;
 pub use router::{Access, RouteInfo, router, routes};
 pub use server::{Server, Timeouts, bind};
 pub use state::{ServerOptions, TlsFiles};
+pub use tls::check_tls;

@@ -17,6 +17,14 @@ use crate::state::TlsFiles;
 /// The largest PEM file that is read.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Whether a server could use these files.
+///
+/// # Errors
+/// [`byzerllm_core::ErrorKind::InvalidRequest`] naming the file, and what to give instead after a semicolon.
+pub fn check_tls(files: &TlsFiles) -> Result<()> {
+    acceptor(files).map(drop)
+}
+
 /// Reads the files. What they hold appears in no message.
 pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor> {
     let certificates = read("ssl_certfile", &files.certificate)?;

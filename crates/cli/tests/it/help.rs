@@ -7,8 +7,22 @@ fn help_of_every_command() {
     let world = World::new();
     insta::assert_snapshot!("help", world.run(&["--help"]).ok());
     for command in [
-        "serve", "deploy", "undeploy", "list", "keys", "pull", "models", "inspect", "chat", "generate",
-        "bench", "doctor", "version",
+        "serve",
+        "deploy",
+        "undeploy",
+        "list",
+        "stat",
+        "keys",
+        "pull",
+        "models",
+        "inspect",
+        "chat",
+        "generate",
+        "query",
+        "bench",
+        "doctor",
+        "completion",
+        "version",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), world.run(&[command, "--help"]).ok());
     }

