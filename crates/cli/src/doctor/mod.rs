@@ -54,7 +54,7 @@ pub(crate) async fn doctor(arguments: DoctorArguments, output: Output) -> Outcom
     match given {
         Ok(state) => {
             checks.push(places::state_directory(&state));
-            checks.push(network::keys(arguments.host, &state));
+            checks.push(network::keys(arguments.host, &state).await);
         }
         Err(failure) => {
             checks.push(Check::problem("state", failure.message(), "Set HOME or use --state DIR."));

@@ -41,7 +41,7 @@ pub(super) fn port(host: IpAddr, port: u16) -> Check {
 }
 
 /// Whether the address may be listened on with the keys that there are.
-pub(super) fn keys(host: IpAddr, state: &Path) -> Check {
+pub(super) async fn keys(host: IpAddr, state: &Path) -> Check {
     let name = "keys";
     // Looking makes no directory.
     if !state.exists() {
@@ -49,12 +49,19 @@ pub(super) fn keys(host: IpAddr, state: &Path) -> Check {
     }
     match Keys::open(state) {
         Ok(keys) => of_keys(host, state, &keys.list()),
-        // Its server holds the state, and would not have started without a key where one is needed.
-        Err(error) if error.kind() == byzerllm_core::ErrorKind::Conflict => {
-            Check::ok(name, "held by the server that runs; `byzerllm keys list` shows them")
-        }
+        Err(error) if error.kind() == byzerllm_core::ErrorKind::Conflict => of_holder(host, state).await,
         Err(error) => Check::problem(name, error.message(), "Use another state directory with --state DIR."),
     }
+}
+
+/// What the server says that holds the state.
+async fn of_holder(host: IpAddr, state: &Path) -> Check {
+    let unknown = || Check::ok("keys", "held by a server that runs; `byzerllm keys list` shows them");
+    let Ok(Some(record)) = runtime_file::find_state(state) else { return unknown() };
+    let Ok(client) = Client::new(&record.url, None) else { return unknown() };
+    let Ok(listed) = client.list_keys().await else { return unknown() };
+    let keys: Result<Vec<KeyInfo>, _> = listed.into_iter().map(serde_json::from_value).collect();
+    keys.map_or_else(|_| unknown(), |keys| of_keys(host, state, &keys))
 }
 
 fn of_keys(host: IpAddr, state: &Path, keys: &[KeyInfo]) -> Check {
@@ -269,7 +276,7 @@ mod tests {
         assert!(of_files(&old).detail.contains("expired"));
         let future = certificate(directory.path(), "future", (2080, 1, 1), (2090, 1, 1));
         assert!(of_files(&future).detail.contains("not valid yet"));
-        let mixed = TlsFiles { certificate: good.certificate.clone(), key: old.key.clone() };
+        let mixed = TlsFiles { certificate: good.certificate.clone(), key: old.key };
         let check = of_files(&mixed);
         assert!(check.verdict == Verdict::Problem && check.detail.contains("not the key"), "{check:?}");
         let missing = TlsFiles { certificate: directory.path().join("none"), ..good.clone() };

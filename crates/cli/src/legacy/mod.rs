@@ -69,13 +69,13 @@ impl LegacyDeployment {
                 ignored.push(shown(key, value));
             }
         }
-        for key in ["num_gpus", "num_cpus", "maxConcurrency", "infer_backend", "load_balance"] {
-            if let Some(value) = self.sys_conf.get(key)
-                && asks(key, value)
-            {
-                ignored.push(shown(key, value));
-            }
-        }
+        // These two became the limit above.
+        let limits = |key: &str| {
+            key == "workerMaxConcurrency"
+                || key == "maxConcurrency" && self.sys_conf.contains_key("workerMaxConcurrency")
+        };
+        let asking = self.sys_conf.iter().filter(|(key, value)| !limits(key) && asks(key, value));
+        ignored.extend(asking.map(|(key, value)| shown(key, value)));
         let backend =
             self.sys_conf.get("infer_backend").and_then(Value::as_str).filter(|word| !word.is_empty());
         spec.labels.insert("backend".to_owned(), backend.unwrap_or("transformers").into());
@@ -117,9 +117,12 @@ fn concurrency(sys_conf: &Map<String, Value>) -> Result<Option<u32>> {
 /// Whether the value of a `sys_conf` key asks for something.
 fn asks(key: &str, value: &Value) -> bool {
     let nothing: &[&str] = match key {
+        "pythonMode" => &["ray"],
         "maxConcurrency" => &["1"],
+        "num_gpus" | "num_cpus" => &["0"],
         "infer_backend" => &["", "transformers"],
-        _ => &["", "0"],
+        "load_balance" => &["lru", "round_robin"],
+        _ => &[],
     };
     !value.is_null() && !nothing.contains(&parameters::text(value).as_str())
 }
@@ -199,9 +202,11 @@ mod tests {
     fn one_sentence_tells_what_has_no_effect() {
         let silent = json!({"num_gpus": 0.0, "maxConcurrency": 1, "infer_backend": "transformers"});
         assert_eq!(translated(json!({}), silent).notice(), None);
-        let loud = json!({"num_gpus": 4, "num_cpus": 0, "infer_backend": "ray/vllm"});
+        let combined = json!({"maxConcurrency": 2, "workerMaxConcurrency": 3, "load_balance": "lru"});
+        assert_eq!(translated(json!({}), combined).notice(), None, "they became a limit");
+        let loud = json!({"num_gpus": 4, "num_cpus": 0, "maxConcurrency": "2", "infer_backend": "ray/vllm"});
         let notice = translated(json!({}), loud).notice().unwrap();
-        assert!(notice.ends_with("without effect here: num_gpus=4, infer_backend='ray/vllm'"), "{notice}");
+        assert!(notice.ends_with("num_gpus=4, maxConcurrency='2', infer_backend='ray/vllm'"), "{notice}");
     }
 
     #[test]

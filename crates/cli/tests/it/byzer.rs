@@ -37,7 +37,7 @@ fn deploy_query_stat_and_undeploy_as_before() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.out.starts_with("chat is ready at "), "{done:?}");
     for words in [
-        "without effect here: backend.gpu_memory_utilization='0.9', num_gpus=4.0, maxConcurrency=2, infer_backend",
+        "without effect here: backend.gpu_memory_utilization='0.9', num_gpus=4.0, infer_backend",
         "pretrained_model_type says 'custom/qwen', but the model is a LlamaForCausalLM",
         "--ray-address has no effect",
     ] {
@@ -85,11 +85,10 @@ fn a_file_overrides_what_is_typed_and_secrets_stay_hidden() {
     let serving = world.serve();
     let model = fixture("llama-tied-f32");
     let file = world.path("config.yml");
-    let text = format!(
-        "model: from_file\npretrained_model_type: custom/auto\nmodel_path: ENV {{{{MODEL_HOME}}}}/llama-tied-f32\n\
-         infer_params:\n  temperature: 0.25\n  stop: [] \n"
-    );
-    std::fs::write(&file, text.replace("  stop: [] \n", "  stop: \"a b=c\"\n")).unwrap();
+    let text = "model: from_file\npretrained_model_type: custom/auto\n\
+                model_path: ENV {{MODEL_HOME}}/llama-tied-f32\n\
+                infer_params:\n  temperature: 0.25\n  stop: \"a b=c\"\n";
+    std::fs::write(&file, text).unwrap();
     let home = std::path::Path::new(&model).parent().unwrap();
     let arguments =
         ["deploy", "--model", "typed", "--file", file.to_str().unwrap(), "--infer_params", "top_k=3"];

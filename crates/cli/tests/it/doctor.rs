@@ -94,6 +94,12 @@ fn other_machines_need_a_key() {
     let world = World::new();
     let open = ["--host", "0.0.0.0"];
     finds(&report(&mut doctor(&world, &open)), "keys", "problem", "none", "byzerllm keys create");
+    {
+        let _serving = world.serve();
+        let state = world.path("state");
+        let held = [&open[..], &["--state", state.to_str().unwrap()]].concat();
+        finds(&report(&mut doctor(&world, &held)), "keys", "problem", "none", "byzerllm keys create");
+    }
     world.run(&["keys", "create", "--name", "app"]).ok();
     finds(&report(&mut doctor(&world, &open)), "keys", "ok", "1 active", "");
     world.run(&["keys", "revoke", "app"]).ok();
