@@ -5,6 +5,7 @@ user, else one engine shared by the whole process.
 """
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +39,17 @@ Steps = Generator[Any, Any, T]
 arguments, or an awaitable that an event callback returned."""
 
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
+
+
+def _finish_imports() -> None:
+    """Waits for other threads that are importing: a forked child would inherit their locks and never get them."""
+    for name in ("byzerllm._native", "byzerllm.event_loop"):
+        if name in sys.modules:
+            __import__(name)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_finish_imports)
 
 
 class ByzerLLM(Settings, NotYet):
