@@ -1,12 +1,13 @@
 //! What a caller asks of a model.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{GenerationDefaults, LEGACY_DEFAULTS, Message, OPENAI_DEFAULTS, Sampling};
 
 /// The input of a generation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
 pub enum Input {
     /// A conversation; the model's chat template renders it.
@@ -20,7 +21,7 @@ pub enum Input {
 
 /// A generation request. The fields of [`Sampling`] are optional: what is absent comes from the deployment, the
 /// checkpoint or the front end, in this order (see [`crate::resolve`]).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatRequest {
     /// The deployment's name.
@@ -51,6 +52,9 @@ pub struct ChatRequest {
     /// Whether and which of them it must call.
     #[serde(default)]
     pub tool_choice: ToolChoice,
+    /// Whether an answer may hold more than one call.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub parallel_tool_calls: bool,
     /// Whose defaults fill what neither request, deployment nor checkpoint sets.
     #[serde(default)]
     pub front_end: FrontEnd,
@@ -61,7 +65,7 @@ pub struct ChatRequest {
 }
 
 /// What an answer must look like.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
 pub enum ResponseFormat {
     /// Anything.
@@ -80,10 +84,11 @@ pub enum ResponseFormat {
 }
 
 /// A function that a model may call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
     /// Its name: 1 to 64 letters, digits, dashes or underscores.
+    #[schemars(length(min = 1, max = 64), pattern(r"^[A-Za-z0-9_-]+$"))]
     pub name: String,
     /// What it does, for the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,10 +96,13 @@ pub struct Tool {
     /// JSON Schema of its arguments; absent means an object with any members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
+    /// Whether the arguments must obey the schema even where the model decides to call; enforced while decoding.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }
 
 /// Whether a model calls tools.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "name", rename_all = "snake_case")]
 pub enum ToolChoice {
     /// It must not: the tools are shown to it, calls are text.
@@ -104,12 +112,12 @@ pub enum ToolChoice {
     Auto,
     /// It must call at least one; enforced while decoding.
     Required,
-    /// It must call this one; enforced while decoding.
+    /// It must call this one, once; enforced while decoding.
     Named(String),
 }
 
 /// The front end that a request came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FrontEnd {
     /// OpenAI's API, and everything new.
@@ -134,6 +142,15 @@ fn one() -> u32 {
     1
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
 impl ChatRequest {
     /// A request with default sampling and one choice.
     pub fn new(model: impl Into<String>, input: Input) -> Self {
@@ -148,6 +165,7 @@ impl ChatRequest {
             format: ResponseFormat::Text,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: true,
             front_end: FrontEnd::default(),
             clip_max_tokens: false,
         }

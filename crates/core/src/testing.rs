@@ -51,6 +51,12 @@ impl Gate {
         self.change(|state| state.open = true);
     }
 
+    /// How many of the allowed words have not passed.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        lock(&self.0).permits
+    }
+
     fn change(&self, change: impl FnOnce(&mut GateState)) {
         let waiting = {
             let mut state = lock(&self.0);

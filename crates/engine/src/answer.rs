@@ -203,11 +203,16 @@ impl Answer {
         };
         self.usage.reasoning_tokens += u32::from(reader.thinks());
         let parts = reader.push(&piece.text);
+        let last = reader.is_over();
         if let Some(logprobs) = piece.logprobs.filter(|logprobs| !logprobs.is_empty()) {
             // The text may be held back; its tokens are not.
             self.tell(choice, Event::Text { choice, text: String::new(), logprobs: Some(logprobs) });
         }
         self.tell_parts(choice, parts);
+        if last && !self.choices[choice as usize].over {
+            self.ticket.cancel_choice(choice);
+            self.finish(choice, FinishReason::Stop);
+        }
     }
 
     /// Ends a choice once what was held back is told.

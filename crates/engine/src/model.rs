@@ -11,6 +11,7 @@ use byzerllm_core::{
 use byzerllm_model::{ChatTemplate, Network, Tokenizer};
 use futures::StreamExt;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::adjust::Adjustments;
 use crate::answer::{Answer, AnswerSetup};
@@ -28,8 +29,11 @@ use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::token_stream::{TokenRequest, TokenStream};
 use crate::tools::{self, Format, Reading};
 
-/// Input of at least so many bytes is rendered and encoded off the caller's task.
+/// Text of at least so many bytes is encoded off the caller's task.
 const LARGE_INPUT: usize = 16 << 10;
+
+/// Inputs that are rendered and encoded off their callers' tasks at the same time.
+const RENDERERS: usize = 2;
 
 /// What a model needs besides its network to read and write text.
 #[derive(Debug, Clone)]
@@ -87,6 +91,8 @@ pub struct LocalModel {
     pub(crate) probe: ProbeState,
     text: Arc<ModelText>,
     compiler: Arc<Compiler>,
+    /// Places to render conversations in.
+    renderers: Arc<Semaphore>,
     vocab_size: usize,
     context_length: usize,
     max_sequences: usize,
@@ -144,6 +150,7 @@ impl LocalModel {
             probe: ProbeState::default(),
             compiler: Compiler::new(text.clone(), vocab_size),
             text,
+            renderers: Arc::new(Semaphore::new(RENDERERS)),
             vocab_size,
             context_length,
             max_sequences,
@@ -246,24 +253,28 @@ impl LocalModel {
         }
     }
 
-    /// Renders and encodes the input, large ones off the caller's task.
+    /// Renders and encodes the input. A template is a stranger's program that may use all it is allowed to, so a
+    /// conversation is rendered off the caller's task, a few at a time; and so is a large text.
     async fn prompt_ids(&self, request: &ChatRequest) -> Result<(Vec<u32>, String)> {
         let input = &request.input;
         let tools = (!request.tools.is_empty()).then(|| tools::for_template(&request.tools));
-        let bytes = match input {
-            // Schemas are long as a rule.
-            Input::Messages(_) if tools.is_some() => LARGE_INPUT,
-            Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
-            Input::Text(text) => text.len(),
-            Input::Tokens(_) => 0,
+        let small = match input {
+            Input::Messages(_) => false,
+            Input::Text(text) => text.len() < LARGE_INPUT,
+            Input::Tokens(_) => true,
         };
-        if bytes < LARGE_INPUT || tokio::runtime::Handle::try_current().is_err() {
+        if small || tokio::runtime::Handle::try_current().is_err() {
             return self.text.ids(input, tools.as_ref());
         }
+        let broken = || Error::internal("the prompt could not be encoded; please report this");
+        let place = self.renderers.clone().acquire_owned().await.map_err(|_| broken())?;
         let (text, input) = (self.text.clone(), input.clone());
-        tokio::task::spawn_blocking(move || text.ids(&input, tools.as_ref())).await.map_err(|error| {
-            Error::internal("the prompt could not be encoded; please report this").with_source(error)
-        })?
+        let render = move || {
+            let ids = text.ids(&input, tools.as_ref());
+            drop(place);
+            ids
+        };
+        tokio::task::spawn_blocking(render).await.map_err(|error| broken().with_source(error))?
     }
 
     fn check_sampling(&self, sampling: &Sampling) -> Result<()> {
@@ -301,12 +312,16 @@ impl LocalModel {
         &self,
         request: &ChatRequest,
         format: Option<&'static Format>,
-    ) -> Result<Option<ConstraintSpec>> {
-        let call = match format {
-            Some(format) => tools::constraint(format, request, &self.text.tokenizer)?,
-            None => None,
+        opened: Option<bool>,
+    ) -> Option<ConstraintSpec> {
+        let tokenizer = &self.text.tokenizer;
+        let special = |text: &str| match tokenizer.encode(text, false).ok()?[..] {
+            [id] => tokenizer.is_special(id).then_some(id),
+            _ => None,
         };
-        Ok(call.or_else(|| ConstraintSpec::of(&request.format)))
+        format
+            .and_then(|format| tools::constraint(format, request, &special, opened))
+            .or_else(|| ConstraintSpec::of(&request.format))
     }
 
     /// What the answer's text may hold beside text.
@@ -314,7 +329,9 @@ impl LocalModel {
         match (&request.input, &self.text.template) {
             (Input::Messages(_), Some(template)) => {
                 let names = || request.tools.iter().map(|tool| tool.name.clone()).collect();
-                Reading::new(template.source(), prompt, format.map(|format| (format, names())))
+                let source = template.source_for(!request.tools.is_empty());
+                Reading::new(source, prompt, format.map(|format| (format, names())))
+                    .with_single_call(!request.parallel_tool_calls)
             }
             _ => Reading::default(),
         }
@@ -351,7 +368,7 @@ impl ChatModel for LocalModel {
         check_min_tokens(sampling, max_tokens)?;
         let candidates = request.best_of.unwrap_or(request.n);
         let keep = (candidates > request.n).then_some(request.n);
-        let constraints = match self.constraint_of(&request, format)? {
+        let constraints = match self.constraint_of(&request, format, reading.opened()) {
             Some(spec) => self.compiler.constraints(spec, candidates, context.deadline).await?,
             None => Vec::new(),
         };

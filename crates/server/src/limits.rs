@@ -57,8 +57,11 @@ pub const DRAIN_SECONDS: u64 = 3600;
 pub const HEAD_BYTES: usize = 64 << 10;
 /// Header lines of a request (431 beyond).
 pub const HEADERS: usize = 100;
-/// Open connections; further ones wait in the operating system's queue.
+/// Open connections, as far as the limit of open files allows. When there is no room, the connection that has been
+/// without a request for longest makes place; while all have one, new ones wait in the operating system's queue.
 pub const CONNECTIONS: usize = 8192;
+/// Bytes that the operating system keeps for a client that does not read.
+pub const SEND_BUFFER: u32 = 256 << 10;
 /// How long an error message may become; values of the request that it quotes are cut.
 pub const MESSAGE_BYTES: usize = 600;
 /// Pause between comments that keep a silent stream alive.

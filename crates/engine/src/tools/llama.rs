@@ -17,7 +17,7 @@ pub(super) static FORMAT: Format = Format {
     none: &[],
     special: false,
     arguments: "parameters",
-    shape: Shape::Bare,
+    shape: Shape::Bare { tag: TAG },
     ids: Ids::Prefixed,
     parser: |tools| Box::new(Llama::new(tools)),
 };

@@ -7,6 +7,7 @@
 //! it is text, and a notice says why; where its arguments broke off while they were sent, the choice fails.
 
 mod call;
+mod grammar;
 mod hermes;
 mod json;
 mod llama;
@@ -28,8 +29,9 @@ use self::call::Call;
 use self::thoughts::Thoughts;
 use crate::options::random;
 
+pub(crate) use self::grammar::constraint;
 pub(crate) use self::parts::{Part, Parts};
-pub(crate) use self::request::{constraint, format_of};
+pub(crate) use self::request::format_of;
 
 /// Reads the calls of one answer.
 trait CallParser: Send {
@@ -53,8 +55,8 @@ enum Ids {
 enum Shape {
     /// Between markers.
     Marked { open: &'static str, close: &'static str },
-    /// The object alone.
-    Bare,
+    /// The object alone, after a tag or without it.
+    Bare { tag: &'static str },
     /// In a list after a marker.
     List { open: &'static str },
 }
@@ -128,12 +130,24 @@ pub(crate) struct Reading {
     opened: Option<bool>,
     /// How calls are written, and the names of the tools.
     calls: Option<(&'static Format, Arc<[String]>)>,
+    /// The first call ends the answer.
+    single: bool,
 }
 
 impl Reading {
     /// For an answer to a conversation; `prompt` is the rendered conversation or its end.
     pub(crate) fn new(template: &str, prompt: &str, calls: Option<(&'static Format, Arc<[String]>)>) -> Self {
-        Self { opened: Thoughts::opened(template, prompt), calls }
+        Self { opened: Thoughts::opened(template, prompt), calls, single: false }
+    }
+
+    /// Lets the first complete call end an answer.
+    pub(crate) fn with_single_call(self, single: bool) -> Self {
+        Self { single, ..self }
+    }
+
+    /// For models that reason: whether the prompt has begun it.
+    pub(crate) fn opened(&self) -> Option<bool> {
+        self.opened
     }
 
     /// The format of calls.
@@ -145,7 +159,13 @@ impl Reading {
     pub(crate) fn reader(&self) -> Option<Reader> {
         let thoughts = self.opened.map(Thoughts::new);
         let calls = self.calls.as_ref().map(|(format, tools)| (format.parser)(tools.clone()));
-        (thoughts.is_some() || calls.is_some()).then_some(Reader { thoughts, calls, parts: Parts::default() })
+        let single = self.single;
+        (thoughts.is_some() || calls.is_some()).then(|| Reader {
+            thoughts,
+            calls,
+            single,
+            parts: Parts::default(),
+        })
     }
 }
 
@@ -153,6 +173,7 @@ impl Reading {
 pub(crate) struct Reader {
     thoughts: Option<Thoughts>,
     calls: Option<Box<dyn CallParser>>,
+    single: bool,
     parts: Parts,
 }
 
@@ -160,6 +181,11 @@ impl Reader {
     /// Whether the model reasons at the moment.
     pub(crate) fn thinks(&self) -> bool {
         self.thoughts.as_ref().is_some_and(Thoughts::inside)
+    }
+
+    /// Whether the answer ends here, whatever the model goes on to write.
+    pub(crate) fn is_over(&self) -> bool {
+        self.single && self.parts.any_complete()
     }
 
     /// Whether the answer is made of complete calls and text.
@@ -171,6 +197,9 @@ impl Reader {
     pub(crate) fn push(&mut self, text: &str) -> Vec<Part> {
         let mut answer = String::new();
         for c in text.chars() {
+            if self.is_over() {
+                break;
+            }
             match &mut self.thoughts {
                 Some(thoughts) => {
                     thoughts.step(c, &mut self.parts, &mut answer);
@@ -189,16 +218,20 @@ impl Reader {
             thoughts.finish(&mut self.parts, &mut answer);
             self.read(&answer);
         }
-        if let Some(calls) = &mut self.calls {
+        let over = self.is_over();
+        if let Some(calls) = self.calls.as_mut().filter(|_| !over) {
             calls.finish(cut, &mut self.parts);
         }
         self.parts.take()
     }
 
     fn read(&mut self, answer: &str) {
-        match &mut self.calls {
-            Some(calls) => answer.chars().for_each(|c| calls.push(c, &mut self.parts)),
-            None => self.parts.text(answer),
+        let Some(calls) = &mut self.calls else { return self.parts.text(answer) };
+        for c in answer.chars() {
+            if self.single && self.parts.any_complete() {
+                return;
+            }
+            calls.push(c, &mut self.parts);
         }
     }
 }

@@ -1,13 +1,11 @@
-//! What a request's tools mean for one model: the format of calls, and the grammar that enforces them.
+//! What a request's tools mean for one model: the format of calls, or a refusal.
 
 use std::collections::HashSet;
 
 use byzerllm_core::{ChatRequest, Error, ErrorKind, Input, ResponseFormat, Result, Tool, ToolChoice};
-use byzerllm_model::{ChatTemplate, Tokenizer};
-use serde_json::{Value, json};
+use byzerllm_model::ChatTemplate;
 
-use super::{Format, Shape};
-use crate::constraint::{ConstraintSpec, with_short_spaces};
+use super::Format;
 
 /// How the calls of an answer are written; none when calls are text like any other. Refuses what the model cannot do.
 pub(crate) fn format_of(
@@ -21,7 +19,7 @@ pub(crate) fn format_of(
     if !matches!(request.input, Input::Messages(_)) {
         return Err(Error::invalid("tools", "tools need a conversation; send messages instead of a prompt"));
     }
-    let source = template.map(ChatTemplate::source).unwrap_or_default();
+    let source = template.map(|template| template.source_for(true)).unwrap_or_default();
     let unsupported = |message: &'static str| Error::new(ErrorKind::Unsupported, message).with_param("tools");
     if !source.contains("tools") {
         return Err(unsupported(
@@ -42,59 +40,6 @@ pub(crate) fn format_of(
         )
     })?;
     Ok(Some(format))
-}
-
-/// The grammar behind `required` and named functions.
-pub(crate) fn constraint(
-    format: &Format,
-    request: &ChatRequest,
-    tokenizer: &Tokenizer,
-) -> Result<Option<ConstraintSpec>> {
-    let tools: Vec<&Tool> = match &request.tool_choice {
-        ToolChoice::None | ToolChoice::Auto => return Ok(None),
-        ToolChoice::Required => request.tools.iter().collect(),
-        ToolChoice::Named(name) => request.tools.iter().filter(|tool| tool.name == *name).collect(),
-    };
-    let calls: Vec<Value> = tools.iter().map(|tool| call_schema(tool, format.arguments)).collect();
-    let call = format!("call: %json {}\n", with_short_spaces(json!({"anyOf": calls})));
-    let start = match format.shape {
-        Shape::Marked { open, close } => format!("start: {} call {}\n", json!(open), json!(close)),
-        Shape::Bare => "start: call\n".to_owned(),
-        Shape::List { open } => {
-            // The marker is one token, which only its number names.
-            let ids = tokenizer.encode(open, false)?;
-            match ids[..] {
-                [id] => format!("start: <[{id}]> \"[\" call \"]\"\n"),
-                _ => format!("start: {} call \"]\"\n", json!(format!("{open}["))),
-            }
-        }
-    };
-    Ok(Some(ConstraintSpec::Lark(start + &call)))
-}
-
-fn call_schema(tool: &Tool, arguments: &str) -> Value {
-    let parameters = match &tool.parameters {
-        Some(parameters @ Value::Object(_)) => {
-            let mut parameters = parameters.clone();
-            // Arguments are an object, whatever a schema leaves open.
-            if let Some(fields) = parameters.as_object_mut()
-                && !fields.contains_key("type")
-            {
-                fields.insert("type".to_owned(), "object".into());
-            }
-            parameters
-        }
-        _ => json!({"type": "object"}),
-    };
-    let mut properties = serde_json::Map::new();
-    properties.insert("name".to_owned(), json!({"const": tool.name}));
-    properties.insert(arguments.to_owned(), parameters);
-    json!({
-        "type": "object",
-        "properties": properties,
-        "required": ["name", arguments],
-        "additionalProperties": false
-    })
 }
 
 fn check(tools: &[Tool], choice: &ToolChoice) -> Result<()> {

@@ -1,8 +1,15 @@
-//! Calls of every format, whole and in pieces.
+//! Calls of every format, whole and in pieces, and the grammars that enforce them.
 
+use byzerllm_core::{ChatRequest, Input, Message, Role, ToolChoice};
+use llguidance::ParserFactory;
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
+use crate::constraint::{Constraint, Limits};
 
 const HERMES: &str = "{% if tools %}<tool_call>{% endif %}";
 const LLAMA: &str = "{% if tools %}<|python_tag|>{% endif %}";
@@ -219,6 +226,7 @@ proptest! {
 
     #[test]
     fn pieces_make_no_difference(
+        single: bool,
         fragments in proptest::collection::vec(fragment(), 0..12),
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
         template in proptest::sample::select(&[HERMES, LLAMA, MISTRAL, "<think><tool_call>", "<think>"][..]),
@@ -226,7 +234,7 @@ proptest! {
         cut: bool,
     ) {
         let answer = fragments.concat();
-        let reading = reading(template, if inside { "<think>\n" } else { "" });
+        let reading = reading(template, if inside { "<think>\n" } else { "" }).with_single_call(single);
         let whole = read(&reading, &[&answer], cut);
         let mut places: Vec<usize> = cuts.iter().map(|index| index.index(answer.len() + 1)).collect();
         places.extend([0, answer.len()]);
@@ -252,9 +260,286 @@ proptest! {
                 _ => {}
             }
         }
+        let calls = parts.iter().filter(|part| matches!(part, Part::Start { .. })).count();
+        prop_assert!(!(single && called && calls > 1));
         let sent = parts.iter().any(|part| matches!(part, Part::Start { .. } | Part::Reasoning(_)));
         if !sent && !template.contains("think") {
             prop_assert_eq!(said, answer);
         }
     }
+}
+
+#[test]
+fn the_first_call_ends_an_answer_that_may_have_one() {
+    let two = r#"<tool_call>{"name": "add"}</tool_call><tool_call>{"name": "weather"}</tool_call> and text"#;
+    let single = reading(HERMES, "").with_single_call(true);
+    assert_eq!(read(&single, &[two], false), (call(0, "add", "{}").to_vec(), true));
+    // What turned out to be no call ends nothing.
+    let answer = r#"<tool_call>{"name": "rm"}</tool_call><tool_call>{"name": "add"}</tool_call>..."#;
+    let (parts, called) = read(&single, &[answer], false);
+    assert!(called && parts.ends_with(&call(0, "add", "{}")), "{parts:?}");
+}
+
+/// The special token of the vocabulary below.
+const MARKER: u32 = 256;
+
+/// Bytes, a special token and an end.
+fn factory(marker: &str) -> ParserFactory {
+    let mut words: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
+    words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], marker.as_bytes()].concat());
+    words.push(vec![TokTrie::SPECIAL_TOKEN_MARKER, b'e']);
+    let trie = TokTrie::from(&TokRxInfo::new(258, 257), &words).with_eos_tokens(&[257]);
+    let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let slices = SlicedBiasComputer::json_slices();
+    let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices).unwrap();
+    *factory.limits_mut() = Limits::default().parser;
+    factory.quiet();
+    factory
+}
+
+fn asking(choice: ToolChoice, parallel: bool) -> ChatRequest {
+    let city = json!({"type": "object", "properties": {"city": {"enum": ["Rom", "Łódź"]}}, "required": ["city"],
+        "additionalProperties": false});
+    let tool = |name: &str, parameters, strict| Tool {
+        name: name.to_owned(),
+        description: None,
+        parameters: Some(parameters),
+        strict,
+    };
+    ChatRequest {
+        tools: vec![tool("weather", city.clone(), true), tool("add", city, false)],
+        tool_choice: choice,
+        parallel_tool_calls: parallel,
+        ..ChatRequest::new("m", Input::Messages(vec![Message::new(Role::User, "x")]))
+    }
+}
+
+/// Where an answer stands: its text so far, and what may follow.
+struct Walk {
+    constraint: Constraint,
+    text: Vec<u8>,
+    marker: &'static str,
+    special: bool,
+    stopped: bool,
+}
+
+impl Walk {
+    fn new(template: &str, opened: Option<bool>, request: &ChatRequest, special: bool) -> Self {
+        let format = Format::of(template).unwrap();
+        let marker = match format.shape {
+            Shape::Marked { .. } => "unused",
+            Shape::Bare { tag } => tag,
+            Shape::List { open } => open,
+        };
+        let id = move |text: &str| (special && text == marker).then_some(MARKER);
+        let spec = constraint(format, request, &id, opened).expect("a grammar");
+        let constraint = Constraint::compile(spec, &factory(marker)).unwrap();
+        Self { constraint, text: Vec::new(), marker, special, stopped: false }
+    }
+
+    /// Takes a token if it is possible.
+    fn step(&mut self, token: u32) -> bool {
+        if self.stopped {
+            return false;
+        }
+        let mut logits = vec![0.0; 258];
+        self.constraint.mask().unwrap().apply(&mut logits);
+        if logits[token as usize] != 0.0 {
+            return false;
+        }
+        self.stopped = self.constraint.advance(token).unwrap();
+        match u8::try_from(token) {
+            Ok(byte) => self.text.push(byte),
+            Err(_) => self.text.extend(self.marker.as_bytes()),
+        }
+        true
+    }
+
+    /// Says a text as far as it is possible.
+    fn say(&mut self, text: &str) -> bool {
+        let mut rest = text;
+        while !rest.is_empty() {
+            match rest.strip_prefix(self.marker).filter(|_| self.special) {
+                Some(after) if self.step(MARKER) => rest = after,
+                _ => {
+                    let width = rest.chars().next().map_or(1, char::len_utf8);
+                    if !rest.as_bytes()[..width].iter().all(|&byte| self.step(u32::from(byte))) {
+                        return false;
+                    }
+                    rest = &rest[width..];
+                }
+            }
+        }
+        true
+    }
+
+    fn may_end(&mut self) -> bool {
+        self.stopped || self.constraint.is_complete()
+    }
+}
+
+/// Whether an answer is possible as a whole.
+fn possible(template: &str, opened: Option<bool>, request: &ChatRequest, special: bool, text: &str) -> bool {
+    let mut walk = Walk::new(template, opened, request, special);
+    walk.say(text) && walk.may_end()
+}
+
+const ROME: &str = r#"{"name": "weather", "arguments": {"city": "Rom"}}"#;
+
+#[test]
+fn demanded_calls_come_alone_and_in_numbers() {
+    let one = format!("<tool_call>\n{ROME}\n</tool_call>");
+    let many = |count: usize| vec![one.as_str(); count].join("\n");
+    let required = asking(ToolChoice::Required, true);
+    for (count, want) in [(0, false), (1, true), (2, true), (16, true), (17, false)] {
+        assert_eq!(possible(HERMES, None, &required, false, &many(count)), want, "{count}");
+    }
+    let single = asking(ToolChoice::Required, false);
+    assert!(
+        possible(HERMES, None, &single, false, &one) && !possible(HERMES, None, &single, false, &many(2))
+    );
+    let named = asking(ToolChoice::Named("weather".to_owned()), true);
+    assert!(possible(HERMES, None, &named, false, &one) && !possible(HERMES, None, &named, false, &many(2)));
+    let other = one.replace("weather", "add");
+    assert!(
+        possible(HERMES, None, &required, false, &other) && !possible(HERMES, None, &named, false, &other)
+    );
+    assert!(!possible(HERMES, None, &required, false, &one.replace("Rom", "Paris")));
+    assert!(!possible(HERMES, None, &required, false, &format!("Well. {one}")));
+    // Reasoning that the prompt began ends first.
+    assert!(!possible(HERMES, Some(true), &required, false, &one));
+    assert!(possible(
+        HERMES,
+        Some(true),
+        &required,
+        false,
+        &format!("a <tool_call> is due</think>\n\n{one}")
+    ));
+    let llama = ROME.replace("arguments", "parameters");
+    assert!(possible(LLAMA, None, &required, false, &format!("{llama}; {llama}")));
+    for special in [false, true] {
+        let list = format!("[TOOL_CALLS][{ROME}, {ROME}]");
+        assert!(possible(MISTRAL, None, &required, special, &list), "{special}");
+        assert!(!possible(MISTRAL, None, &single, special, &list), "{special}");
+    }
+}
+
+#[test]
+fn strict_arguments_are_enforced_once_a_call_has_begun() {
+    let auto = asking(ToolChoice::Auto, true);
+    let wrong = ROME.replace("Rom", "Paris");
+    let loose = r#"{"name": "add", "arguments": {"anything": [1]}}"#;
+    for (template, special, open, close) in [
+        (HERMES, false, "<tool_call>", "</tool_call>"),
+        (HERMES, false, " Let me see: {\"a\": <tool_cal <tool_call>\n", "\n</tool_call>"),
+        (MISTRAL, false, "One moment [TOOL [TOOL_CALLS] [", "]"),
+        (MISTRAL, true, "One moment [TOOL_CALL [TOOL_CALLS][", "]"),
+        (MISTRAL, true, "[TOOL_CALLS][", "]"),
+        (LLAMA, false, "", ""),
+        (LLAMA, true, "\n<|python_tag|> ", ""),
+        (LLAMA, false, "<|python_tag|>", " "),
+    ] {
+        let say = |call: &str| {
+            let call =
+                if template == LLAMA { call.replace("arguments", "parameters") } else { call.to_owned() };
+            possible(template, None, &auto, special, &format!("{open}{call}{close}"))
+        };
+        assert!(say(ROME) && say(loose), "{open}");
+        for wrong in [wrong.as_str(), r#"{"name": "rm", "arguments": {}}"#, "text"] {
+            // Without a marker another text is no call at all.
+            assert!(!say(wrong) || (open.is_empty() && wrong == "text"), "{open}{wrong}");
+        }
+    }
+    for template in [HERMES, LLAMA, MISTRAL] {
+        for opened in [None, Some(true), Some(false)] {
+            for text in ["", "No call: a < b.\n", " \n日本"] {
+                assert!(possible(template, opened, &auto, false, text), "{template} {opened:?} {text:?}");
+            }
+        }
+    }
+    let two = format!("<tool_call>{ROME}</tool_call>\n<tool_call>{ROME}</tool_call> done");
+    assert!(possible(HERMES, None, &auto, false, &two));
+    // What reasoning says of calls is no call.
+    let thinking = format!("<think>a <tool_call> is due</think>\n<tool_call>{ROME}</tool_call>");
+    assert!(possible(HERMES, Some(false), &auto, false, &thinking));
+    assert!(!possible(HERMES, Some(false), &auto, false, &thinking.replace("Rom", "Paris")));
+    assert!(possible(HERMES, Some(true), &auto, false, &thinking["<think>".len()..]));
+    assert!(!possible(HERMES, None, &auto, false, "a <tool_call> is due"));
+    // Without a strict tool nothing is enforced.
+    let mut loose = auto;
+    loose.tools.iter_mut().for_each(|tool| tool.strict = false);
+    assert!(constraint(&hermes::FORMAT, &loose, &|_| None, None).is_none());
+}
+
+#[test]
+fn whatever_a_grammar_allows_the_parser_reads() {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let (mut calls, mut strict, mut ends) = (0, 0, 0);
+    for template in [HERMES, LLAMA, MISTRAL] {
+        for opened in [None, Some(false), Some(true)] {
+            for (choice, parallel) in
+                [(ToolChoice::Auto, true), (ToolChoice::Required, true), (ToolChoice::Required, false)]
+            {
+                let request = asking(choice.clone(), parallel);
+                let special = template == MISTRAL;
+                let fresh = Walk::new(template, opened, &request, special);
+                for _ in 0..12 {
+                    let mut walk = Walk { constraint: fresh.constraint.fresh(), text: Vec::new(), ..fresh };
+                    let mut steps = 0;
+                    // Most fragments are impossible at most places; what is certain is found by trying.
+                    while steps < 400 && !(walk.may_end() && steps > 60) && !walk.stopped {
+                        steps += 1;
+                        let words = prop_oneof![
+                            6 => fragment(),
+                            4 => proptest::sample::select(&["{\"name\": \"weather\", ", "\"arguments\": {", "\"parameters\": {",
+                                "\"city\": \"Rom\"}}", "\"a\": 1}}", "add\", ", "]", "; ", ", ", "\n</tool_call>"][..])
+                                .prop_map(str::to_owned),
+                        ];
+                        let word = words.new_tree(&mut runner).unwrap().current();
+                        walk.say(&word);
+                        if word.len() % 5 == 0 {
+                            (0..=255).find(|&byte| walk.step(byte));
+                        }
+                    }
+                    let complete = walk.may_end();
+                    let Ok(text) = String::from_utf8(walk.text) else { continue };
+                    if !complete {
+                        continue;
+                    }
+                    ends += 1;
+                    let known = match opened {
+                        None => template.to_owned(),
+                        Some(_) => format!("{template}<think>"),
+                    };
+                    let prompt = if opened == Some(true) { "x<think>\n" } else { "" };
+                    let (parts, called) = read(&reading(&known, prompt), &[&text], false);
+                    assert!(
+                        !parts.iter().any(|part| matches!(part, Part::Broken { .. })),
+                        "{text:?}: {parts:?}"
+                    );
+                    assert!(called || choice == ToolChoice::Auto, "{text:?}: {parts:?}");
+                    let mut enforced = false;
+                    for part in &parts {
+                        match part {
+                            Part::Start { name, .. } => {
+                                calls += 1;
+                                enforced = name == "weather";
+                            }
+                            Part::Arguments { text, .. } if enforced => {
+                                strict += 1;
+                                let value: Value = serde_json::from_str(text).unwrap();
+                                assert!(
+                                    value == json!({"city": "Rom"}) || value == json!({"city": "Łódź"}),
+                                    "{value}"
+                                );
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(ends > 100 && calls > 60 && strict > 30, "{ends} answers, {calls} calls, {strict} strict ones");
 }

@@ -4,7 +4,7 @@ use super::parts::Parts;
 use super::prose::Prose;
 
 const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+pub(super) const CLOSE: &str = "</think>";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -89,8 +89,12 @@ fn model(template: &str, text: &str) -> Arc<LocalModel> {
 fn request() -> ChatRequest {
     let city = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
         "additionalProperties": false});
-    let weather =
-        Tool { name: "weather".to_owned(), description: Some("w".to_owned()), parameters: Some(city) };
+    let weather = Tool {
+        name: "weather".to_owned(),
+        description: Some("w".to_owned()),
+        parameters: Some(city),
+        strict: false,
+    };
     let input = Input::Messages(vec![Message::new(Role::User, "Hi")]);
     ChatRequest {
         tools: vec![weather],
@@ -241,4 +245,45 @@ fn tokens_become_text_again() {
     let ids = model.tokenize("Łódź <s>").unwrap();
     assert_eq!(model.detokenize(&ids).unwrap(), "Łódź <s>");
     assert_eq!(model.detokenize(&[VOCAB as u32]).unwrap_err().kind(), ErrorKind::InvalidRequest);
+}
+
+const TWO: &str = "Hm. <tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}</tool_call>\n\
+    <tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}</tool_call>";
+
+#[test]
+fn without_parallel_calls_the_first_one_ends_the_answer() {
+    let response = answer(TWO, request());
+    assert_eq!(response.choices[0].tool_calls.len(), 2);
+    let all = response.usage.completion_tokens;
+    for change in [|_: &mut ChatRequest| {}, |request: &mut ChatRequest| request.tools[0].strict = true] {
+        let mut request = ChatRequest { parallel_tool_calls: false, ..request() };
+        change(&mut request);
+        let response = answer(TWO, request);
+        let choice = &response.choices[0];
+        assert_eq!((choice.text.as_str(), &choice.finish_reason), ("Hm.", &FinishReason::ToolCalls));
+        let [(_, name, arguments)] = &choice.tool_calls[..] else { panic!("{:?}", choice.tool_calls) };
+        assert_eq!((name.as_str(), arguments.as_str()), ("weather", "{\"city\": \"Paris\"}"));
+        assert!(response.usage.completion_tokens < all);
+    }
+}
+
+#[test]
+fn strict_tools_are_enforced_while_the_model_decides() {
+    let mut strict = request();
+    strict.tools[0].strict = true;
+    strict.tools[0].parameters = Some(
+        json!({"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"], "additionalProperties": false}),
+    );
+    // What is no call is free, what is one obeys, whatever the network wants to say.
+    let response = answer("No, I <b> will not.", strict.clone());
+    assert_eq!(response.choices[0].text, "No, I <b> will not.");
+    let wrong = "Let me see. <tool_call>{\"name\": \"weather\", \"arguments\": {\"town\": 7}}</tool_call>";
+    let response = answer(wrong, strict);
+    let choice = &response.choices[0];
+    assert_eq!((choice.text.as_str(), &choice.finish_reason), ("Let me see.", &FinishReason::ToolCalls));
+    let arguments: serde_json::Value = serde_json::from_str(&choice.tool_calls[0].2).unwrap();
+    assert_eq!(arguments, json!({"city": "Rome"}));
+    // Without strict it is passed on as it is written.
+    let response = answer(wrong, request());
+    assert_eq!(response.choices[0].tool_calls[0].2, "{\"town\": 7}");
 }

@@ -8,13 +8,16 @@ use crate::arch::fields::Fields;
 use crate::arch::{self, Architecture};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
-use crate::template::{ChatTemplate, SpecialTokens, template_from_tokenizer_config};
+use crate::template::{
+    ChatTemplate, SpecialTokens, template_from_tokenizer_config, tool_template_from_tokenizer_config,
+};
 use crate::weights::safetensors::{read_bounded, read_json};
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
+const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
 /// A rendered value longer than this is cut.
 const SHOWN_CHARACTERS: usize = 80;
 
@@ -76,22 +79,36 @@ pub(super) struct Extras {
     /// `tokenizer_config.json`, an object or null when there is none.
     tokenizer_config: Json,
     /// The text, the file that it is in and its place there.
-    template: Option<(String, PathBuf, &'static str)>,
+    template: Option<NamedText>,
+    /// The same for requests with tools, when the checkpoint has another one for them.
+    tool_template: Option<NamedText>,
+}
+
+type NamedText = (String, PathBuf, &'static str);
+
+fn template_file(file: PathBuf) -> LoadResult<Option<NamedText>> {
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let text = String::from_utf8(read_bounded(&file)?)
+        .map_err(|_| LoadError::malformed(&file, "text", "is not valid UTF-8"))?;
+    Ok(Some((text, file, "template")))
 }
 
 impl Extras {
     pub(super) fn read(directory: &Path) -> LoadResult<Self> {
         let path = directory.join(TOKENIZER_CONFIG);
         let tokenizer_config = if path.is_file() { Json::Object(read_object(&path)?) } else { Json::Null };
-        let file = directory.join(TEMPLATE);
-        let template = if file.is_file() {
-            let text = String::from_utf8(read_bounded(&file)?)
-                .map_err(|_| LoadError::malformed(&file, "text", "is not valid UTF-8"))?;
-            Some((text, file, "template"))
-        } else {
-            template_from_tokenizer_config(&tokenizer_config).map(|text| (text, path, "chat_template"))
+        let named = |text: Option<String>| text.map(|text| (text, path.clone(), "chat_template"));
+        let template = match template_file(directory.join(TEMPLATE))? {
+            Some(template) => Some(template),
+            None => named(template_from_tokenizer_config(&tokenizer_config)),
         };
-        Ok(Self { tokenizer_config, template })
+        let tool_template = match template_file(directory.join(TOOL_TEMPLATE))? {
+            Some(template) => Some(template),
+            None => named(tool_template_from_tokenizer_config(&tokenizer_config)),
+        };
+        Ok(Self { tokenizer_config, template, tool_template })
     }
 
     pub(super) fn has_chat_template(&self) -> bool {
@@ -99,14 +116,20 @@ impl Extras {
     }
 
     pub(super) fn chat_template(&self) -> LoadResult<Option<ChatTemplate>> {
-        let Some((text, path, field)) = &self.template else { return Ok(None) };
         let tokens = SpecialTokens::from_tokenizer_config(&self.tokenizer_config);
-        let template = ChatTemplate::new(text, tokens).map_err(|source| LoadError::Template {
-            path: path.clone(),
-            field,
-            source,
-        })?;
-        Ok(Some(template))
+        let checked = |named: &Option<NamedText>| {
+            let Some((text, path, field)) = named else { return Ok(None) };
+            ChatTemplate::new(text, tokens.clone()).map(Some).map_err(|source| LoadError::Template {
+                path: path.clone(),
+                field,
+                source,
+            })
+        };
+        let template = checked(&self.template)?;
+        Ok(match (template, checked(&self.tool_template)?) {
+            (Some(template), Some(tool_use)) => Some(template.with_tool_use(&tool_use)),
+            (template, _) => template,
+        })
     }
 
     /// The id of the text that `tokenizer_config.json` names as the end, when it also lists that token's id.

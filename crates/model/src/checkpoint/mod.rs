@@ -75,17 +75,25 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint, LoadError> {
         let metadata = std::fs::metadata(path).map_err(|source| LoadError::io(path, source))?;
         let base = path.join(ADAPTER_BASE);
-        let checkpoint = if base.is_dir() {
+        if base.is_dir() {
             // An adapter with the model that it was trained on inside.
-            Self { path: path.into(), ..Self::open_directory(&base, Some(path))? }
+            Self { path: path.into(), ..Self::open_directory(&base, Some(path))? }.checked()
         } else if metadata.is_dir() {
-            Self::open_directory(path, None)?
+            Self::open_directory(path, None)?.checked()
         } else {
-            Self::open_gguf(path)?
-        };
-        // The architecture's own reading of names and shapes is the check; the matrices stay in the mapping.
-        checkpoint.weights()?;
-        Ok(checkpoint)
+            Self::from_gguf(MappedFile::open(path)?)
+        }
+    }
+
+    /// A mapped GGUF file.
+    pub(crate) fn from_gguf(file: Arc<MappedFile>) -> LoadResult<Self> {
+        Self::read_gguf(file)?.checked()
+    }
+
+    /// The architecture's own reading of names and shapes is the check; the matrices stay in the mapping.
+    fn checked(self) -> LoadResult<Self> {
+        self.weights()?;
+        Ok(self)
     }
 
     fn open_directory(path: &Path, adapter: Option<&Path>) -> LoadResult<Self> {
@@ -100,8 +108,8 @@ impl Checkpoint {
         Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: Some(extras) })
     }
 
-    fn open_gguf(path: &Path) -> LoadResult<Self> {
-        let file = MappedFile::open(path)?;
+    fn read_gguf(file: Arc<MappedFile>) -> LoadResult<Self> {
+        let path = &file.path().to_owned();
         if !GgufFile::recognizes(&file) {
             let problem = "is neither a GGUF file nor a directory with config.json and safetensors";
             return Err(LoadError::malformed(path, "magic", problem));
@@ -387,6 +395,7 @@ fn check_vocabulary(source: &Source, config: &DecoderConfig) -> LoadResult<()> {
 
 const GGUF_TOKENS: &str = "tokenizer.ggml.tokens";
 const GGUF_TEMPLATE: &str = "tokenizer.chat_template";
+const GGUF_TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
 
 fn gguf_template(file: &GgufFile) -> LoadResult<Option<ChatTemplate>> {
     let Some(template) = file.text(GGUF_TEMPLATE) else { return Ok(None) };
@@ -402,10 +411,16 @@ fn gguf_template(file: &GgufFile) -> LoadResult<Option<ChatTemplate>> {
         unk: token("tokenizer.ggml.unknown_token_id")?,
         pad: token("tokenizer.ggml.padding_token_id")?,
     };
-    let template = ChatTemplate::new(template, tokens).map_err(|source| LoadError::Template {
-        path: file.path().into(),
-        field: GGUF_TEMPLATE,
-        source,
-    })?;
-    Ok(Some(template))
+    let checked = |text: &str, field| {
+        ChatTemplate::new(text, tokens.clone()).map_err(|source| LoadError::Template {
+            path: file.path().into(),
+            field,
+            source,
+        })
+    };
+    let template = checked(template, GGUF_TEMPLATE)?;
+    Ok(Some(match file.text(GGUF_TOOL_TEMPLATE) {
+        Some(tool_use) => template.with_tool_use(&checked(tool_use, GGUF_TOOL_TEMPLATE)?),
+        None => template,
+    }))
 }

@@ -66,15 +66,22 @@ impl SpecialTokens {
 #[must_use]
 pub fn template_from_tokenizer_config(config: &Value) -> Option<String> {
     let template = config.get("chat_template")?;
-    if let Some(template) = template.as_str() {
-        return Some(template.to_owned());
-    }
-    let named = |name: &str| {
-        let entries = template.as_array()?;
-        let entry = entries.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
-        entry.get("template")?.as_str().map(str::to_owned)
-    };
-    named("default").or_else(|| named("tool_use"))
+    let text = template.as_str().or_else(|| named(template, "default")).or_else(|| named(template, TOOL_USE))?;
+    Some(text.to_owned())
+}
+
+/// The template for requests with tools in the list of named ones of a `tokenizer_config.json`.
+pub(crate) fn tool_template_from_tokenizer_config(config: &Value) -> Option<String> {
+    named(config.get("chat_template")?, TOOL_USE).map(str::to_owned)
+}
+
+/// What checkpoints call the template for requests with tools.
+const TOOL_USE: &str = "tool_use";
+
+fn named<'a>(templates: &'a Value, name: &str) -> Option<&'a str> {
+    let entries = templates.as_array()?;
+    let entry = entries.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))?;
+    entry.get("template")?.as_str()
 }
 
 /// Why a template could not be used.
@@ -124,6 +131,8 @@ impl From<TemplateError> for Error {
 #[derive(Clone)]
 pub struct ChatTemplate {
     inner: Arc<Inner>,
+    /// For requests with tools, where the checkpoint has another one for them.
+    tool_use: Option<Arc<Inner>>,
 }
 
 struct Inner {
@@ -157,7 +166,14 @@ impl ChatTemplate {
         let asks_for_none = ["content'] is ", "content\"] is ", ".content is "].iter().any(|access| {
             ["none", "not none"].iter().any(|word| source.contains(&format!("{access}{word}")))
         });
-        Ok(Self { inner: Arc::new(Inner { source: source.to_owned(), program, tokens, asks_for_none }) })
+        let inner = Inner { source: source.to_owned(), program, tokens, asks_for_none };
+        Ok(Self { inner: Arc::new(inner), tool_use: None })
+    }
+
+    /// Takes another template for requests with tools.
+    #[must_use]
+    pub fn with_tool_use(self, template: &Self) -> Self {
+        Self { tool_use: Some(template.inner.clone()), ..self }
     }
 
     /// The template's source.
@@ -166,7 +182,18 @@ impl ChatTemplate {
         &self.inner.source
     }
 
-    /// Renders a conversation. `tools` is a list of tool definitions.
+    /// The source of the template that renders requests with or without tools.
+    #[must_use]
+    pub fn source_for(&self, tools: bool) -> &str {
+        &self.inner(tools).source
+    }
+
+    fn inner(&self, tools: bool) -> &Inner {
+        self.tool_use.as_ref().filter(|_| tools).unwrap_or(&self.inner)
+    }
+
+    /// Renders a conversation. `tools` is a list of tool definitions; with one, the template for tools renders it,
+    /// where there is one.
     ///
     /// # Errors
     /// [`TemplateError`] naming the line that refuses, fails or runs into a limit.
@@ -194,27 +221,30 @@ impl ChatTemplate {
         variables: &serde_json::Map<String, Value>,
     ) -> Result<String, TemplateError> {
         let mut bytes = 0;
+        let inner = self.inner(variables.get("tools").is_some_and(|tools| !tools.is_null()));
         let messages: Vec<TemplateValue> =
-            messages.iter().map(|message| self.message(message, &mut bytes)).collect();
+            messages.iter().map(|message| inner.message(message, &mut bytes)).collect();
         let mut root: Vec<(String, TemplateValue)> = Vec::with_capacity(variables.len() + 8);
         // Hugging Face defines these even when nobody sets them.
         for name in ["tools", "documents"] {
             root.push((name.to_owned(), TemplateValue::from(())));
         }
         root.push(("messages".to_owned(), TemplateValue::from(messages)));
-        for (name, token) in self.inner.tokens.named() {
+        for (name, token) in inner.tokens.named() {
             root.push((name.to_owned(), TemplateValue::from(token)));
         }
         for (name, value) in variables {
             root.push((name.clone(), template_value(value, &mut bytes)));
         }
-        program::run(&self.inner.program, TemplateValue::from_pairs(root), bytes)
+        program::run(&inner.program, TemplateValue::from_pairs(root), bytes)
     }
+}
 
+impl Inner {
     fn message(&self, message: &Message, bytes: &mut usize) -> TemplateValue {
         *bytes += message.content.len() + 64;
         // A message of tool calls alone has no content. Some templates tell the two apart, the others want a text.
-        let absent = self.inner.asks_for_none
+        let absent = self.asks_for_none
             && message.content.is_empty()
             && message.extra.contains_key("tool_calls");
         let content =

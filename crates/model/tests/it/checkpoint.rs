@@ -272,6 +272,39 @@ fn both_formats_have_the_same_tokenizer_and_template() {
 }
 
 #[test]
+fn requests_with_tools_use_the_template_for_them() {
+    let messages = [Message::new(Role::User, "hello")];
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let both = |copy: &std::path::Path| {
+        let template = Checkpoint::open(copy).unwrap().chat_template().unwrap().unwrap();
+        let render = |tools| template.render(&messages, tools, true).unwrap();
+        assert_eq!(template.source_for(false), template.source());
+        (render(None), render(Some(&tools)), template.source_for(true).to_owned())
+    };
+    // Of a list of named templates.
+    let copy = copy_of("qwen2-bf16");
+    let path = copy.path().join("tokenizer_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["chat_template"] = json!([
+        {"name": "tool_use", "template": "tools {{ tools[0].function.name }}"},
+        {"name": "default", "template": "plain {{ messages[0].content }}{{ tools }}"}
+    ]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let (plain, with_tools, source) = both(copy.path());
+    assert_eq!((plain.as_str(), with_tools.as_str()), ("plain hellonone", "tools f"));
+    assert!(source.starts_with("tools"));
+    // In files.
+    let copy = copy_of("qwen2-bf16");
+    std::fs::write(copy.path().join("chat_template.jinja"), "plain").unwrap();
+    std::fs::create_dir(copy.path().join("additional_chat_templates")).unwrap();
+    std::fs::write(copy.path().join("additional_chat_templates/tool_use.jinja"), "tools").unwrap();
+    assert_eq!(both(copy.path()), ("plain".to_owned(), "tools".to_owned(), "tools".to_owned()));
+    // Where there is one template, it serves both.
+    std::fs::remove_file(copy.path().join("additional_chat_templates/tool_use.jinja")).unwrap();
+    assert_eq!(both(copy.path()), ("plain".to_owned(), "plain".to_owned(), "plain".to_owned()));
+}
+
+#[test]
 fn a_template_file_comes_before_the_tokenizers_template() {
     let copy = copy_of("qwen2-bf16");
     std::fs::write(copy.path().join("chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}")
