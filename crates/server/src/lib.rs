@@ -7,17 +7,27 @@
 mod auth;
 mod body;
 mod caller;
+mod connections;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
+mod metrics;
+mod patience;
+mod openapi;
 mod router;
 mod routes;
 mod server;
 mod sse;
 mod state;
 mod tls;
+mod traces;
 mod wire;
 
+pub use openapi::openapi;
 pub use router::{Access, RouteInfo, router, routes};
 pub use server::{Server, Timeouts, bind};
 pub use state::{ServerOptions, TlsFiles};
 pub use tls::check_tls;
+pub use traces::AdoptSpan;

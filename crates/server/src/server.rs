@@ -6,22 +6,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_runtime::Runtime;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::{self, Crowd, Seat, Seated};
+use crate::patience::Patient;
 use crate::router::build;
 use crate::state::{AppState, ServerOptions};
+use crate::traces::AdoptSpan;
 use crate::{limits, tls};
 
 /// How long the server waits for its clients.
@@ -31,13 +31,16 @@ pub struct Timeouts {
     pub head: Duration,
     /// For a request's body.
     pub body: Duration,
+    /// For a client to take some of what is written to it.
+    pub write: Duration,
     /// For running requests when the server stops.
     pub drain: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), body: Duration::from_secs(60), drain: Duration::from_secs(30) }
+        let seconds = Duration::from_secs;
+        Self { head: seconds(30), body: seconds(60), write: seconds(60), drain: seconds(30) }
     }
 }
 
@@ -46,7 +49,9 @@ pub struct Server {
     listener: TcpListener,
     options: ServerOptions,
     timeouts: Timeouts,
+    connections: usize,
     tls: Option<TlsAcceptor>,
+    adopt_span: Option<AdoptSpan>,
 }
 
 /// Takes the port. What arrives on it waits for [`Server::run`], which also checks who may be let in from afar.
@@ -59,7 +64,7 @@ pub async fn bind(options: ServerOptions) -> Result<Server> {
         return Err(Error::invalid("admin_token", "the admin token must not be empty"));
     }
     let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
-    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    let listener = listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let port = address.port();
             let message = format!("port {port} is in use; stop what holds it or choose another port");
@@ -74,7 +79,19 @@ pub async fn bind(options: ServerOptions) -> Result<Server> {
         .local_addr()
         .map_err(|error| Error::internal("the socket has no address").with_source(error))?;
     let options = ServerOptions { address, ..options };
-    Ok(Server { listener, options, timeouts: Timeouts::default(), tls })
+    let (timeouts, connections) = (Timeouts::default(), limits::CONNECTIONS);
+    Ok(Server { listener, options, timeouts, connections, tls, adopt_span: None })
+}
+
+/// Takes a port as tokio does, with buffers of a fixed size: a client that does not read must not make the system
+/// keep megabytes for it.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(limits::SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(1024)
 }
 
 impl Server {
@@ -91,6 +108,20 @@ impl Server {
         self
     }
 
+    /// Holds at most so many connections at once, and no more than the limit of open files allows.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Lets requests take part in the traces of their callers.
+    #[must_use]
+    pub fn with_callers_spans(mut self, adopt: AdoptSpan) -> Self {
+        self.adopt_span = Some(adopt);
+        self
+    }
+
     /// Serves until `shutdown` completes; then takes no more connections, lets running requests finish within
     /// [`Timeouts::drain`] and cuts the rest. The runtime stays open. Dropping this future cuts everything at once.
     ///
@@ -98,7 +129,7 @@ impl Server {
     /// [`ErrorKind::InvalidRequest`] when the address is not loopback and the runtime has never had a key. What goes
     /// wrong with one connection is that connection's matter.
     pub async fn run(self, runtime: Runtime, shutdown: impl Future) -> Result<()> {
-        let Self { listener, options, timeouts, tls } = self;
+        let Self { listener, options, timeouts, connections: room, tls, adopt_span } = self;
         let address = options.address;
         if !address.ip().is_loopback() && !runtime.keys().exist() {
             let message = format!(
@@ -107,25 +138,31 @@ impl Server {
             );
             return Err(Error::invalid("address", message));
         }
-        let state = AppState::new(runtime, &options, timeouts);
+        let state = AppState { adopt_span, ..AppState::new(runtime, &options, timeouts) };
         let router = build(state);
         let closing = CancellationToken::new();
         let mut connections = JoinSet::new();
-        let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        let crowd = Crowd::new(connections::affordable(room));
         let mut shutdown = pin!(shutdown);
-        loop {
-            let stream = tokio::select! {
-                biased;
-                _ = &mut shutdown => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = accept(&listener, &room) => accepted,
-            };
-            let (stream, permit) = stream;
-            let serving = welcome(stream, tls.clone(), router.clone(), timeouts, closing.clone());
-            connections.spawn(async move {
-                serving.await;
-                drop(permit);
-            });
+        {
+            let mut accepting = pin!(accept(&listener, &crowd));
+            loop {
+                let stream = tokio::select! {
+                    biased;
+                    _ = &mut shutdown => break,
+                    Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                    accepted = accepting.as_mut() => accepted,
+                };
+                accepting.set(accept(&listener, &crowd));
+                let Some((stream, seat)) = stream else { break };
+                let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = seat.left() => tracing::debug!("a quiet connection makes place for another one"),
+                        () = welcome(stream, tls, seat.service(router), timeouts, closing) => {}
+                    }
+                });
+            }
         }
         drop(listener);
         closing.cancel();
@@ -144,15 +181,10 @@ impl Server {
 }
 
 /// The next connection, as soon as there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
-    // The semaphore is never closed.
-    let permit = room.clone().acquire_owned().await.ok();
+async fn accept(listener: &TcpListener, crowd: &Arc<Crowd>) -> Option<(TcpStream, Seat)> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, _)) => return Some((stream, crowd.seat().await?)),
             Err(error) => {
                 // A client that left early is nobody's fault; out of descriptors must not spin.
                 tracing::debug!(%error, "a connection could not be accepted");
@@ -171,27 +203,28 @@ async fn accept(
 async fn welcome(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    router: Router,
+    service: Seated,
     timeouts: Timeouts,
     closing: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its write delay");
     }
-    let Some(tls) = tls else { return serve(stream, router, timeouts, closing).await };
+    let stream = Patient::new(stream, timeouts.write);
+    let Some(tls) = tls else { return serve(stream, service, timeouts, closing).await };
     let shaken = tokio::select! {
         () = closing.cancelled() => return,
         shaken = timeout(timeouts.head, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => serve(stream, router, timeouts, closing).await,
+        Ok(Ok(stream)) => serve(stream, service, timeouts, closing).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
 /// One connection, until it ends or, once the server closes, its running request has ended.
-async fn serve<S>(stream: S, router: Router, timeouts: Timeouts, closing: CancellationToken)
+async fn serve<S>(stream: S, service: Seated, timeouts: Timeouts, closing: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -200,7 +233,7 @@ where
         .header_read_timeout(timeouts.head)
         .max_buf_size(limits::HEAD_BYTES)
         .max_headers(limits::HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Extensions;
 use axum::response::Response;
-use byzerllm_core::{ChatRequest, Error, Input};
+use byzerllm_core::{Error, Input};
 
 use super::blocking;
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
-use crate::wire::native::{ModelAnswer, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody};
+use crate::wire::native::{ModelAnswer, NativeChat, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody};
 use crate::wire::{sampling, tools};
 use crate::{limits, sse};
 
@@ -20,7 +20,7 @@ pub(crate) async fn chat(
     State(state): State<AppState>,
     extensions: Extensions,
     caller: Caller,
-    JsonBody(request): JsonBody<ChatRequest>,
+    JsonBody(NativeChat(request)): JsonBody<NativeChat>,
 ) -> Result<Response, ApiError> {
     sampling::choices(Some(request.n))?;
     sampling::best_of(request.best_of, request.n)?;

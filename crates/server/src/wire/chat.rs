@@ -3,97 +3,145 @@
 //! Absent parameters come from the deployment, the checkpoint and at last OpenAI's own defaults: temperature 1,
 //! top_p 1, and no token limit but the end of the context.
 //!
-//! Accepted without effect, because nothing observable depends on them here: `user`, `safety_identifier`,
-//! `metadata`, `prompt_cache_key`, `prompt_cache_retention`, `store: false`, `service_tier: auto | default`,
-//! `parallel_tool_calls` and `tool_choice: none | auto` without tools, `modalities: ["text"]`,
-//! `stream_options.include_obfuscation`, and those of [`super::common`]. Everything else that has no effect is
-//! refused by name.
+//! Fields of the type [`NoEffect`] are accepted because nothing observable depends on them here. Whatever else has no
+//! effect is refused by name.
+
+use std::collections::BTreeMap;
 
 use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::json;
 
 use super::common::{generating_body, refuse};
+use super::describe::{Anything, NEUTRAL, NoEffect, only};
 use super::fields::{Capped, Given, Object, Word, unsupported};
-use super::message::WireMessage;
+use super::message::WireMessages;
 use super::sampling;
 use super::tools::{self, WireChoice, WireTools};
 use crate::limits;
 
 generating_body! {
-    /// The body.
+    /// A conversation to answer.
+    #[schemars(rename = "ChatCompletionRequest")]
     ChatBody {
+        /// The deployment.
         model: String,
-        messages: Capped<Object<WireMessage>, { limits::MESSAGES }>,
+        /// The conversation. A text is a conversation of one message of the user.
+        messages: WireMessages,
+        /// The newer name of `max_tokens`.
         #[serde(default)]
+        #[schemars(range(min = 1))]
         max_completion_tokens: Option<u32>,
+        /// Report the log probabilities of the answer's tokens.
         #[serde(default)]
         logprobs: Option<bool>,
+        /// And of so many alternatives; only with `logprobs: true`.
         #[serde(default)]
+        #[schemars(range(max = limits::TOP_LOGPROBS))]
         top_logprobs: Option<u32>,
+        /// The functions that the model may call.
         #[serde(default)]
         tools: Option<WireTools>,
+        /// Whether and which of them it must call; `auto` when absent.
         #[serde(default)]
         tool_choice: Option<WireChoice>,
+        /// `false` limits an answer to one call; `true` when absent.
         #[serde(default)]
         parallel_tool_calls: Option<bool>,
-
+        /// The old form of tools.
         #[serde(default)]
         functions: Given,
+        /// Audio output.
         #[serde(default)]
         audio: Given,
+        /// Predicted output.
         #[serde(default)]
         prediction: Given,
+        /// Web search.
         #[serde(default)]
         web_search_options: Given,
+        /// Storing completions.
         #[serde(default)]
         store: Given,
+        /// Only /v1/completions has it.
         #[serde(default)]
         echo: Given,
+        /// Continuing a message.
         #[serde(default)]
         continue_final_message: Given,
+        /// Adding tokens to the template's own.
         #[serde(default)]
         add_special_tokens: Given,
+        /// Handing documents to the template.
         #[serde(default)]
         documents: Given,
+        /// A template of the caller.
         #[serde(default)]
         chat_template: Given,
+        /// Parameters of the template.
         #[serde(default)]
         chat_template_kwargs: Given,
+        /// The model's turn is always begun.
         #[serde(default)]
+        #[schemars(transform = only([true]))]
         add_generation_prompt: Option<bool>,
+        /// The old form of `tool_choice`.
         #[serde(default)]
+        #[schemars(transform = only(FUNCTION_CALL))]
         function_call: Word,
+        /// How much the model should think.
         #[serde(default)]
+        #[schemars(transform = only(REASONING_EFFORT))]
         reasoning_effort: Word,
+        /// How long the answer should be.
         #[serde(default)]
+        #[schemars(transform = only(VERBOSITY))]
         verbosity: Word,
+        /// There is one.
         #[serde(default)]
+        #[schemars(transform = only(SERVICE_TIER))]
         service_tier: Word,
+        /// Text only.
         #[serde(default)]
+        #[schemars(transform = text_only)]
         modalities: Option<Capped<String, 8>>,
-
+        /// Who asks, in words of the caller.
         #[serde(default, rename = "safety_identifier")]
-        _safety_identifier: Option<String>,
+        _safety_identifier: NoEffect<String>,
+        /// Words of the caller.
         #[serde(default, rename = "metadata")]
-        _metadata: Option<Metadata>,
+        _metadata: NoEffect<BTreeMap<String, Anything>>,
+        /// Common prefixes are found without it.
         #[serde(default, rename = "prompt_cache_key")]
-        _prompt_cache_key: Option<String>,
+        _prompt_cache_key: NoEffect<String>,
+        /// The cache keeps what fits.
         #[serde(default, rename = "prompt_cache_retention")]
-        _prompt_cache_retention: Option<String>,
+        _prompt_cache_retention: NoEffect<String>,
     }
 }
 
-type Metadata = std::collections::BTreeMap<String, IgnoredAny>;
+const FUNCTION_CALL: &[&str] = &["none", "auto"];
+const REASONING_EFFORT: &[&str] = &["none"];
+const VERBOSITY: &[&str] = &[];
+const SERVICE_TIER: &[&str] = &["auto", "default"];
+
+/// Of the list's words only one is accepted.
+fn text_only(schema: &mut Schema) {
+    schema.insert("items".to_owned(), json!({ "const": "text" }));
+    schema.insert(NEUTRAL.to_owned(), true.into());
+}
 
 /// What a stream carries beside text.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StreamOptions {
+    /// End the stream with a chunk of the tokens spent.
     #[serde(default)]
     include_usage: Option<bool>,
+    /// Nothing is obfuscated.
     #[serde(default, rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
+    _include_obfuscation: NoEffect<bool>,
 }
 
 impl StreamOptions {
@@ -122,9 +170,6 @@ impl ChatBody {
         self.check_shared()?;
         let stream = self.stream.unwrap_or(false);
         let include_usage = StreamOptions::include_usage(self.stream_options.as_ref(), stream)?;
-        if self.messages.0.is_empty() {
-            return Err(Error::invalid("messages", "`messages` must hold at least one message"));
-        }
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
             (true, top) => Some(sampling::alternatives("top_logprobs", top.unwrap_or(0))?),
             (false, None | Some(0)) => None,
@@ -137,10 +182,8 @@ impl ChatBody {
         let n = sampling::choices(self.n)?;
         let best_of = sampling::best_of(self.best_of, n)?;
         let format = self.format()?;
-        let (tools, tool_choice) = tools::tools(self.tools, self.tool_choice, self.parallel_tool_calls)?;
-        let messages: Result<Vec<_>> =
-            self.messages.0.into_iter().enumerate().map(|(index, wire)| wire.0.into_message(index)).collect();
-        let input = Input::Messages(messages?);
+        let (tools, tool_choice) = tools::tools(self.tools, self.tool_choice)?;
+        let input = Input::Messages(self.messages.into_messages()?);
         let request = ChatRequest {
             n,
             best_of,
@@ -148,6 +191,7 @@ impl ChatBody {
             format,
             tools,
             tool_choice,
+            parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
             front_end: FrontEnd::OpenAi,
             ..ChatRequest::new(self.model, input)
         };
@@ -171,10 +215,10 @@ impl ChatBody {
             ("add_generation_prompt", Given(self.add_generation_prompt == Some(false)), "leaving it out is"),
         ])?;
         let words: [(&str, &Word, &[&str]); 4] = [
-            ("function_call", &self.function_call, &["none", "auto"]),
-            ("reasoning_effort", &self.reasoning_effort, &["none"]),
-            ("verbosity", &self.verbosity, &[]),
-            ("service_tier", &self.service_tier, &["auto", "default"]),
+            ("function_call", &self.function_call, FUNCTION_CALL),
+            ("reasoning_effort", &self.reasoning_effort, REASONING_EFFORT),
+            ("verbosity", &self.verbosity, VERBOSITY),
+            ("service_tier", &self.service_tier, SERVICE_TIER),
         ];
         for (field, word, allowed) in words {
             if !word.is_one_of(allowed) {

@@ -3,27 +3,86 @@
 use std::fmt;
 
 use byzerllm_core::{Error, Message, Result, Role};
+use schemars::{JsonSchema, json_schema};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::describe::{described, words};
 use super::fields::{Capped, Given, Object, unsupported};
 use crate::limits;
 
+/// A conversation: its messages, or a text, which is what the user says.
+#[derive(Debug)]
+pub(crate) enum WireMessages {
+    Text(String),
+    List(Vec<Object<WireMessage>>),
+}
+
+described!(WireMessages, "WireMessages", |generator| {
+    let list = generator.subschema_for::<Capped<Object<WireMessage>, { limits::MESSAGES }>>();
+    json_schema!({ "anyOf": [{ "type": "string" }, { "allOf": [list], "minItems": 1 }] })
+});
+
+impl<'de> Deserialize<'de> for WireMessages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Conversation;
+        impl<'de> Visitor<'de> for Conversation {
+            type Value = WireMessages;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of messages or a text")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<WireMessages, E> {
+                Ok(WireMessages::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<WireMessages, A::Error> {
+                let deserializer = SeqAccessDeserializer::new(items);
+                Capped::<_, { limits::MESSAGES }>::deserialize(deserializer)
+                    .map(|list| WireMessages::List(list.0))
+            }
+        }
+        deserializer.deserialize_any(Conversation)
+    }
+}
+
+impl WireMessages {
+    /// The messages in our words.
+    pub(crate) fn into_messages(self) -> Result<Vec<Message>> {
+        let list = match self {
+            Self::Text(text) => return Ok(vec![Message::new(Role::User, text)]),
+            Self::List(list) => list,
+        };
+        if list.is_empty() {
+            return Err(Error::invalid("messages", "`messages` must hold at least one message"));
+        }
+        list.into_iter().enumerate().map(|(index, wire)| wire.0.into_message(index)).collect()
+    }
+}
+
 /// One message. A message that our own answers or OpenAI's client library produced comes back in unchanged, so the
 /// fields of an answer are known here (`refusal`, `annotations`, `audio`); they must be empty.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionMessage")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WireMessage {
+    /// Who speaks; `developer` is `system`.
     role: WireRole,
+    /// The text, or parts of it that are joined by line ends; may be absent beside `tool_calls`.
     #[serde(default)]
     content: Option<Content>,
+    /// Who it is, for templates that tell speakers apart.
     #[serde(default)]
     name: Option<String>,
+    /// The calls that an assistant's message made.
     #[serde(default)]
     tool_calls: Option<Capped<Object<WireToolCall>, { limits::TOOL_CALLS }>>,
+    /// Which call a message of the role `tool` answers.
     #[serde(default)]
     tool_call_id: Option<String>,
+    /// What the model thought before it answered.
     #[serde(default)]
     reasoning_content: Option<String>,
     #[serde(default)]
@@ -32,11 +91,13 @@ pub(crate) struct WireMessage {
     audio: Given,
     #[serde(default)]
     annotations: Given,
+    /// The old form of `tool_calls`.
     #[serde(default)]
     function_call: Given,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 enum WireRole {
     System,
@@ -52,11 +113,14 @@ enum Content {
     Parts(Vec<Object<Part>>),
 }
 
-#[derive(Debug, Deserialize)]
+/// A part of a message. Parts other than text are refused.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionContentPart")]
 #[serde(deny_unknown_fields)]
 struct Part {
+    #[schemars(transform = words(&["text"]))]
     r#type: String,
-    #[serde(default)]
+    #[schemars(required)]
     text: Option<String>,
     #[serde(default)]
     image_url: Given,
@@ -70,21 +134,32 @@ struct Part {
     refusal: Given,
 }
 
-#[derive(Debug, Deserialize)]
+/// A call that the model made.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionMessageToolCall")]
 #[serde(deny_unknown_fields)]
 struct WireToolCall {
     id: String,
     #[serde(default)]
+    #[schemars(transform = words(&["function"]))]
     r#type: Option<String>,
     function: Object<WireFunction>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What was called.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionMessageFunction")]
 #[serde(deny_unknown_fields)]
 struct WireFunction {
     name: String,
+    /// JSON in a string.
     arguments: String,
 }
+
+described!(Content, "Content", |generator| {
+    let parts = generator.subschema_for::<Capped<Object<Part>, { limits::CONTENT_PARTS }>>();
+    json_schema!({ "anyOf": [{ "type": "string" }, parts] })
+});
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

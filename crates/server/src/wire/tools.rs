@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 
 use byzerllm_core::{Error, Result, Tool, ToolChoice};
+use schemars::{JsonSchema, json_schema};
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::describe::{described, words};
 use super::fields::{Capped, Object, unsupported};
 use super::schema::Schema;
 use crate::limits;
@@ -16,22 +18,33 @@ use crate::limits;
 pub(crate) type WireTools = Capped<Object<WireTool>, { limits::TOOLS }>;
 
 /// One tool.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionTool")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WireTool {
+    #[schemars(transform = words(&["function"]))]
     r#type: String,
-    #[serde(default)]
+    /// The function.
+    #[schemars(required)]
     function: Option<Object<WireFunction>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A function that the model may call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionFunction")]
 #[serde(deny_unknown_fields)]
 struct WireFunction {
+    /// Unique among the tools.
+    #[schemars(length(min = 1, max = 64), pattern(r"^[A-Za-z0-9_-]+$"))]
     name: String,
+    /// What it does, for the model.
     #[serde(default)]
     description: Option<String>,
+    /// The schema of its arguments; absent means an object with any members.
     #[serde(default)]
+    #[schemars(extend("type" = ["object", "boolean", "null"]))]
     parameters: Option<Schema<{ limits::TOOL_BYTES }>>,
+    /// Enforce the schema where the model decides to call; where a call is demanded it is enforced anyway.
     #[serde(default)]
     strict: Option<bool>,
 }
@@ -43,18 +56,27 @@ pub(crate) enum WireChoice {
     Function(String),
 }
 
-#[derive(Debug, Deserialize)]
+/// A call of this function.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionNamedToolChoice")]
 #[serde(deny_unknown_fields)]
 struct NamedChoice {
+    #[schemars(transform = words(&["function"]))]
     r#type: String,
     function: Object<NamedFunction>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct NamedFunction {
     name: String,
 }
+
+described!(WireChoice, "WireChoice", |generator| {
+    let named = generator.subschema_for::<NamedChoice>();
+    json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "auto", "required"] }, named] })
+});
 
 impl<'de> Deserialize<'de> for WireChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -86,7 +108,6 @@ impl<'de> Deserialize<'de> for WireChoice {
 pub(crate) fn tools(
     tools: Option<WireTools>,
     choice: Option<WireChoice>,
-    parallel: Option<bool>,
 ) -> Result<(Vec<Tool>, ToolChoice)> {
     let wire = tools.map(|tools| tools.0).unwrap_or_default();
     let choice = match choice {
@@ -102,14 +123,10 @@ pub(crate) fn tools(
             }
         },
     };
-    let enforced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
     let tools: Result<Vec<Tool>> =
-        wire.into_iter().enumerate().map(|(index, tool)| tool.0.into_tool(index, enforced)).collect();
+        wire.into_iter().enumerate().map(|(index, tool)| tool.0.into_tool(index)).collect();
     let tools = tools?;
     check(&tools, &choice)?;
-    if parallel == Some(false) && !tools.is_empty() && choice != ToolChoice::None {
-        return Err(unsupported("parallel_tool_calls", "a limit of one call is"));
-    }
     Ok((tools, choice))
 }
 
@@ -156,7 +173,7 @@ pub(crate) fn check(tools: &[Tool], choice: &ToolChoice) -> Result<()> {
 }
 
 impl WireTool {
-    fn into_tool(self, index: usize, enforced: bool) -> Result<Tool> {
+    fn into_tool(self, index: usize) -> Result<Tool> {
         let path = |field: &str| format!("tools[{index}].{field}");
         if self.r#type != "function" {
             return Err(unsupported(path("type"), "a tool that is no function is"));
@@ -165,14 +182,11 @@ impl WireTool {
             let field = path("function");
             return Err(Error::invalid(field.clone(), format!("the field `{field}` is missing")));
         };
-        if function.strict == Some(true) && !enforced {
-            let what = "enforcing the schema is, unless `tool_choice` asks for a call,";
-            return Err(unsupported(path("function.strict"), what));
-        }
         Ok(Tool {
             name: function.name,
             description: function.description,
             parameters: function.parameters.map(|schema| schema.0),
+            strict: function.strict.unwrap_or(false),
         })
     }
 }

@@ -187,6 +187,11 @@ async fn messages_of_every_form() {
     assert_eq!(got[3].extra["reasoning_content"], "hm");
     assert_eq!(got[3].extra["tool_calls"][0]["function"], json!({"name": "f", "arguments": {"a": 1}}));
     assert_eq!(got[4].extra["tool_call_id"], "1");
+
+    // A text is what the user says.
+    app.chat(json!({"model": "chat", "messages": "Hi, 世界"})).await.ok();
+    let Input::Messages(got) = app.model.requests().pop().unwrap().input else { panic!("no messages") };
+    assert_eq!(got, [byzerllm_core::Message::new(User, "Hi, 世界")]);
 }
 
 #[tokio::test]
@@ -204,7 +209,7 @@ async fn what_is_wrong_or_not_there_is_named() {
         (json!({"stream_options": {"include_usage": true}}), "invalid_request", "stream_options"),
         (json!({"messages": []}), "invalid_request", "messages"),
         (json!({"messages": [["user", "Hi"]]}), "invalid_request", "messages[0]"),
-        (json!({"messages": "Hi"}), "invalid_request", "messages"),
+        (json!({"messages": 5}), "invalid_request", "messages"),
         (json!({"model": 5}), "invalid_request", "model"),
         (json!({"temperature": "0"}), "invalid_request", "temperature"),
         (json!({"temperature": -1}), "invalid_request", "temperature"),
@@ -232,12 +237,6 @@ async fn what_is_wrong_or_not_there_is_named() {
             "invalid_request",
             "tools[0].function.parameters",
         ),
-        (
-            json!({"tools": [{"type": "function", "function": {"name": "a", "strict": true}}]}),
-            "unsupported",
-            "tools[0].function.strict",
-        ),
-        (json!({"tools": [tool("a")], "parallel_tool_calls": false}), "unsupported", "parallel_tool_calls"),
         (json!({"tool_choice": "required"}), "invalid_request", "tool_choice"),
         (json!({"tool_choice": "maybe"}), "invalid_request", "tool_choice"),
         (json!({"tool_choice": {"type": "function"}}), "invalid_request", "tool_choice.function"),
@@ -368,7 +367,16 @@ async fn formats_and_tools_arrive() {
         assert_eq!(got.parameters.as_ref(), Some(&schema));
     }
     let strict = json!({"type": "function", "function": {"name": "f", "parameters": schema, "strict": true}});
-    app.chat(ask(json!({"tools": [strict], "tool_choice": "required"}))).await.ok();
+    for (fields, want) in [
+        (json!({"tools": [tool]}), (false, true)),
+        (json!({"tools": [strict], "tool_choice": "required", "parallel_tool_calls": true}), (true, true)),
+        (json!({"tools": [strict], "parallel_tool_calls": false}), (true, false)),
+        (json!({"tools": [strict], "tool_choice": "none", "parallel_tool_calls": false}), (true, false)),
+    ] {
+        app.chat(ask(fields.clone())).await.ok();
+        let request = app.model.requests().pop().unwrap();
+        assert_eq!((request.tools[0].strict, request.parallel_tool_calls), want, "{fields}");
+    }
 }
 
 #[tokio::test]

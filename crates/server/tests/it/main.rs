@@ -11,10 +11,15 @@
 mod admin;
 mod chat;
 mod completions;
+mod contract;
 mod errors;
+mod hostile;
 mod intruders;
 mod keys;
+mod metrics;
 mod native;
+mod openapi;
+mod reference;
 mod routes;
 mod socket;
 mod support;

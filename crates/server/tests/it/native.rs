@@ -1,7 +1,9 @@
 //! Our own inference routes.
 
 use byzerllm_core::testing::ScriptedModel;
-use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, Input, Message, Role, Tool, ToolChoice};
+use byzerllm_core::{
+    ChatRequest, Error, ErrorKind, Event, Input, Message, ResponseFormat, Role, Sampling, Tool, ToolChoice,
+};
 use serde_json::json;
 
 use crate::support::App;
@@ -111,12 +113,81 @@ async fn tokens_as_other_servers_tell_them() {
 #[tokio::test]
 async fn our_own_route_has_the_same_caps() {
     let app = App::answering("x").await;
-    let tool = |index: usize| Tool { name: format!("f{index}"), description: None, parameters: None };
+    let tool =
+        |index: usize| Tool { name: format!("f{index}"), description: None, parameters: None, strict: false };
     let many = ChatRequest { tools: (0..129).map(tool).collect(), ..hello() };
     let best = ChatRequest { best_of: Some(1_000_000), ..hello() };
     let named = ChatRequest { tool_choice: ToolChoice::Named("g".to_owned()), ..hello() };
     for (request, field) in [(many, "tools"), (best, "best_of"), (named, "tool_choice")] {
         let body = serde_json::to_string(&request).unwrap();
         assert_eq!(app.post("/byzerllm/v1/chat", body).await.error().1.as_deref(), Some(field));
+    }
+}
+
+#[tokio::test]
+async fn our_own_route_reads_everything_and_bounds_schemas() {
+    let app = App::answering("x").await;
+    let schema =
+        json!({"type": "object", "properties": {"b": {"type": "integer"}, "a": {"enum": [null, 1.5, "x"]}}});
+    let tool = |strict| Tool {
+        name: "f".to_owned(),
+        description: Some("d".to_owned()),
+        parameters: Some(schema.clone()),
+        strict,
+    };
+    let all = ChatRequest {
+        echo: true,
+        prompt_logprobs: Some(1),
+        n: 2,
+        best_of: Some(3),
+        sampling: Sampling { seed: Some(7), max_tokens: Some(5), ..Sampling::default() },
+        tools: vec![tool(true)],
+        tool_choice: ToolChoice::Named("f".to_owned()),
+        parallel_tool_calls: false,
+        ..hello()
+    };
+    let mut requests = vec![all, hello()];
+    for format in [
+        ResponseFormat::Text,
+        ResponseFormat::JsonObject,
+        ResponseFormat::JsonSchema(schema.clone()),
+        ResponseFormat::Regex("a+".to_owned()),
+        ResponseFormat::Grammar("start: \"a\"".to_owned()),
+        ResponseFormat::Choice(vec!["a".to_owned(), "b".to_owned()]),
+    ] {
+        requests.push(ChatRequest { format, ..hello() });
+    }
+    for request in requests {
+        let answer = app.post("/byzerllm/v1/chat", serde_json::to_string(&request).unwrap()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let got = app.model.requests().pop().unwrap();
+        // The runtime fills what a caller leaves open.
+        let sampling = got.sampling.clone();
+        assert_eq!(got, ChatRequest { sampling, clip_max_tokens: got.clip_max_tokens, ..request.clone() });
+        assert_eq!(got.sampling.seed, request.sampling.seed);
+    }
+
+    let deep = (0..70).fold(json!(1), |inner, _| json!([inner]));
+    let wide = json!({"enum": vec![0; 100_000]});
+    let body = |fields: serde_json::Value| {
+        let mut body = serde_json::to_value(hello()).unwrap();
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        body
+    };
+    for (fields, field) in [
+        (json!({"format": {"kind": "json_schema", "value": deep}}), "format.value"),
+        (json!({"format": {"value": wide, "kind": "json_schema"}}), "format.value"),
+        (json!({"format": {"kind": "regex", "value": "a".repeat(100_000)}}), "format"),
+        (json!({"format": {"kind": "choice", "value": vec!["a"; 2_000]}}), "format"),
+        (json!({"format": {"kind": "yaml"}}), "format"),
+        (json!({"format": {"kind": "text", "value": 1}}), "format"),
+        (json!({"tools": [{"name": "f", "parameters": deep}]}), "tools[0].parameters"),
+        (json!({"tools": [{"name": "f", "parameters": wide}]}), "tools[0].parameters"),
+        (json!({"tools": [{"name": "f", "params": {}}]}), "tools[0].params"),
+    ] {
+        let (status, param, _, message) = app.post("/byzerllm/v1/chat", body(fields)).await.error();
+        assert_eq!(status, 400, "{message}");
+        assert!(message.len() < 1000, "{message}");
+        assert_eq!(param.as_deref(), Some(field), "{message}");
     }
 }
