@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use byzerllm_core::{
     Error, ErrorKind, GenerationDefaults, ModelInfo, OPENAI_DEFAULTS, Origin, Result, resolve,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +15,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admission::Admission;
 use crate::loader::LoadedModel;
+use crate::metrics::{DeploymentMetrics, Numbers};
 use crate::spec::{DeploymentSpec, Limits};
 
 /// Where a deployment stands.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum DeploymentState {
     /// Its weights are being prepared.
@@ -61,7 +63,7 @@ impl DeploymentState {
 }
 
 /// An effective generation default and where it comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectiveValue {
     /// The parameter.
     pub name: String,
@@ -73,7 +75,7 @@ pub struct EffectiveValue {
 
 /// What is told about a deployment. In JSON the fields of [`DeploymentState`] stand beside the others: `"state":
 /// "ready"`, and `progress` or `error` where the state has one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentStatus {
     /// What was asked for.
     pub spec: DeploymentSpec,
@@ -154,6 +156,8 @@ pub(crate) struct Deployment {
     pub(crate) name: Arc<str>,
     pub(crate) spec: DeploymentSpec,
     pub(crate) created: u64,
+    /// Those of the name: whoever replaces this one has the same.
+    pub(crate) numbers: Arc<Numbers>,
     /// Bits of an `f32`.
     pub(crate) progress: Arc<AtomicU32>,
     /// Nobody wants it any more: ends its load.
@@ -168,11 +172,17 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    pub(crate) fn loading(spec: DeploymentSpec, created: u64, unwanted: CancellationToken) -> Arc<Self> {
+    pub(crate) fn loading(
+        spec: DeploymentSpec,
+        created: u64,
+        numbers: Arc<Numbers>,
+        unwanted: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: spec.name.as_str().into(),
             spec,
             created,
+            numbers,
             progress: Arc::default(),
             unwanted,
             stop: CancellationToken::new(),
@@ -183,6 +193,7 @@ impl Deployment {
     }
 
     pub(crate) fn set_ready(&self, running: Running) {
+        self.numbers.engine_began(&running.model.worker);
         self.set(Phase::Ready(Arc::new(running)));
     }
 
@@ -289,6 +300,10 @@ impl Deployment {
 
     pub(crate) fn is_ready(&self) -> bool {
         matches!(&*self.phase.read().unwrap_or_else(PoisonError::into_inner), Phase::Ready(_))
+    }
+
+    pub(crate) fn metrics(&self) -> DeploymentMetrics {
+        self.numbers.snapshot(&self.name, self.is_ready())
     }
 
     pub(crate) fn status(&self) -> DeploymentStatus {

@@ -129,7 +129,8 @@ impl Lifecycle {
             Ok(spec) => (spec, None),
             Err(reason) => (DeploymentSpec::new(&stored.name, PathBuf::new()), Some(reason)),
         };
-        let deployment = Deployment::loading(spec, stored.created, self.closing.child_token());
+        let deployment =
+            Deployment::loading(spec, stored.created, Arc::default(), self.closing.child_token());
         self.insert(&deployment);
         match unreadable {
             None => self.restore(deployment),
@@ -176,8 +177,9 @@ impl Lifecycle {
         let path = spec.model.clone();
         blocking(move || check_path(&path)).await?;
         let _name = self.name_lock(&spec.name).await;
-        let fresh = Deployment::loading(spec, now(), self.closing.child_token());
-        let old = self.get(&fresh.name);
+        let old = self.get(&spec.name);
+        let numbers = old.as_ref().map(|old| Arc::clone(&old.numbers)).unwrap_or_default();
+        let fresh = Deployment::loading(spec, now(), numbers, self.closing.child_token());
         // While an older one answers, it is the one to show. An undeploy ends the new one too.
         match &old {
             Some(old) if old.is_ready() => old.set_successor(&fresh.unwanted),
@@ -269,7 +271,9 @@ impl Lifecycle {
         };
         let _commit = self.commit.lock().await;
         if self.check_wanted(fresh).is_ok() {
-            let again = Deployment::loading(old.spec.clone(), old.created, self.closing.child_token());
+            let numbers = Arc::clone(&old.numbers);
+            let again =
+                Deployment::loading(old.spec.clone(), old.created, numbers, self.closing.child_token());
             self.insert(&again);
             self.restore(again);
         }
@@ -356,7 +360,9 @@ impl Lifecycle {
             let _ = tokio::time::timeout(STOP_GRACE, deployment.idle()).await;
         }
         deployment.set_gone();
+        let worker = Arc::clone(&running.model.worker);
         running.stop().await;
+        deployment.numbers.engine_ended(&worker);
     }
 
     pub(crate) async fn shutdown(&self, drain: Duration) {

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{Error, ErrorKind, ModelHandle, Result};
+use byzerllm_engine::EngineMetrics;
 use byzerllm_kernels::ComputePool;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::inspect::Inspection;
@@ -98,9 +98,9 @@ pub trait Worker: Send + Sync {
     /// When it did not within the deadline.
     async fn probe(&self, deadline: Instant) -> Result<()>;
 
-    /// Counters, for people; `null` when there are none.
-    fn metrics(&self) -> Value {
-        Value::Null
+    /// The engine's numbers, also after it ended; `None` for a model without an engine. Must not wait.
+    fn metrics(&self) -> Option<EngineMetrics> {
+        None
     }
 
     /// Ends the model's threads and waits for them; what still runs fails. Called on a thread that may block.

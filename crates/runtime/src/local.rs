@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use byzerllm_core::{
     Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
 };
-use byzerllm_engine::{EngineOptions, LocalModel, ModelText};
+use byzerllm_engine::{EngineMetrics, EngineOptions, LocalModel, ModelText};
 use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network};
 use serde_json::Value;
 
@@ -184,8 +184,8 @@ impl Worker for LocalWorker {
         self.0.probe(deadline).await
     }
 
-    fn metrics(&self) -> Value {
-        serde_json::to_value(self.0.metrics()).unwrap_or_default()
+    fn metrics(&self) -> Option<EngineMetrics> {
+        Some(self.0.metrics())
     }
 
     fn shutdown(&self) {

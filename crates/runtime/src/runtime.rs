@@ -10,12 +10,13 @@ use byzerllm_core::{
 };
 
 use crate::admission::{Admitted, removed};
-use crate::deployment::DeploymentStatus;
+use crate::deployment::{Deployment, DeploymentStatus};
 use crate::inspect::Inspection;
 use crate::keys::Keys;
 use crate::lifecycle::{Lifecycle, blocking};
 use crate::loader::Loader;
 use crate::local::LocalLoader;
+use crate::metrics::{Accepted, DeploymentMetrics, Measured, Observed, Outcome};
 use crate::spec::DeploymentSpec;
 
 /// How a runtime is opened.
@@ -92,6 +93,12 @@ impl Runtime {
         Ok(self.lifecycle.find(name)?.status())
     }
 
+    /// What was counted about each deployment, by name. Never waits.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<DeploymentMetrics> {
+        self.lifecycle.all().iter().map(|deployment| deployment.metrics()).collect()
+    }
+
     /// The model of a deployment that is ready. Requests through the handle pass no admission; use
     /// [`Runtime::chat`] to serve.
     ///
@@ -106,9 +113,27 @@ impl Runtime {
     ///
     /// # Errors
     /// Before the first event: an unknown or unavailable model, bad parameters, overload, a deadline.
-    pub async fn chat(&self, context: RequestContext, mut request: ChatRequest) -> Result<EventStream> {
+    pub async fn chat(&self, mut context: RequestContext, request: ChatRequest) -> Result<EventStream> {
         self.lifecycle.check_open()?;
         let deployment = self.lifecycle.find(&request.model)?;
+        let mut measured = Measured::arrive(&deployment.numbers, &request, &context);
+        measured.listen(&mut context);
+        match self.chat_with(&deployment, &mut measured, context, request).await {
+            Ok(stream) => Ok(Box::pin(Observed::new(stream, measured))),
+            Err(error) => {
+                measured.end(Outcome::failed(error.kind()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn chat_with(
+        &self,
+        deployment: &Deployment,
+        measured: &mut Measured,
+        context: RequestContext,
+        mut request: ChatRequest,
+    ) -> Result<Admitted> {
         let (running, token) = deployment.enter()?;
         let handle = &running.model.handle;
         let model = chat_model(handle, &deployment.name)?;
@@ -122,14 +147,18 @@ impl Runtime {
         // Programs written against Byzer-LLM name lengths far beyond the context as a matter of course.
         request.clip_max_tokens |= !asked || request.front_end == FrontEnd::Legacy;
         request.sampling = resolved.sampling;
+        measured.resolved(&request.sampling);
         let permit = running.admission.admit(&deployment.name, context.deadline, &deployment.stop).await?;
+        measured.admitted();
+        let accepted = Accepted::of(&request);
         let stream = tokio::select! {
             biased;
             () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
             stream = model.chat(request, context) => stream?,
         };
+        measured.begun(accepted);
         let (name, stop) = (Arc::clone(&deployment.name), deployment.stop.clone());
-        Ok(Box::pin(Admitted::new(name, stream, permit, token, stop)))
+        Ok(Admitted::new(name, stream, permit, token, stop))
     }
 
     /// Renders messages with the model's chat template.

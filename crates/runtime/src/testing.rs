@@ -1,13 +1,14 @@
 //! A loader without checkpoints, for the tests of whatever stands on a runtime.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::testing::ScriptedModel;
 use byzerllm_core::{Error, ErrorKind, ModelInfo, Result};
+use byzerllm_engine::EngineMetrics;
 
 use crate::inspect::{Inspection, MemoryReport};
 use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
@@ -25,6 +26,7 @@ pub struct ScriptedLoader {
     loads: AtomicUsize,
     stops: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
+    metrics: Arc<Mutex<Option<EngineMetrics>>>,
 }
 
 impl ScriptedLoader {
@@ -59,6 +61,7 @@ impl ScriptedLoader {
             loads: AtomicUsize::new(0),
             stops: Arc::default(),
             stuck: Arc::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -72,6 +75,11 @@ impl ScriptedLoader {
     #[must_use]
     pub fn stops(&self) -> usize {
         self.stops.load(Ordering::SeqCst)
+    }
+
+    /// What every model that is loaded from now on tells of its engine, which none of them has.
+    pub fn set_metrics(&self, metrics: EngineMetrics) {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
     }
 
     /// Lets every probe fail, or succeed again.
@@ -96,6 +104,7 @@ impl Loader for ScriptedLoader {
             used: Arc::clone(&self.used),
             stops: Arc::clone(&self.stops),
             stuck: Arc::clone(&self.stuck),
+            metrics: *self.metrics.lock().unwrap_or_else(PoisonError::into_inner),
         };
         Ok(LoadedModel { handle: model.handle(), worker: Arc::new(worker) })
     }
@@ -131,6 +140,7 @@ struct ScriptedWorker {
     used: Arc<AtomicU64>,
     stops: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
+    metrics: Option<EngineMetrics>,
 }
 
 #[async_trait]
@@ -140,6 +150,10 @@ impl Worker for ScriptedWorker {
             return Err(Error::new(ErrorKind::Unavailable, "the model makes no progress"));
         }
         Ok(())
+    }
+
+    fn metrics(&self) -> Option<EngineMetrics> {
+        self.metrics
     }
 
     fn shutdown(&self) {

@@ -117,6 +117,10 @@ impl Guard {
             Access::Admin => {
                 (grant.scopes.admin(), "this key may not manage the server: it has no scope admin")
             }
+            Access::Metrics => (
+                grant.scopes.metrics(),
+                "this key may not read metrics: it has neither scope metrics nor admin",
+            ),
             _ => (grant.scopes.any_inference(), "this key may not ask models: it has no scope for inference"),
         };
         if !allowed {
@@ -136,6 +140,10 @@ fn unauthenticated(access: Access) -> ApiError {
         Access::Admin => {
             "this route needs the admin token, or a key with the scope admin, as `Authorization: Bearer TOKEN`; \
              `byzerllm serve` writes the token to the runtime directory of its user"
+        }
+        Access::Metrics => {
+            "this route needs the admin token, or a key with the scope metrics or admin, as `Authorization: Bearer \
+             bz-…`; the server's owner makes one with `byzerllm keys create --name NAME --scope metrics`"
         }
         _ => {
             "this server asks for a key, as `Authorization: Bearer bz-…`; its owner makes one with `byzerllm keys \

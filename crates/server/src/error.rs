@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Extensions, StatusCode};
 use axum::middleware::Next;
@@ -16,6 +16,8 @@ use axum::response::{IntoResponse, Response};
 use byzerllm_core::{Error, ErrorKind, RequestId};
 use tracing::Instrument;
 
+use crate::state::AppState;
+use crate::traces;
 use crate::wire::error::ErrorBody;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,21 +85,27 @@ pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
     extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
 }
 
-/// The outermost layer: gives the request its id and span, and writes every error body.
-pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
+/// The outermost layer: gives the request its id and spans, writes every error body, and counts.
+pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::generate();
     let path = request.uri().path();
     let native = path.starts_with("/byzerllm/");
     let label: String = path.chars().take(120).collect();
     let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map(MatchedPath::as_str);
     let span = tracing::info_span!("request", %id, %method, path = %label);
+    let trace =
+        span.in_scope(|| traces::request(&id, &method, route, request.headers(), state.adopt_span.as_ref()));
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).instrument(trace.clone()).instrument(span.clone()).await;
     let failure = response.extensions_mut().remove::<Failure>().map(|failure| failure.0);
     if let Some(failure) = failure.or_else(|| own_words(&response, &method, &label)) {
         span.in_scope(|| log(&failure.error));
         response = render(&failure, &response, native);
     }
+    traces::answered(&trace, response.status());
+    state.http_metrics.count(route, &method, response.status());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(REQUEST_ID.clone(), value);

@@ -3,13 +3,13 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use byzerllm_runtime::Runtime;
 
 use crate::auth::{admit, guard};
 use crate::error::{ApiError, finish};
-use crate::routes::{admin, chat, completions, health, keys, models, native, tokenize};
+use crate::routes::{admin, chat, completions, health, keys, metrics, models, native, openapi, tokenize};
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
 
@@ -24,6 +24,8 @@ pub enum Access {
     Inference,
     /// The holder of the admin token, or of a key with the scope `admin`.
     Admin,
+    /// The holder of the admin token, or of a key with the scope `metrics` or `admin`.
+    Metrics,
 }
 
 /// What is public about a route.
@@ -48,13 +50,15 @@ fn route(method: Method, path: &'static str, access: Access, handler: MethodRout
 
 /// The one table. The router is made from nothing else.
 fn table() -> Vec<Route> {
-    use Access::{Admin, Inference, Public};
+    use Access::{Admin, Inference, Metrics, Public};
     let (read, write, remove) = (Method::GET, Method::POST, Method::DELETE);
     vec![
         route(read.clone(), "/healthz", Public, get(health::alive)),
         route(read.clone(), "/readyz", Public, get(health::ready)),
         route(read.clone(), "/health", Public, get(health::healthy)),
         route(read.clone(), "/version", Public, get(health::version)),
+        route(read.clone(), "/metrics", Metrics, get(metrics::page)),
+        route(read.clone(), "/openapi.json", Public, get(openapi::document)),
         route(read.clone(), "/v1/models", Inference, get(models::list)),
         route(read.clone(), "/v1/models/{id}", Inference, get(models::get)),
         route(write.clone(), "/v1/chat/completions", Inference, post(chat::create)),
@@ -98,7 +102,7 @@ pub(crate) fn build(state: AppState) -> Router {
     router
         .fallback(unknown)
         .layer(from_fn_with_state(state.clone(), guard))
-        .layer(from_fn(finish))
+        .layer(from_fn_with_state(state.clone(), finish))
         .with_state(state)
 }
 

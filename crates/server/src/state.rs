@@ -10,7 +10,10 @@ use tokio::sync::Semaphore;
 
 use crate::auth::Guard;
 use crate::limits;
+use crate::metrics::HttpMetrics;
+use crate::router::routes;
 use crate::server::Timeouts;
+use crate::traces::AdoptSpan;
 
 /// How a server listens and whom it lets in.
 #[derive(Clone)]
@@ -56,6 +59,9 @@ pub(crate) struct AppState {
     /// Permits for bytes of request bodies in memory.
     pub(crate) body_memory: Arc<Semaphore>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) http_metrics: Arc<HttpMetrics>,
+    /// How a caller's span becomes the parent of a request's.
+    pub(crate) adopt_span: Option<AdoptSpan>,
 }
 
 impl AppState {
@@ -65,6 +71,8 @@ impl AppState {
             guard: Arc::new(Guard::new(options)),
             body_memory: Arc::new(Semaphore::new(limits::BODY_MEMORY)),
             timeouts,
+            http_metrics: Arc::new(HttpMetrics::new(routes().iter().map(|route| route.path))),
+            adopt_span: None,
         }
     }
 }

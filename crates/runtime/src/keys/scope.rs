@@ -1,23 +1,27 @@
 //! What a key may do: a set of scopes, ordered by what they cover.
 //!
-//! `inference:*` covers `inference:NAME` for every name. `admin` covers itself only: who may deploy may not thereby
-//! ask. A set covers another when it covers each of its scopes; nothing is derived in any other way.
+//! `inference:*` covers `inference:NAME` for every name. `admin` covers `metrics`, which tells less than an admin sees
+//! anyway, but no inference: who may deploy may not thereby ask. A set covers another when it covers each of its scopes;
+//! nothing is derived in any other way.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use byzerllm_core::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::validate_name;
 
-/// One thing that a key may do. Written `admin`, `inference:*` or `inference:DEPLOYMENT`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One thing that a key may do. Written `admin`, `metrics`, `inference:*` or `inference:DEPLOYMENT`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum Scope {
     /// The admin routes: deployments and keys.
     Admin,
+    /// Reading the metrics, which name all deployments.
+    Metrics,
     /// Inference with every deployment, present and future.
     EveryDeployment,
     /// Inference with the deployment of this name.
@@ -26,7 +30,11 @@ pub enum Scope {
 
 impl Scope {
     fn covers(&self, other: &Scope) -> bool {
-        self == other || matches!((self, other), (Self::EveryDeployment, Self::Deployment(_)))
+        self == other
+            || matches!(
+                (self, other),
+                (Self::EveryDeployment, Self::Deployment(_)) | (Self::Admin, Self::Metrics)
+            )
     }
 }
 
@@ -34,6 +42,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admin => out.write_str("admin"),
+            Self::Metrics => out.write_str("metrics"),
             Self::EveryDeployment => out.write_str("inference:*"),
             Self::Deployment(name) => write!(out, "inference:{name}"),
         }
@@ -46,6 +55,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             None if text == "admin" => return Ok(Self::Admin),
+            None if text == "metrics" => return Ok(Self::Metrics),
             Some(("inference", "*")) => return Ok(Self::EveryDeployment),
             Some(("inference", name)) if validate_name(name).is_ok() => {
                 return Ok(Self::Deployment(name.to_owned()));
@@ -54,7 +64,7 @@ impl FromStr for Scope {
         }
         let shown: String = text.chars().take(60).collect();
         let message = format!(
-            "'{}' is no scope; write inference:*, inference:DEPLOYMENT or admin",
+            "'{}' is no scope; write inference:*, inference:DEPLOYMENT, metrics or admin",
             shown.escape_debug()
         );
         Err(Error::invalid("scopes", message))
@@ -76,7 +86,7 @@ impl From<Scope> for String {
 }
 
 /// A set of scopes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Scopes(BTreeSet<Scope>);
 
@@ -108,6 +118,12 @@ impl Scopes {
         self.0.contains(&Scope::Admin)
     }
 
+    /// Whether the metrics may be read.
+    #[must_use]
+    pub fn metrics(&self) -> bool {
+        self.0.iter().any(|scope| scope.covers(&Scope::Metrics))
+    }
+
     /// Whether a deployment may be asked.
     #[must_use]
     pub fn deployment(&self, name: &str) -> bool {
@@ -124,7 +140,7 @@ impl Scopes {
     /// Whether any deployment, even one that does not exist yet, may be asked.
     #[must_use]
     pub fn any_inference(&self) -> bool {
-        self.0.iter().any(|scope| !matches!(scope, Scope::Admin))
+        self.0.iter().any(|scope| matches!(scope, Scope::EveryDeployment | Scope::Deployment(_)))
     }
 
     /// The scopes in order.
@@ -166,7 +182,7 @@ mod tests {
 
     #[test]
     fn scopes_are_read_as_they_are_written() {
-        for text in ["admin", "inference:*", "inference:chat", "inference:聊天-1.b"] {
+        for text in ["admin", "metrics", "inference:*", "inference:chat", "inference:聊天-1.b"] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
         for text in [
@@ -174,6 +190,8 @@ mod tests {
             "Admin",
             "admin:",
             "admin:*",
+            "metrics:*",
+            "metrics:a",
             "inference",
             "inference:",
             "inference:a b",
@@ -196,12 +214,16 @@ mod tests {
         let admin = set("admin");
         assert!(admin.admin() && !admin.any_inference() && !admin.deployment("chat"));
         assert!(!admin.cover(&set("inference:chat")) && admin.cover(&set("")));
+        let metrics = set("metrics");
+        assert!(metrics.metrics() && !metrics.admin() && !metrics.any_inference());
+        assert!(admin.metrics() && admin.cover(&metrics) && !metrics.cover(&admin));
         let every = set("inference:*");
+        assert!(!every.metrics() && !every.cover(&metrics));
         assert!(
             every.deployment("x") && every.cover(&set("inference:a inference:*")) && !every.cover(&admin)
         );
         let one = set("inference:a");
         assert!(one.deployment("a") && !one.deployment("A") && !one.deployment("*") && !one.cover(&every));
-        assert!(Scopes::all().cover(&set("admin inference:* inference:b")));
+        assert!(Scopes::all().cover(&set("admin metrics inference:* inference:b")));
     }
 }

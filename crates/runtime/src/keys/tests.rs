@@ -132,13 +132,14 @@ fn what_is_no_key_is_refused() {
 /// The deployments of the small world below; `other` stands for all names that no scope mentions.
 const NAMES: [&str; 4] = ["a", "b", "c", "other"];
 
-/// What a set allows, said a second time and without the lattice: admin, and the names that may be asked.
+/// What a set allows, said a second time and without the lattice: admin, metrics, and the names that may be asked.
 fn reach(scopes: &Scopes) -> BTreeSet<String> {
     let words: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     let mut reach = BTreeSet::new();
     for word in words {
         match word.as_str() {
-            "admin" => drop(reach.insert("admin".to_owned())),
+            "admin" => reach.extend(["admin", "metrics"].map(str::to_owned)),
+            "metrics" => drop(reach.insert("metrics".to_owned())),
             "inference:*" => reach.extend(NAMES.map(|name| format!("ask {name}"))),
             word => drop(reach.insert(format!("ask {}", word.strip_prefix("inference:").unwrap()))),
         }
@@ -147,7 +148,7 @@ fn reach(scopes: &Scopes) -> BTreeSet<String> {
 }
 
 fn any_scopes() -> impl Strategy<Value = Scopes> {
-    let words = ["admin", "inference:*", "inference:a", "inference:b", "inference:c"];
+    let words = ["admin", "metrics", "inference:*", "inference:a", "inference:b", "inference:c"];
     proptest::sample::subsequence(words.to_vec(), 1..=words.len()).prop_map(|words| scopes(&words.join(" ")))
 }
 
@@ -172,6 +173,7 @@ proptest! {
                 },
             };
             prop_assert!(reach(&held).is_subset(&limit));
+            prop_assert_eq!(held.metrics(), reach(&held).contains("metrics"));
             for name in NAMES {
                 prop_assert_eq!(held.deployment(name), reach(&held).contains(&format!("ask {name}")));
             }

@@ -130,3 +130,33 @@ async fn a_default_length_is_cut_to_the_context_and_a_callers_own_is_refused() {
     assert!(collect(ask(legacy).await.unwrap()).await.unwrap().usage.completion_tokens <= 28);
     runtime.shutdown(Duration::from_secs(60)).await;
 }
+
+#[tokio::test]
+async fn the_engine_tells_what_it_does() {
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    runtime.deploy(exact("a", "llama-tied-f32")).await.unwrap();
+    let mut long = greedy("a");
+    long.input = Input::Tokens((0..80).map(|id| 5 + id % 40).collect());
+    let mut spent = 0;
+    for _ in 0..2 {
+        let stream = runtime.chat(RequestContext::local(), long.clone()).await.unwrap();
+        spent += u64::from(collect(stream).await.unwrap().usage.completion_tokens);
+    }
+    // The engine's thread counts a step after it has told the answer's end.
+    let metrics = loop {
+        let metrics = runtime.metrics().remove(0);
+        if metrics.engine.is_some_and(|engine| engine.generated_tokens == spent && engine.blocks_used == 0) {
+            break metrics;
+        }
+        tokio::task::yield_now().await;
+    };
+    let engine = metrics.engine.unwrap();
+    assert_eq!((metrics.prompt_tokens, metrics.generated_tokens), (160, spent));
+    assert_eq!((engine.prompt_tokens, engine.generated_tokens), (160, spent));
+    assert!(metrics.prefix_hit_tokens >= 32, "{metrics:?}");
+    assert_eq!(engine.prefix_hit_tokens, metrics.prefix_hit_tokens);
+    assert!(engine.steps >= spent - 2 && engine.computed_tokens >= 80 + spent - 2, "{engine:?}");
+    assert!(engine.blocks_total > engine.blocks_cached && engine.blocks_cached > 0, "{engine:?}");
+    assert_eq!(metrics.first_token.count(), 2);
+    runtime.shutdown(Duration::from_secs(60)).await;
+}

@@ -5,6 +5,7 @@ mod chat;
 mod deploy;
 mod drain;
 mod local;
+mod metrics;
 mod restart;
 
 use std::path::PathBuf;

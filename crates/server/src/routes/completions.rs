@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result, collect};
 use byzerllm_runtime::Runtime;
 use futures::stream::{self, StreamExt};
+use tracing::Instrument;
 
 use crate::body::JsonBody;
 use crate::caller::Caller;
@@ -59,7 +60,9 @@ fn interleaved(
                 Ok(events) => events,
                 Err(error) => stream::once(std::future::ready(Err(caller.shown(error)))).boxed(),
             }
-        };
+        }
+        // Later prompts start after the headers are out.
+        .in_current_span();
         stream::once(opened).flatten().map(move |event| (prompt, event)).boxed()
     });
     let streams: Vec<sse::Events> = streams.collect();

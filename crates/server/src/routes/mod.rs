@@ -5,8 +5,10 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod native;
+pub(crate) mod openapi;
 pub(crate) mod tokenize;
 
 use byzerllm_core::{Error, Result};

@@ -50,7 +50,7 @@ async fn every_route_demands_what_its_class_demands() {
     let wrong = format!("bz-{}-{}", "0".repeat(16), "0".repeat(64));
     let (admin, chat, other) =
         (key(&app, "admin"), key(&app, "inference:chat"), key(&app, "inference:other"));
-    let every = key(&app, "inference:*");
+    let (every, metrics) = (key(&app, "inference:*"), key(&app, "metrics"));
     let body = json!({"model": "chat"});
     for route in routes() {
         let target = if route.access == Access::Admin { "nothing" } else { "chat" };
@@ -69,12 +69,13 @@ async fn every_route_demands_what_its_class_demands() {
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
             assert!(credential.is_none_or(|key| !message.contains(&key[4..])), "{message}");
         }
-        for (credential, inference, manager) in [
-            (&admin, Some(403), None),
-            (&chat, None, Some(403)),
-            (&every, None, Some(403)),
-            (&other, Some(404), Some(403)),
-            (&TOKEN.to_owned(), None, None),
+        for (credential, inference, manager, scraper) in [
+            (&admin, Some(403), None, 200),
+            (&metrics, Some(403), Some(403), 200),
+            (&chat, None, Some(403), 403),
+            (&every, None, Some(403), 403),
+            (&other, Some(404), Some(403), 403),
+            (&TOKEN.to_owned(), None, None, 200),
         ] {
             let answer = send(&app, &route.method, &path, Some(credential), &body).await;
             let status = answer.status.as_u16();
@@ -83,6 +84,7 @@ async fn every_route_demands_what_its_class_demands() {
                 Access::Inference if path == "/v1/models" && credential == &other => Some(200),
                 Access::Inference => inference,
                 Access::Admin => manager,
+                Access::Metrics => Some(scraper),
             };
             match expected {
                 Some(expected) => assert_eq!(status, expected, "{shown}: {}", answer.text),
@@ -153,15 +155,15 @@ async fn deployments_of_others_are_invisible() {
 async fn no_set_of_scopes_reaches_or_mints_more_than_itself() {
     let app = App::answering("hello").await;
     app.runtime.deploy(DeploymentSpec::new("b", "/")).await.unwrap();
-    let words = ["admin", "inference:*", "inference:chat", "inference:b"];
+    let words = ["admin", "metrics", "inference:*", "inference:chat", "inference:b"];
     let subset =
-        |bits: usize| -> Vec<&str> { (0..4).filter(|at| bits >> at & 1 == 1).map(|at| words[at]).collect() };
+        |bits: usize| -> Vec<&str> { (0..5).filter(|at| bits >> at & 1 == 1).map(|at| words[at]).collect() };
     // What a set allows, without the server's own arithmetic.
     let asks = |held: &[&str], name: &str| {
         held.contains(&"inference:*") || held.contains(&format!("inference:{name}").as_str())
     };
     let mut made = Vec::new();
-    for bits in 1..16 {
+    for bits in 1..32 {
         made.push((subset(bits), key(&app, &subset(bits).join(" "))));
     }
     for (held, key) in &made {
@@ -172,12 +174,16 @@ async fn no_set_of_scopes_reaches_or_mints_more_than_itself() {
         }
         let status = send(&app, &Method::GET, KEYS, Some(key), &Value::Null).await.status;
         assert_eq!(status == 200, held.contains(&"admin"), "{held:?}");
-        for bits in 1..16 {
+        let scrapes = held.contains(&"metrics") || held.contains(&"admin");
+        let status = send(&app, &Method::GET, "/metrics", Some(key), &Value::Null).await.status;
+        assert_eq!(status == 200, scrapes, "{held:?}");
+        for bits in 1..32 {
             let wanted = subset(bits);
             let allowed = held.contains(&"admin")
                 && wanted.iter().all(|word| match *word {
                     "inference:chat" => asks(held, "chat"),
                     "inference:b" => asks(held, "b"),
+                    "metrics" => scrapes,
                     word => held.contains(&word),
                 });
             let body = json!({"name": "minted", "scopes": wanted});

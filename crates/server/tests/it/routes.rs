@@ -8,12 +8,16 @@ use byzerllm_server::{Access, routes};
 
 use crate::support::{App, request};
 
+/// What only the admin token and keys with the scope `metrics` or `admin` reach.
+const METRICS: &[(&str, &str)] = &[("GET", "/metrics")];
+
 /// What answers without a credential. A new route must be added here, or to the admin list, by hand.
 const PUBLIC: &[(&str, &str)] = &[
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/health"),
     ("GET", "/version"),
+    ("GET", "/openapi.json"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{id}"),
     ("POST", "/v1/chat/completions"),
@@ -40,14 +44,21 @@ const ADMIN: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn every_route_and_method_is_on_a_list() {
-    let listed: BTreeSet<(String, &str, bool)> = PUBLIC
+    let lists = [("open", PUBLIC), ("admin", ADMIN), ("metrics", METRICS)];
+    let listed: BTreeSet<(String, &str, &str)> = lists
         .iter()
-        .map(|(method, path)| ((*method).to_owned(), *path, false))
-        .chain(ADMIN.iter().map(|(method, path)| ((*method).to_owned(), *path, true)))
+        .flat_map(|(class, list)| {
+            list.iter().map(move |(method, path)| ((*method).to_owned(), *path, *class))
+        })
         .collect();
-    let real: BTreeSet<(String, &str, bool)> = routes()
+    let class = |access| match access {
+        Access::Public | Access::Inference => "open",
+        Access::Admin => "admin",
+        Access::Metrics => "metrics",
+    };
+    let real: BTreeSet<(String, &str, &str)> = routes()
         .into_iter()
-        .map(|route| (route.method.to_string(), route.path, route.access == Access::Admin))
+        .map(|route| (route.method.to_string(), route.path, class(route.access)))
         .collect();
     assert_eq!(real, listed);
 
@@ -63,7 +74,7 @@ async fn every_route_and_method_is_on_a_list() {
             request.headers_mut().insert("content-type", "application/json".parse().unwrap());
             let status = app.send(request).await.status;
             let asked = if name == "HEAD" { "GET" } else { name };
-            if ADMIN.iter().any(|(_, admin)| *admin == path) {
+            if ADMIN.iter().chain(METRICS).any(|(_, closed)| *closed == path) {
                 assert_eq!(status, StatusCode::UNAUTHORIZED, "{name} {path}");
             } else if PUBLIC.contains(&(asked, path)) {
                 assert!(
