@@ -10,6 +10,9 @@ mod checkpoint;
 pub mod config;
 mod cpu;
 mod decoder_weights;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generation_config;
 mod load_error;
 mod network;

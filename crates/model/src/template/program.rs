@@ -189,10 +189,12 @@ pub(crate) fn without_generation_marks(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, block) = rest.split_at(start);
         out.push_str(before);
-        let Some(end) = block.find("%}") else {
+        // The two marks share no sign: `{%}` opens a block.
+        let Some(length) = block[2..].find("%}") else {
             rest = block;
             break;
         };
+        let end = 2 + length;
         let inner = &block[2..end];
         let word = inner.trim_matches(['-', '+']).trim();
         let statement = match word {

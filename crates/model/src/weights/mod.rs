@@ -4,11 +4,11 @@
 
 pub(crate) mod directory;
 pub(crate) mod gguf;
-mod pickle;
+pub(crate) mod pickle;
 mod pickle_value;
 mod reader;
 pub(crate) mod safetensors;
-mod torch;
+pub(crate) mod torch;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -45,6 +45,18 @@ impl MappedFile {
         // be modified in place while it is loaded, only replaced by renaming. Values are never trusted twice: sizes
         // and offsets are copied out of the mapping when they are checked.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| LoadError::io(path, source))?;
+        Ok(Arc::new(Self { path: path.into(), map }))
+    }
+
+    /// Bytes of a test as if they were a file.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_bytes(path: &Path, bytes: &[u8]) -> LoadResult<Arc<Self>> {
+        if bytes.is_empty() {
+            return Err(LoadError::malformed(path, "file", "is empty"));
+        }
+        let mut map = memmap2::MmapMut::map_anon(bytes.len()).map_err(|source| LoadError::io(path, source))?;
+        map.copy_from_slice(bytes);
+        let map = map.make_read_only().map_err(|source| LoadError::io(path, source))?;
         Ok(Arc::new(Self { path: path.into(), map }))
     }
 

@@ -86,7 +86,7 @@ fn encoding(dtype: &str) -> Option<(Encoding, u64)> {
 }
 
 /// Reads the header of one file.
-pub(super) fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
+pub(crate) fn read_header(file: &MappedFile) -> LoadResult<Vec<TensorEntry>> {
     let path = file.path();
     let mut reader = Reader::new(path, file.bytes());
     let length = reader.u64("header length")?;

@@ -101,6 +101,10 @@ fn a_thousand_messages_render() {
 fn errors_name_the_line() {
     let syntax = ChatTemplate::new("a\nb\n{% if %}", SpecialTokens::default()).unwrap_err();
     assert!(matches!(syntax, TemplateError::Syntax { line: 3, .. }), "{syntax}");
+    for source in ["\n{%}", "\n{%}%}", "\n{%generation%}{%}", "\n{%"] {
+        let syntax = ChatTemplate::new(source, SpecialTokens::default()).unwrap_err();
+        assert!(matches!(syntax, TemplateError::Syntax { line: 2, .. }), "{source:?}: {syntax}");
+    }
     let refused = render("a\n\n{{ raise_exception('only\ntools') }}").unwrap_err();
     assert_eq!(refused, TemplateError::Refused { line: 3, reason: "only\ntools".to_owned() });
     let failed = render("\n{{ messages[0].content + 1 }}").unwrap_err();
