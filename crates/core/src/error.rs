@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::Usage;
@@ -12,7 +13,7 @@ use crate::Usage;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as a closed set. Callers branch on the kind, never on the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request is malformed or out of range; the same request will never succeed.
@@ -245,7 +246,7 @@ impl std::error::Error for Error {
 }
 
 /// The form in which an error travels between processes: everything but the source.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Wire {
     kind: ErrorKind,
     message: String,
@@ -270,6 +271,16 @@ impl Serialize for Error {
             usage: self.0.usage.clone(),
         }
         .serialize(serializer)
+    }
+}
+
+impl JsonSchema for Error {
+    fn schema_name() -> Cow<'static, str> {
+        "Error".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Wire::json_schema(generator)
     }
 }
 

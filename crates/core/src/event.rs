@@ -15,12 +15,13 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, RequestId, Result, Usage};
 
 /// Why a choice ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "reason", content = "detail", rename_all = "snake_case")]
 pub enum FinishReason {
     /// An end token or a stop string.
@@ -38,7 +39,7 @@ pub enum FinishReason {
 }
 
 /// The client-safe part of an error that concerns one choice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorDetail {
     /// What went wrong.
     pub kind: crate::ErrorKind,
@@ -62,7 +63,7 @@ impl FinishReason {
 }
 
 /// Something worth telling that is not an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "notice", rename_all = "snake_case")]
 pub enum Notice {
     /// Input was cut because the caller allowed it.
@@ -99,7 +100,7 @@ pub enum Notice {
 }
 
 /// The log probability of one token, and of the most likely alternatives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
@@ -112,7 +113,7 @@ pub struct TokenLogprob {
 }
 
 /// A piece of a tool call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call of the choice.
     pub index: u32,
@@ -125,7 +126,7 @@ pub struct ToolCallDelta {
 }
 
 /// One item of an answer. The module says in which order items come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The request was accepted.

@@ -5,25 +5,29 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// Sampling parameters, each optional.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// 0 is greedy; at most 2 by convention, any finite non-negative value is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
     pub temperature: Option<f32>,
     /// Nucleus: keep the smallest set of tokens whose probability reaches this, in (0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub top_p: Option<f32>,
     /// Keep the `k` most likely tokens; 0 keeps all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     /// Keep tokens at least this fraction as likely as the most likely one, in [0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_p: Option<f32>,
     /// Same seed, same text; choice `i` uses a seed derived from it and `i`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,22 +37,27 @@ pub struct Sampling {
     pub max_tokens: Option<u32>,
     /// Texts that end the generation; they are not part of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = Self::MAX_STOP), inner(length(min = 1, max = Self::MAX_STOP_BYTES)))]
     pub stop: Option<Vec<String>>,
     /// Tokens that end the generation, beside the model's own end tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_token_ids: Option<Vec<u32>>,
     /// Subtracted from a token's logit once when it is in the generated text, in [-2, 2].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -2.0, max = 2.0))]
     pub presence_penalty: Option<f32>,
     /// Subtracted from a token's logit for each time it is in the generated text, in [-2, 2].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -2.0, max = 2.0))]
     pub frequency_penalty: Option<f32>,
     /// Divides positive and multiplies negative logits of tokens in the prompt or the generated text
     /// (arXiv:1909.05858); above 0, 1 is off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0))]
     pub repetition_penalty: Option<f32>,
     /// Added to the logits of these tokens, each in [-100, 100].
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = Self::MAX_LOGIT_BIAS))]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
     /// Go on after the model's own end tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +67,7 @@ pub struct Sampling {
     pub min_tokens: Option<u32>,
     /// Report log probabilities of generated tokens; `Some(k)` adds the `k` most likely alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = Self::MAX_LOGPROBS))]
     pub logprobs: Option<u32>,
 }
 
@@ -65,7 +75,7 @@ pub struct Sampling {
 pub type GenerationDefaults = Sampling;
 
 /// Where an effective value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The request itself.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,7 +43,7 @@ pub trait ChatModel: Send + Sync {
 }
 
 /// What is known of a model. Also the answer to `get_meta` and `inspect`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
     /// Family names of the checkpoint, as in `config.json` (`LlamaForCausalLM`).
     pub architectures: Vec<String>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use byzerllm_core::{ModelInfo, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::EffectiveValue;
@@ -12,7 +13,7 @@ use crate::loader::Loader;
 use crate::local::LocalLoader;
 
 /// What a checkpoint holds and would need.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Inspection {
     /// The checkpoint.
     pub path: PathBuf,
@@ -37,7 +38,7 @@ pub struct Inspection {
 }
 
 /// Tensors of one encoding.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TypeSummary {
     /// How many.
     pub tensors: u64,
@@ -46,7 +47,7 @@ pub struct TypeSummary {
 }
 
 /// One tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorSummary {
     /// Its name in the file.
     pub name: String,
@@ -59,7 +60,7 @@ pub struct TensorSummary {
 }
 
 /// Memory that a deployment with default limits would need, and what there is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryReport {
     /// Weights, packed for computing.
     pub weight_bytes: u64,

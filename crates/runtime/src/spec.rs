@@ -4,19 +4,22 @@ use std::path::{Path, PathBuf};
 
 use byzerllm_core::{Error, GenerationDefaults, Result};
 use byzerllm_model::Compute;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A named model and how to run it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeploymentSpec {
     /// The name that requests use: 1 to 128 letters, digits, dots, dashes or underscores.
+    #[schemars(length(min = 1, max = Self::MAX_NAME))]
     pub name: String,
     /// The checkpoint, an absolute path: a GGUF file or a Hugging Face directory.
     pub model: PathBuf,
     /// How weights and activations are multiplied.
     #[serde(default)]
+    #[schemars(schema_with = "compute")]
     pub compute: Compute,
     /// Generation defaults of this deployment; they stand between the request's and the checkpoint's.
     #[serde(default)]
@@ -29,25 +32,34 @@ pub struct DeploymentSpec {
     pub labels: Map<String, Value>,
 }
 
+/// The words of [`Compute`], whose crate knows no schemas.
+fn compute(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": Compute::ALL })
+}
+
 /// What a deployment may use. What is absent is chosen by the runtime.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Sequences that the engine computes in one step; 256 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_sequences: Option<u32>,
     /// Requests that may wait; 1024 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_limit: Option<u32>,
     /// Tokens per sequence, when less than the model's own context length.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub context_length: Option<u32>,
     /// Bytes of key/value cache. When absent: what 32 full contexts need, at most a quarter of the available
     /// memory, at least one full context.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub cache_bytes: Option<u64>,
     /// Requests that run at once; `max_sequences` when absent. Further ones wait.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
 }
 

@@ -11,7 +11,9 @@ use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
-use crate::wire::native::{ModelAnswer, NativeChat, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody};
+use crate::wire::native::{
+    ModelAnswer, NativeChat, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody,
+};
 use crate::wire::{sampling, tools};
 use crate::{limits, sse};
 

@@ -5,18 +5,29 @@ use std::collections::BTreeMap;
 use byzerllm_core::{
     ChatResponse, Error, ErrorDetail, Event, FinishReason, Notice, Result, ToolCallDelta, Usage,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::describe::words;
 use super::logprobs::ChatLogprobs;
 use super::{FINGERPRINT, WireUsage, now};
 
+/// Why an answer ended.
+pub(crate) const FINISH_REASONS: &[&str] =
+    &["stop", "length", "tool_calls", "content_filter", "cancelled", "error"];
+
 /// What every part of an answer repeats.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Head {
+    /// The id of the answer; behind the dash the id of the request.
     id: String,
+    #[schemars(transform = words(&["chat.completion", "chat.completion.chunk", "text_completion"]))]
     object: &'static str,
+    /// In seconds since 1970.
     created: u64,
+    /// The deployment.
     model: String,
+    /// The version of the server.
     system_fingerprint: &'static str,
 }
 
@@ -27,7 +38,7 @@ impl Head {
 }
 
 /// Why one choice of several failed. OpenAI's API has no such thing, so it stands beside `finish_reason: "error"`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChoiceError {
     message: String,
     code: &'static str,
@@ -67,7 +78,8 @@ pub(crate) fn all_failed<'a>(reasons: impl Iterator<Item = &'a FinishReason>) ->
 }
 
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletion")]
 pub(crate) struct ChatAnswer {
     #[serde(flatten)]
     head: Head,
@@ -75,35 +87,45 @@ pub(crate) struct ChatAnswer {
     usage: WireUsage,
 }
 
-#[derive(Debug, Serialize)]
+/// One of the answers.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionChoice")]
 struct AnswerChoice {
     index: usize,
     message: AnswerMessage,
     logprobs: Option<ChatLogprobs>,
+    #[schemars(transform = words(FINISH_REASONS))]
     finish_reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ChoiceError>,
 }
 
-#[derive(Debug, Serialize)]
+/// What the model said.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionAnswerMessage")]
 struct AnswerMessage {
     role: &'static str,
     content: Option<String>,
     refusal: Option<()>,
+    /// What the model thought first, for models that do.
     #[serde(skip_serializing_if = "String::is_empty")]
     reasoning_content: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
 }
 
-#[derive(Debug, Serialize)]
+/// A call that the model wants made.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionToolCall")]
 struct ToolCall {
     id: String,
     r#type: &'static str,
     function: Function,
 }
 
-#[derive(Debug, Serialize)]
+/// What is called.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionToolCallFunction")]
 struct Function {
     name: String,
     arguments: String,
@@ -159,7 +181,8 @@ impl ChatAnswer {
 }
 
 /// One chunk of a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionChunk")]
 pub(crate) struct ChatChunk {
     #[serde(flatten)]
     head: Head,
@@ -169,17 +192,22 @@ pub(crate) struct ChatChunk {
     usage: Option<Option<WireUsage>>,
 }
 
-#[derive(Debug, Serialize)]
+/// A piece of one of the answers.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionChunkChoice")]
 struct ChunkChoice {
     index: u32,
     delta: Delta,
     logprobs: Option<ChatLogprobs>,
+    #[schemars(transform = words(FINISH_REASONS))]
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ChoiceError>,
 }
 
-#[derive(Debug, Default, Serialize)]
+/// What is added to the message.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionDelta")]
 struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
@@ -191,7 +219,9 @@ struct Delta {
     tool_calls: Option<[DeltaCall; 1]>,
 }
 
-#[derive(Debug, Serialize)]
+/// A piece of a call.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionDeltaToolCall")]
 struct DeltaCall {
     index: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,7 +231,9 @@ struct DeltaCall {
     function: DeltaFunction,
 }
 
-#[derive(Debug, Serialize)]
+/// A piece of what is called.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionDeltaFunction")]
 struct DeltaFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,

@@ -1,22 +1,17 @@
 //! Fields that both generating routes share: sampling, structure of the answer, and what vLLM and Byzer-LLM add to
 //! OpenAI's API.
-//!
-//! | field | what it does |
-//! |---|---|
-//! | `temperature`, `top_p`, `top_k`, `min_p`, `seed`, `stop`, `stop_token_ids`, `n`, `best_of` | sampling |
-//! | `presence_penalty`, `frequency_penalty`, `repetition_penalty`, `logit_bias`, `ignore_eos`, `min_tokens` | sampling |
-//! | `response_format`, `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar` | structure, one of them |
-//! | `user`, `guided_decoding_backend`, `spaces_between_special_tokens` | no effect here |
-//! | all others | accepted with the value that asks for nothing, else refused by name |
+//! The types are described in the OpenAPI document, so a field says here what it does.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use byzerllm_core::{Error, ResponseFormat, Result};
+use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::describe::{NoEffect, words};
 use super::fields::{Capped, Given, Object, unsupported};
 use super::schema::Schema;
 use crate::limits;
@@ -24,93 +19,146 @@ use crate::limits;
 /// A body of a generating route: its own fields, the shared ones, and the methods that read those.
 macro_rules! generating_body {
     ($(#[$meta:meta])* $name:ident { $($own:tt)* }) => {
+        #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
         $(#[$meta])*
-        #[derive(Debug, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         pub(crate) struct $name {
             $($own)*
+            /// Answer with server-sent events.
             #[serde(default)]
             stream: Option<bool>,
+            /// What a stream carries beside text; only with `stream: true`.
             #[serde(default)]
             stream_options: Option<$crate::wire::fields::Object<$crate::wire::chat::StreamOptions>>,
+            /// How many choices; 1 when absent.
             #[serde(default)]
+            #[schemars(range(min = 1, max = $crate::limits::CHOICES))]
             n: Option<u32>,
+            /// Make so many candidates, at least `n`, and keep the `n` likeliest.
             #[serde(default)]
+            #[schemars(range(min = 1, max = $crate::limits::CHOICES))]
             best_of: Option<u32>,
+            /// 0 always takes the likeliest token.
             #[serde(default)]
+            #[schemars(range(min = 0.0))]
             temperature: Option<f32>,
+            /// Keep the smallest set of tokens whose probability reaches this.
             #[serde(default)]
+            #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
             top_p: Option<f32>,
+            /// Keep the `k` likeliest tokens; -1 and 0 keep all.
             #[serde(default)]
+            #[schemars(range(min = -1, max = u32::MAX))]
             top_k: Option<i64>,
+            /// Keep tokens at least this fraction as likely as the likeliest one.
             #[serde(default)]
+            #[schemars(range(min = 0.0, max = 1.0))]
             min_p: Option<f32>,
+            /// Same seed, same text, whatever else runs.
             #[serde(default)]
             seed: Option<$crate::wire::fields::Seed>,
+            /// New tokens at most; absent: up to the end of the context. 0 is for `echo` of /v1/completions.
             #[serde(default)]
             max_tokens: Option<u32>,
+            /// No end and no stop string before so many new tokens.
             #[serde(default)]
             min_tokens: Option<u32>,
+            /// Go on after the model's own end tokens.
             #[serde(default)]
             ignore_eos: Option<bool>,
+            /// Texts that end the answer and are not part of it; their length is counted in bytes.
             #[serde(default)]
             stop: Option<$crate::wire::fields::TextOrList>,
+            /// Tokens that end the answer, beside the model's own.
             #[serde(default)]
-            stop_token_ids:
-                Option<$crate::wire::fields::Capped<u32, { $crate::limits::STOP_TOKEN_IDS }>>,
+            stop_token_ids: Option<$crate::wire::fields::Capped<u32, { $crate::limits::STOP_TOKEN_IDS }>>,
+            /// Subtracted once from the logit of a token that was generated.
             #[serde(default)]
+            #[schemars(range(min = -2.0, max = 2.0))]
             presence_penalty: Option<f32>,
+            /// Subtracted from a token's logit for each time it was generated.
             #[serde(default)]
+            #[schemars(range(min = -2.0, max = 2.0))]
             frequency_penalty: Option<f32>,
+            /// Makes tokens of prompt and answer less likely; 1 is off.
             #[serde(default)]
+            #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0))]
             repetition_penalty: Option<f32>,
+            /// Added to the logits of tokens, by id.
             #[serde(default)]
             logit_bias: Option<$crate::wire::common::LogitBias>,
+            /// What the answer must look like; enforced while decoding. At most one of this and `guided_*` may ask for something.
             #[serde(default)]
             response_format: Option<$crate::wire::fields::Object<$crate::wire::common::WireFormat>>,
+            /// The answer is JSON that this schema accepts; also the schema as text.
             #[serde(default)]
             guided_json: Option<$crate::wire::common::GuidedJson>,
+            /// The answer matches this regular expression as a whole; its length is counted in bytes.
             #[serde(default)]
+            #[schemars(length(max = $crate::limits::GRAMMAR_BYTES))]
             guided_regex: Option<String>,
+            /// The answer is one of these texts.
             #[serde(default)]
+            #[schemars(length(min = 1))]
             guided_choice: Option<$crate::wire::fields::Capped<String, { $crate::limits::GUIDED_CHOICES }>>,
+            /// The answer derives from this grammar in Lark syntax; its length is counted in bytes.
             #[serde(default)]
+            #[schemars(length(max = $crate::limits::GRAMMAR_BYTES))]
             guided_grammar: Option<String>,
-
+            /// Beam search.
             #[serde(default)]
             use_beam_search: $crate::wire::fields::Given,
+            /// Of beam search.
             #[serde(default)]
             early_stopping: $crate::wire::fields::Given,
+            /// Keeping stop strings.
             #[serde(default)]
             include_stop_str_in_output: $crate::wire::fields::Given,
+            /// Cutting prompts.
             #[serde(default)]
             truncate_prompt_tokens: $crate::wire::fields::Given,
+            /// Restricting the vocabulary.
             #[serde(default)]
             allowed_token_ids: $crate::wire::fields::Given,
+            /// `echo` with `logprobs` of /v1/completions tells them.
             #[serde(default)]
+            #[schemars(with = "()", transform = $crate::wire::describe::only([(); 0]))]
             prompt_logprobs: Option<serde::de::IgnoredAny>,
+            /// White space of guided JSON.
             #[serde(default)]
             guided_whitespace_pattern: $crate::wire::fields::Given,
+            /// A priority.
             #[serde(default)]
             priority: $crate::wire::fields::Given,
+            /// An id of the caller.
             #[serde(default)]
             request_id: $crate::wire::fields::Given,
+            /// A template of the caller.
             #[serde(default)]
             prompt_template: $crate::wire::fields::Given,
+            /// A nested body: put its fields at the top.
             #[serde(default)]
             extra_body: $crate::wire::fields::Given,
+            /// Inserting text.
             #[serde(default)]
             suffix: $crate::wire::fields::Given,
+            /// Of beam search.
             #[serde(default)]
+            #[schemars(transform = $crate::wire::describe::only([1]))]
             length_penalty: Option<f64>,
+            /// Special tokens are never part of the text.
             #[serde(default)]
+            #[schemars(transform = $crate::wire::describe::only([true]))]
             skip_special_tokens: Option<bool>,
+            /// Special tokens are never part of the text.
             #[serde(default, rename = "spaces_between_special_tokens")]
-            _spaces_between_special_tokens: Option<bool>,
+            _spaces_between_special_tokens: $crate::wire::describe::NoEffect<bool>,
+            /// There is one.
             #[serde(default, rename = "guided_decoding_backend")]
-            _guided_decoding_backend: Option<String>,
+            _guided_decoding_backend: $crate::wire::describe::NoEffect<String>,
+            /// Who asks, in words of the caller.
             #[serde(default, rename = "user")]
-            _user: Option<String>,
+            _user: $crate::wire::describe::NoEffect<String>,
         }
 
         impl $name {
@@ -227,27 +275,36 @@ impl<'de> Deserialize<'de> for LogitBias {
     }
 }
 
-/// `response_format`.
-#[derive(Debug, Deserialize)]
+/// What an answer must look like.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionResponseFormat")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WireFormat {
+    /// Anything, a JSON object, or JSON that `json_schema` accepts.
+    #[schemars(transform = words(&["text", "json_object", "json_schema"]))]
     r#type: String,
+    /// With the type `json_schema`, and only then.
     #[serde(default)]
     json_schema: Option<Object<WireSchema>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A schema and what OpenAI's API puts around it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionJsonSchema")]
 #[serde(deny_unknown_fields)]
 struct WireSchema {
+    /// What to call it.
     #[serde(default, rename = "name")]
-    _name: Option<String>,
+    _name: NoEffect<String>,
+    /// What it is for.
     #[serde(default, rename = "description")]
-    _description: Option<String>,
-    #[serde(default)]
+    _description: NoEffect<String>,
+    /// The schema.
+    #[schemars(required)]
     schema: Option<Schema<{ limits::SCHEMA_BYTES }>>,
     /// Always enforced.
     #[serde(default, rename = "strict")]
-    _strict: Option<bool>,
+    _strict: NoEffect<bool>,
 }
 
 /// A schema, or one written as JSON in a string.

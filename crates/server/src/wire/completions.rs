@@ -7,25 +7,36 @@
 use std::fmt;
 
 use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
+use schemars::json_schema;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::chat::{Asked, StreamOptions};
 use super::common::{generating_body, refuse};
+use super::describe::{described, only};
 use super::fields::Given;
 use super::sampling;
 use crate::limits;
 
 generating_body! {
-    /// The body.
+    /// Prompts to continue.
+    #[schemars(rename = "CompletionRequest")]
     CompletionBody {
+        /// The deployment.
         model: String,
+        /// A text, the ids of its tokens, or a list of either: all texts or all lists of ids.
         prompt: Prompts,
+        /// Report the log probabilities of the answer's tokens and of so many alternatives.
         #[serde(default)]
+        #[schemars(range(max = limits::TOP_LOGPROBS))]
         logprobs: Option<u32>,
+        /// The prompt before the answer; with `logprobs` the prompt's own tokens too.
         #[serde(default)]
         echo: Option<bool>,
+        /// The tokenizer's own are always added.
         #[serde(default)]
+        #[schemars(transform = only([true]))]
         add_special_tokens: Option<bool>,
     }
 }
@@ -66,6 +77,14 @@ impl<'de> Deserialize<'de> for First {
         deserializer.deserialize_any(Item)
     }
 }
+
+described!(Prompts, "Prompts", |_generator| {
+    let token = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+    let ids = json!({ "type": "array", "items": token, "minItems": 1 });
+    let list =
+        |items: Value| json!({ "type": "array", "items": items, "minItems": 1, "maxItems": limits::PROMPTS });
+    json_schema!({ "anyOf": [{ "type": "string" }, list(json!({ "type": "string" })), ids, list(ids.clone())] })
+});
 
 impl<'de> Deserialize<'de> for Prompts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

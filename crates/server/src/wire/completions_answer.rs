@@ -1,14 +1,19 @@
 //! The answers of `POST /v1/completions`: one body, or chunks. Choice `c` of prompt `p` has index `p * n + c`.
 
 use byzerllm_core::{ChatResponse, Event, FinishReason, Notice, Result, TokenLogprob, Usage};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::WireUsage;
-use super::chat_answer::{ChoiceError, Head, all_failed, choice_failed, incomplete, restarted};
+use super::chat_answer::{
+    ChoiceError, FINISH_REASONS, Head, all_failed, choice_failed, incomplete, restarted,
+};
+use super::describe::words;
 use super::logprobs::{CompletionLogprobs, Offsets};
 
 /// The whole answer, or one chunk of a stream: they have the same shape.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Completion")]
 pub(crate) struct CompletionAnswer {
     #[serde(flatten)]
     head: Head,
@@ -17,11 +22,13 @@ pub(crate) struct CompletionAnswer {
     usage: Option<Option<WireUsage>>,
 }
 
-#[derive(Debug, Serialize)]
+/// One of the answers.
+#[derive(Debug, Serialize, JsonSchema)]
 struct CompletionChoice {
     text: String,
     index: usize,
     logprobs: Option<CompletionLogprobs>,
+    #[schemars(transform = words(FINISH_REASONS))]
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ChoiceError>,

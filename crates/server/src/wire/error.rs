@@ -1,10 +1,12 @@
 //! The error body that OpenAI clients understand.
 
 use byzerllm_core::Error;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The whole body.
-#[derive(Serialize)]
+/// Why a request failed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorAnswer")]
 pub(crate) struct ErrorBody<'a> {
     error: OpenAiError<'a>,
     /// The error as our own clients read it, on our own routes.
@@ -12,11 +14,16 @@ pub(crate) struct ErrorBody<'a> {
     detail: Option<&'a Error>,
 }
 
-#[derive(Serialize)]
+/// The error as clients of OpenAI's API read it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorObject")]
 struct OpenAiError<'a> {
+    /// What failed and what to do about it.
     message: &'a str,
     r#type: &'static str,
+    /// The field at fault, with its path.
     param: Option<&'a str>,
+    /// A stable word.
     code: &'a str,
 }
 

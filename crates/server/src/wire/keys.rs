@@ -1,14 +1,18 @@
 //! Bodies of the key routes.
 
 use byzerllm_runtime::Scope;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Capped;
 
-/// `POST /byzerllm/v1/keys`.
-#[derive(Deserialize)]
+/// A key to make.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CreateKeyRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKeyBody {
+    /// What to call it: letters, digits, dots, dashes and underscores.
+    #[schemars(length(min = 1, max = 64))]
     pub(crate) name: String,
     /// Inference with every deployment when absent.
     pub(crate) scopes: Option<Capped<Scope, { byzerllm_runtime::Scopes::MAX }>>,
@@ -16,8 +20,9 @@ pub(crate) struct CreateKeyBody {
     pub(crate) expires_seconds: Option<u64>,
 }
 
-/// `POST /byzerllm/v1/keys/{name}/rotate`.
-#[derive(Deserialize)]
+/// How to replace a secret.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RotateKeyRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKeyBody {
     /// How long the old secret is accepted too.
@@ -25,8 +30,8 @@ pub(crate) struct RotateKeyBody {
     pub(crate) grace_seconds: u64,
 }
 
-/// `DELETE /byzerllm/v1/keys/{name}`.
-#[derive(Serialize)]
+/// The key that gets in no longer.
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct RevokeKeyAnswer {
     pub(crate) name: String,
     pub(crate) revoked: bool,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use byzerllm_core::TokenLogprob;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// JSON has no minus infinity; OpenAI writes this for "practically impossible".
@@ -23,14 +24,16 @@ fn token_text(bytes: &[u8]) -> String {
     }
 }
 
-/// The chat shape.
-#[derive(Debug, Serialize)]
+/// Log probabilities of the tokens of an answer.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChatLogprobs {
     content: Vec<ChatToken>,
     refusal: Option<()>,
 }
 
-#[derive(Debug, Serialize)]
+/// A token.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatTokenLogprob")]
 struct ChatToken {
     token: String,
     logprob: f32,
@@ -38,7 +41,9 @@ struct ChatToken {
     top_logprobs: Vec<TopToken>,
 }
 
-#[derive(Debug, Serialize)]
+/// A token that could have been taken.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "TopTokenLogprob")]
 struct TopToken {
     token: String,
     logprob: f32,
@@ -66,7 +71,7 @@ impl From<Vec<TokenLogprob>> for ChatLogprobs {
 }
 
 /// The shape of the completions route. `text_offset` counts characters from the start of the choice's own `text`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
@@ -76,7 +81,8 @@ pub(crate) struct CompletionLogprobs {
 }
 
 /// Token to log probability, best first; the token that was taken is always in it.
-#[derive(Debug)]
+#[derive(Debug, JsonSchema)]
+#[schemars(inline, with = "std::collections::BTreeMap<String, f32>")]
 struct TopMap(Vec<(String, f32)>);
 
 impl Serialize for TopMap {

@@ -5,8 +5,10 @@ pub(crate) mod chat_answer;
 pub(crate) mod common;
 pub(crate) mod completions;
 pub(crate) mod completions_answer;
+pub(crate) mod describe;
 pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod logprobs;
 pub(crate) mod message;
@@ -20,6 +22,7 @@ pub(crate) mod tools;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use byzerllm_core::Usage;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What clients may compare to see that the server changed.
@@ -30,8 +33,9 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
-/// Token counts.
-#[derive(Debug, Serialize)]
+/// The tokens spent.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionUsage")]
 pub(crate) struct WireUsage {
     prompt_tokens: u64,
     completion_tokens: u64,
@@ -40,13 +44,17 @@ pub(crate) struct WireUsage {
     completion_tokens_details: CompletionDetails,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
 struct PromptDetails {
+    /// Tokens that came from the cache of prefixes.
     cached_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
 struct CompletionDetails {
+    /// Tokens that are reasoning.
     reasoning_tokens: u64,
 }
 

@@ -1,20 +1,27 @@
 //! Model listings.
 
 use byzerllm_runtime::DeploymentStatus;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-/// `GET /v1/models`.
-#[derive(Serialize)]
+use super::describe::words;
+
+/// The deployments that take requests of the caller.
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct ModelList {
+    #[schemars(transform = words(&["list"]))]
     pub(crate) object: &'static str,
     pub(crate) data: Vec<Model>,
 }
 
-/// One model.
-#[derive(Serialize)]
+/// A deployment as OpenAI's API lists models.
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Model {
+    /// Its name.
     pub(crate) id: String,
+    #[schemars(transform = words(&["model"]))]
     pub(crate) object: &'static str,
+    /// In seconds since 1970.
     pub(crate) created: u64,
     pub(crate) owned_by: &'static str,
 }

@@ -1,5 +1,6 @@
 //! Bodies of `/tokenize` and `/detokenize`, as vLLM has them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Capped, Given, Object, unsupported};
@@ -8,15 +9,20 @@ use super::tools::WireTools;
 use crate::limits;
 use byzerllm_core::{Error, Message, Result};
 
-/// `POST /tokenize`: a prompt or a conversation.
-#[derive(Debug, Deserialize)]
+/// A prompt or a conversation.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "TokenizeRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenizeBody {
+    /// The deployment.
     pub(crate) model: String,
+    /// A text, whose special tokens are parsed and to which none are added.
     #[serde(default)]
     prompt: Option<String>,
+    /// In place of it a conversation, which the model's template renders.
     #[serde(default)]
     messages: Option<Capped<Object<WireMessage>, { limits::MESSAGES }>>,
+    /// With `messages`: begin the model's turn; so when absent.
     #[serde(default)]
     add_generation_prompt: Option<bool>,
     #[serde(default)]
@@ -29,7 +35,9 @@ pub(crate) struct TokenizeBody {
     chat_template: Given,
     #[serde(default)]
     chat_template_kwargs: Given,
+    /// Only an empty list.
     #[serde(default)]
+    #[schemars(length(max = 0), extend("x-byzerllm-neutral-only" = true))]
     tools: Option<WireTools>,
 }
 
@@ -80,23 +88,27 @@ impl TokenizeBody {
 }
 
 /// The tokens.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct TokenizeAnswer {
     pub(crate) count: usize,
+    /// Tokens that fit into one sequence.
     pub(crate) max_model_len: Option<u32>,
     pub(crate) tokens: Vec<u32>,
 }
 
-/// `POST /detokenize`.
-#[derive(Debug, Deserialize)]
+/// Tokens to write as text.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "DetokenizeRequest")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DetokenizeBody {
+    /// The deployment.
     pub(crate) model: String,
+    /// Ids of its vocabulary.
     pub(crate) tokens: Capped<u32, { limits::TOKENS }>,
 }
 
 /// Their text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DetokenizeAnswer {
     pub(crate) prompt: String,
 }

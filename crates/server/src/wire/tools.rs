@@ -105,10 +105,7 @@ impl<'de> Deserialize<'de> for WireChoice {
 }
 
 /// Tools and choice in our words.
-pub(crate) fn tools(
-    tools: Option<WireTools>,
-    choice: Option<WireChoice>,
-) -> Result<(Vec<Tool>, ToolChoice)> {
+pub(crate) fn tools(tools: Option<WireTools>, choice: Option<WireChoice>) -> Result<(Vec<Tool>, ToolChoice)> {
     let wire = tools.map(|tools| tools.0).unwrap_or_default();
     let choice = match choice {
         None => ToolChoice::Auto,

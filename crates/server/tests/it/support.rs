@@ -14,6 +14,8 @@ use byzerllm_server::{ServerOptions, router};
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::contract;
+
 pub(crate) const TOKEN: &str = "admin-secret";
 
 /// A router over one runtime.
@@ -56,11 +58,14 @@ impl App {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 64 << 20).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Answer { status: parts.status, headers: parts.headers, text }
+        let answer = Answer { status: parts.status, headers: parts.headers, text };
+        contract::check_answer(&method, &path, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -68,7 +73,12 @@ impl App {
     }
 
     pub(crate) async fn post(&self, path: &str, body: impl ToString) -> Answer {
-        self.send(request(Method::POST, path, Body::from(body.to_string()))).await
+        let body = body.to_string();
+        let answer = self.send(request(Method::POST, path, Body::from(body.clone()))).await;
+        if answer.status.is_success() {
+            contract::check_request(&Method::POST, path, &body);
+        }
+        answer
     }
 
     pub(crate) async fn chat(&self, body: impl ToString) -> Answer {
@@ -80,9 +90,14 @@ impl App {
     }
 
     pub(crate) async fn admin(&self, method: Method, path: &str, body: impl ToString) -> Answer {
-        let mut request = request(method, path, Body::from(body.to_string()));
+        let body = body.to_string();
+        let mut request = request(method.clone(), path, Body::from(body.clone()));
         request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
-        self.send(request).await
+        let answer = self.send(request).await;
+        if answer.status.is_success() {
+            contract::check_request(&method, path, &body);
+        }
+        answer
     }
 }
 
