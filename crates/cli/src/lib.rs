@@ -25,6 +25,8 @@ pub mod legacy;
 mod machine;
 mod models;
 mod output;
+#[cfg(test)]
+mod reference;
 mod query;
 mod serve;
 mod spelling;
