@@ -66,7 +66,8 @@ impl SpecialTokens {
 #[must_use]
 pub fn template_from_tokenizer_config(config: &Value) -> Option<String> {
     let template = config.get("chat_template")?;
-    let text = template.as_str().or_else(|| named(template, "default")).or_else(|| named(template, TOOL_USE))?;
+    let text =
+        template.as_str().or_else(|| named(template, "default")).or_else(|| named(template, TOOL_USE))?;
     Some(text.to_owned())
 }
 
@@ -244,9 +245,8 @@ impl Inner {
     fn message(&self, message: &Message, bytes: &mut usize) -> TemplateValue {
         *bytes += message.content.len() + 64;
         // A message of tool calls alone has no content. Some templates tell the two apart, the others want a text.
-        let absent = self.asks_for_none
-            && message.content.is_empty()
-            && message.extra.contains_key("tool_calls");
+        let absent =
+            self.asks_for_none && message.content.is_empty() && message.extra.contains_key("tool_calls");
         let content =
             if absent { TemplateValue::from(()) } else { TemplateValue::from(message.content.as_str()) };
         let own = [("role", TemplateValue::from(message.role.as_str())), ("content", content)];
