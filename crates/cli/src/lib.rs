@@ -7,9 +7,13 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Arguments, Command};
 use crate::output::{FAILED, Failure, MISUSED, Outcome, Output};
+use crate::traces::Traces;
 
 mod arguments;
 mod bench;
@@ -25,13 +29,14 @@ pub mod legacy;
 mod machine;
 mod models;
 mod output;
+mod query;
 #[cfg(test)]
 mod reference;
-mod query;
 mod serve;
 mod spelling;
 mod stat;
 mod talker;
+mod traces;
 mod version;
 
 /// Runs one command line, the program's name included, and returns the exit code: 0 done, 1 failed, 2 misused.
@@ -60,21 +65,29 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Err(error) => return misused(&error),
         };
     }
-    start_logging(&arguments, output);
-    if let Some(byzer) = arguments.command.byzer() {
-        if byzer.file.is_some() || arguments.verbose > 0 {
-            output.note(spelling::echo(&args));
-        }
-        if byzer.ray_address.is_some() {
-            output.note("--ray-address has no effect: there is no Ray cluster, a server is named with --url");
-        }
-    }
-    match dispatch(arguments.command, output) {
+    let serving = matches!(arguments.command, Command::Serve(_));
+    let done = (if serving { Traces::from_environment(output) } else { Ok(None) }).and_then(|traces| {
+        start_logging(&arguments, output, traces.as_ref());
+        say_what_is_done(&arguments, &args, output);
+        dispatch(arguments.command, output)
+    });
+    match done {
         Ok(()) => 0,
         Err(failure) => {
             output.failure(&failure);
             failure.code()
         }
+    }
+}
+
+/// Says how Byzer-LLM's options were understood.
+fn say_what_is_done(arguments: &Arguments, args: &[OsString], output: Output) {
+    let Some(byzer) = arguments.command.byzer() else { return };
+    if byzer.file.is_some() || arguments.verbose > 0 {
+        output.note(spelling::echo(args));
+    }
+    if byzer.ray_address.is_some() {
+        output.note("--ray-address has no effect: there is no Ray cluster, a server is named with --url");
     }
 }
 
@@ -118,8 +131,9 @@ fn dispatch(command: Command, output: Output) -> Outcome {
     outcome
 }
 
-/// Sends log records to standard error. A second call in one process (an embedding program) changes nothing.
-fn start_logging(arguments: &Arguments, output: Output) {
+/// Sends log records to standard error, and spans to who traces. A second call in one process (an embedding program)
+/// changes nothing.
+fn start_logging(arguments: &Arguments, output: Output, traces: Option<&Traces>) {
     let uvicorn = match &arguments.command {
         Command::Serve(serve) => serve.byzer.uvicorn_log_level,
         _ => None,
@@ -132,10 +146,11 @@ fn start_logging(arguments: &Arguments, output: Output) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYZERLLM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let _already_started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(output.colours_errors())
-        .try_init();
+        .with_filter(filter);
+    let _already_started =
+        tracing_subscriber::registry().with(log).with(traces.map(Traces::layer)).try_init();
 }

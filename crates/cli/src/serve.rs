@@ -53,6 +53,8 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
         Some("ssl_certfile" | "ssl_keyfile") => Failure::from(error),
         _ => cannot_listen(address, &error),
     })?;
+    #[cfg(feature = "otel")]
+    let server = server.with_callers_spans(crate::traces::adopt());
     let runtime = Runtime::open(RuntimeOptions {
         state: Some(state.clone()),
         threads: arguments.threads.map(usize::from),

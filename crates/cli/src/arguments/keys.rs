@@ -53,7 +53,7 @@ pub(crate) struct CreateKeyArguments {
     /// What to call it: letters, digits, dots, dashes and underscores.
     #[arg(long)]
     pub(crate) name: String,
-    /// What it may do: inference:*, inference:DEPLOYMENT or admin; may be repeated [default: inference:*].
+    /// What it may do: inference:*, inference:DEPLOYMENT, metrics or admin; may be repeated [default: inference:*].
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     pub(crate) scope: Vec<Scope>,
     /// How long it lives, as 30d, 12h, 15m or 90s [default: until it is revoked].

@@ -66,6 +66,8 @@ impl World {
             .env_remove("BYZERLLM_API_KEY")
             .env_remove("BYZERLLM_LOG")
             .env_remove("OPENAI_API_KEY")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
             .env_remove("NO_COLOR")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -92,9 +94,15 @@ impl World {
 
     /// The same with further options.
     pub(crate) fn serve_with(&self, options: &[&str]) -> Serving {
+        self.serve_in(options, &[])
+    }
+
+    /// The same with further variables of the environment.
+    pub(crate) fn serve_in(&self, options: &[&str], environment: &[(&str, &str)]) -> Serving {
         let state = self.path("state");
         let plain = ["serve", "--port", "0", "--threads", "1", "--state", state.to_str().unwrap()];
-        let mut child = self.command(&[&plain[..], options].concat()).stderr(Stdio::null()).spawn().unwrap();
+        let mut command = self.command(&[&plain[..], options].concat());
+        let mut child = command.envs(environment.iter().copied()).stderr(Stdio::null()).spawn().unwrap();
         let mut first = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut first).unwrap();

@@ -12,3 +12,5 @@ mod lifecycle;
 mod local;
 mod messages;
 mod models;
+#[cfg(feature = "otel")]
+mod traces;
