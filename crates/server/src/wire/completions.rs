@@ -83,7 +83,7 @@ described!(Prompts, "Prompts", |_generator| {
     let ids = json!({ "type": "array", "items": token, "minItems": 1 });
     let list =
         |items: Value| json!({ "type": "array", "items": items, "minItems": 1, "maxItems": limits::PROMPTS });
-    json_schema!({ "anyOf": [{ "type": "string" }, list(json!({ "type": "string" })), ids, list(ids.clone())] })
+    json_schema!({ "anyOf": [{ "type": "string" }, list(json!({ "type": "string" })), ids, list(ids)] })
 });
 
 impl<'de> Deserialize<'de> for Prompts {
