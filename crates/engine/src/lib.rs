@@ -11,6 +11,9 @@ mod constraint;
 mod detokenize;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod intake;
 mod metrics;
 mod model;

@@ -54,7 +54,8 @@ impl MappedFile {
         if bytes.is_empty() {
             return Err(LoadError::malformed(path, "file", "is empty"));
         }
-        let mut map = memmap2::MmapMut::map_anon(bytes.len()).map_err(|source| LoadError::io(path, source))?;
+        let mut map =
+            memmap2::MmapMut::map_anon(bytes.len()).map_err(|source| LoadError::io(path, source))?;
         map.copy_from_slice(bytes);
         let map = map.make_read_only().map_err(|source| LoadError::io(path, source))?;
         Ok(Arc::new(Self { path: path.into(), map }))

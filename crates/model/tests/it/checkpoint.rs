@@ -7,7 +7,7 @@ use byzerllm_kernels::{ComputePool, PoolOptions, RopeKind};
 use byzerllm_model::config::{NormKind, PositionEncoding, Residual};
 use byzerllm_model::rope::{RopeConfig, RopeScaling};
 use byzerllm_model::{Checkpoint, CheckpointFormat, Compute, CpuOptions};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{DIRECTORIES, Fixture, GGUF_FILES, copy_of, fixtures, gguf_path};
 
