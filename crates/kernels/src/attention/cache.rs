@@ -2,13 +2,18 @@
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
 //! lanes; a tile of values is stored slot by slot, padded to whole vectors.
-#![expect(unsafe_code, reason = "typed access to aligned bytes")]
+#![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
-use half::f16;
+use std::ops::Range;
 
+use super::AttentionSequence;
 use crate::error::KernelError;
-use crate::lanes::LANES;
-use crate::memory::AlignedBytes;
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::memory::{AlignedBytes, Shared};
+use crate::norm::load_some;
+use crate::rows::split;
+use crate::threads::Turn;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,38 +137,53 @@ impl CachePlane {
         self.data.as_ptr()
     }
 
-    /// Stores the keys and values (each kv_heads * head_dim) of one token.
+    /// Stores the keys and values of the rows of a batch: `rows` has rows of `stride` floats with the keys
+    /// (kv_heads * head_dim) at `offset` and the values behind them.
     ///
     /// # Panics
-    /// When the block or slot does not exist, or a length differs.
-    pub fn write(&mut self, block: u32, slot: usize, keys: &[f32], values: &[f32]) {
+    /// When a sequence names a row, block or position that does not exist.
+    pub fn write(
+        &mut self,
+        turn: &Turn<'_>,
+        rows: &[f32],
+        stride: usize,
+        offset: usize,
+        sequences: &[AttentionSequence<'_>],
+    ) {
         let shape = self.shape;
         let width = shape.kv_heads * shape.head_dim;
-        assert!((block as usize) < shape.blocks && slot < shape.block_tokens, "no such slot in the cache");
-        assert!(keys.len() == width && values.len() == width, "keys or values have another width");
-        let (tile, lane) = (slot / LANES, slot % LANES);
-        let heads = keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
-        for (head, (keys, values)) in heads.enumerate() {
-            let key = self.keys_at(block, head, tile) + lane;
-            let value = self.values_at(block, head, tile) + lane * shape.padded_dim();
-            match shape.kind {
-                CacheType::F32 => {
-                    let data = self.elements::<f32>();
-                    for (to, from) in data[key..].iter_mut().step_by(LANES).zip(keys) {
-                        *to = *from;
-                    }
-                    data[value..value + shape.head_dim].copy_from_slice(values);
-                }
-                CacheType::F16 => {
-                    let data = self.elements::<f16>();
-                    for (to, from) in data[key..].iter_mut().step_by(LANES).zip(keys) {
-                        *to = f16::from_f32(*from);
-                    }
-                    for (to, from) in data[value..].iter_mut().zip(values) {
-                        *to = f16::from_f32(*from);
-                    }
-                }
+        assert!(offset + 2 * width <= stride, "rows are too short for keys and values");
+        for sequence in sequences {
+            assert!(sequence.rows.end * stride <= rows.len(), "a sequence exceeds the batch");
+            let places = sequence.first_position..sequence.first_position + sequence.rows.len();
+            if !places.is_empty() {
+                let blocks = places.start / shape.block_tokens..=(places.end - 1) / shape.block_tokens;
+                let known = |block: &u32| (*block as usize) < shape.blocks;
+                assert!(sequence.blocks[blocks].iter().all(known), "a block lies outside the cache");
             }
+        }
+        let isa = turn.isa();
+        let data = Shared::new(self.data.as_mut_ptr());
+        let plane = &*self;
+        let store = |sequence: &AttentionSequence<'_>, range: Range<usize>| {
+            for index in range {
+                let place = sequence.first_position + index;
+                let block = sequence.blocks[place / shape.block_tokens];
+                let row = &rows[(sequence.rows.start + index) * stride + offset..][..2 * width];
+                let token = Token { plane, data, block, slot: place % shape.block_tokens, row };
+                // SAFETY: block and slot exist, and each token has a slot of its own.
+                unsafe { dispatch(isa, token) };
+            }
+        };
+        if let [sequence] = sequences {
+            split(turn, sequence.rows.len(), 2 * width, &|range| store(sequence, range));
+        } else {
+            let most = sequences.iter().map(|sequence| sequence.rows.len()).max().unwrap_or(0);
+            split(turn, sequences.len(), most * 2 * width, &|range| {
+                for sequence in &sequences[range] {
+                    store(sequence, 0..sequence.rows.len());
+                }
+            });
         }
     }
 
@@ -175,13 +195,66 @@ impl CachePlane {
         let (from, to) = (from as usize, to as usize);
         assert!(from < self.shape.blocks && to < self.shape.blocks, "no such block in the cache");
         let len = self.block_len * self.shape.kind.bytes();
-        self.elements::<u8>().copy_within(from * len..(from + 1) * len, to * len);
+        // SAFETY: any bytes may be copied within the plane's own memory.
+        let data = unsafe { std::slice::from_raw_parts_mut(self.data.as_mut_ptr(), self.data.len()) };
+        data.copy_within(from * len..(from + 1) * len, to * len);
     }
+}
 
-    fn elements<T>(&mut self) -> &mut [T] {
-        let len = self.data.len() / size_of::<T>();
-        // SAFETY: the bytes are aligned to a cache line, initialised, and any bits are a value of the three plain
-        // types that this is used with.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_mut_ptr().cast::<T>(), len) }
+/// One token on its way into the cache.
+struct Token<'a> {
+    plane: &'a CachePlane,
+    data: Shared<u8>,
+    block: u32,
+    slot: usize,
+    /// Its keys, then its values.
+    row: &'a [f32],
+}
+
+impl Kernel for Token<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let shape = self.plane.shape;
+        let (tile, lane) = (self.slot / LANES, self.slot % LANES);
+        let (keys, values) = self.row.split_at(shape.kv_heads * shape.head_dim);
+        for head in 0..shape.kv_heads {
+            let part = head * shape.head_dim..(head + 1) * shape.head_dim;
+            let (keys, values) = (&keys[part.clone()], &values[part]);
+            let key = self.plane.keys_at(self.block, head, tile) + lane;
+            let value = self.plane.values_at(self.block, head, tile) + lane * shape.padded_dim();
+            for at in (0..shape.head_dim).step_by(LANES) {
+                let (keys, values) = (load_some::<L>(keys, at), load_some::<L>(values, at));
+                let count = LANES.min(shape.head_dim - at);
+                match shape.kind {
+                    CacheType::F32 => {
+                        let mut lanes = [0.0; LANES];
+                        L::store(lanes.as_mut_ptr(), keys);
+                        let data = self.data.at(0).cast::<f32>();
+                        scatter(data.add(key + at * LANES), &lanes[..count]);
+                        L::store(data.add(value + at), values);
+                    }
+                    CacheType::F16 => {
+                        let mut lanes = [0; LANES];
+                        L::store_f16(lanes.as_mut_ptr(), keys);
+                        let data = self.data.at(0).cast::<u16>();
+                        scatter(data.add(key + at * LANES), &lanes[..count]);
+                        L::store_f16(data.add(value + at), values);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes one lane of consecutive vectors.
+///
+/// # Safety
+/// The vectors exist.
+#[inline(always)]
+unsafe fn scatter<T: Copy>(to: *mut T, values: &[T]) {
+    for (index, value) in values.iter().enumerate() {
+        to.add(index * LANES).write(*value);
     }
 }

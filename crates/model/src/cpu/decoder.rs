@@ -199,7 +199,6 @@ impl CpuDecoder {
             &mut self.planes[index],
             batch,
             work,
-            self.options.block_tokens,
         );
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
@@ -301,7 +300,6 @@ fn self_attention(
     plane: &mut CachePlane,
     batch: &PackedBatch<'_>,
     work: &mut Work,
-    block_tokens: usize,
 ) {
     let shape = &layer.attention;
     let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -326,13 +324,6 @@ fn self_attention(
     let mut sequences = Vec::with_capacity(batch.sequences.len());
     for sequence in batch.sequences {
         let table = sequence.block_tables[layer.cache_group];
-        for (index, row) in
-            qkv[sequence.start * stride..].chunks_exact(stride).take(sequence.count).enumerate()
-        {
-            let place = sequence.past + index;
-            let (keys, values) = row[query_width..].split_at(kv_width);
-            plane.write(table[place / block_tokens], place % block_tokens, keys, values);
-        }
         sequences.push(AttentionSequence {
             rows: sequence.start..sequence.start + sequence.count,
             first_position: sequence.past,
@@ -341,6 +332,7 @@ fn self_attention(
             mask: sequence.mask,
         });
     }
+    plane.write(turn, qkv, stride, query_width, &sequences);
     resize(&mut work.attended, batch.ids.len() * query_width);
     attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
 }
