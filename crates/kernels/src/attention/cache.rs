@@ -1,7 +1,8 @@
 //! The paged key/value cache of one layer.
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
-//! lanes; a tile of values is stored slot by slot, padded to whole vectors.
+//! lanes; a tile of values is stored slot by slot, padded to whole vectors. In a cache of bytes each tile begins with
+//! a scale per slot.
 #![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
@@ -22,6 +23,8 @@ pub enum CacheType {
     F32,
     /// 16-bit IEEE floats.
     F16,
+    /// 8-bit integers that share one scale per token and head.
+    I8,
 }
 
 impl CacheType {
@@ -31,6 +34,15 @@ impl CacheType {
         match self {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
+            CacheType::I8 => 1,
+        }
+    }
+
+    /// Bytes before the values of a tile: the scales of its slots.
+    pub(super) const fn header(self) -> usize {
+        match self {
+            CacheType::F32 | CacheType::F16 => 0,
+            CacheType::I8 => LANES * size_of::<f32>(),
         }
     }
 }
@@ -60,16 +72,20 @@ impl CacheShape {
         self.head_dim.div_ceil(LANES) * LANES
     }
 
+    /// Bytes of a tile of keys.
     const fn key_tile(&self) -> usize {
-        self.head_dim * LANES
+        self.kind.header() + self.head_dim * LANES * self.kind.bytes()
     }
 
+    /// Bytes of a tile of values.
     const fn value_tile(&self) -> usize {
-        self.padded_dim() * LANES
+        self.kind.header() + self.padded_dim() * LANES * self.kind.bytes()
     }
 
-    /// Elements of one block: the keys of every head, then the values of every head.
-    fn block_len(&self) -> Option<usize> {
+    /// Bytes of one block: the keys of every head, then the values of every head.
+    fn block_bytes(&self) -> Option<usize> {
+        // More than any element and its share of a scale take.
+        self.head_dim.checked_mul(16 * LANES)?;
         let tile = self.key_tile().checked_add(self.value_tile())?;
         self.kv_heads.checked_mul(self.tiles())?.checked_mul(tile)
     }
@@ -77,8 +93,7 @@ impl CacheShape {
     /// Bytes of a plane of this shape; `None` when that overflows.
     #[must_use]
     pub fn bytes(&self) -> Option<usize> {
-        self.head_dim.checked_mul(2 * LANES)?;
-        self.block_len()?.checked_mul(self.kind.bytes())?.checked_mul(self.blocks)
+        self.block_bytes()?.checked_mul(self.blocks)
     }
 }
 
@@ -86,7 +101,7 @@ impl CacheShape {
 pub struct CachePlane {
     data: AlignedBytes,
     shape: CacheShape,
-    block_len: usize,
+    block_bytes: usize,
 }
 
 impl std::fmt::Debug for CachePlane {
@@ -106,8 +121,7 @@ impl CachePlane {
         }
         let too_large = KernelError::TooLarge { rows: shape.blocks, cols: shape.block_tokens };
         let bytes = shape.bytes().ok_or(too_large)?;
-        let block_len = bytes / shape.kind.bytes() / shape.blocks;
-        Ok(Self { data: AlignedBytes::zeroed(bytes)?, shape, block_len })
+        Ok(Self { data: AlignedBytes::zeroed(bytes)?, shape, block_bytes: bytes / shape.blocks })
     }
 
     /// The size it was made with.
@@ -122,15 +136,17 @@ impl CachePlane {
         self.data.len()
     }
 
-    /// Element index of a tile of keys.
+    /// Where the keys of a tile begin, in bytes.
     pub(super) fn keys_at(&self, block: u32, head: usize, tile: usize) -> usize {
-        block as usize * self.block_len + (head * self.shape.tiles() + tile) * self.shape.key_tile()
+        let tile = (head * self.shape.tiles() + tile) * self.shape.key_tile();
+        block as usize * self.block_bytes + tile + self.shape.kind.header()
     }
 
-    /// Element index of a tile of values.
+    /// Where the values of a tile begin, in bytes.
     pub(super) fn values_at(&self, block: u32, head: usize, tile: usize) -> usize {
         let keys = self.shape.kv_heads * self.shape.tiles() * self.shape.key_tile();
-        block as usize * self.block_len + keys + (head * self.shape.tiles() + tile) * self.shape.value_tile()
+        let tile = (head * self.shape.tiles() + tile) * self.shape.value_tile();
+        block as usize * self.block_bytes + keys + tile + self.shape.kind.header()
     }
 
     pub(super) fn data(&self) -> *const u8 {
@@ -194,7 +210,7 @@ impl CachePlane {
     pub fn copy_block(&mut self, from: u32, to: u32) {
         let (from, to) = (from as usize, to as usize);
         assert!(from < self.shape.blocks && to < self.shape.blocks, "no such block in the cache");
-        let len = self.block_len * self.shape.kind.bytes();
+        let len = self.block_bytes;
         // SAFETY: any bytes may be copied within the plane's own memory.
         let data = unsafe { std::slice::from_raw_parts_mut(self.data.as_mut_ptr(), self.data.len()) };
         data.copy_within(from * len..(from + 1) * len, to * len);
@@ -222,8 +238,14 @@ impl Kernel for Token<'_> {
         for head in 0..shape.kv_heads {
             let part = head * shape.head_dim..(head + 1) * shape.head_dim;
             let (keys, values) = (&keys[part.clone()], &values[part]);
-            let key = self.plane.keys_at(self.block, head, tile) + lane;
-            let value = self.plane.values_at(self.block, head, tile) + lane * shape.padded_dim();
+            let key = self.data.at(self.plane.keys_at(self.block, head, tile));
+            let value = self.data.at(self.plane.values_at(self.block, head, tile));
+            let slot = lane * shape.padded_dim();
+            let (mut key_factor, mut value_factor) = (1.0, 1.0);
+            if shape.kind == CacheType::I8 {
+                key_factor = store_scale::<L>(key, lane, keys);
+                value_factor = store_scale::<L>(value, lane, values);
+            }
             for at in (0..shape.head_dim).step_by(LANES) {
                 let (keys, values) = (load_some::<L>(keys, at), load_some::<L>(values, at));
                 let count = LANES.min(shape.head_dim - at);
@@ -231,21 +253,42 @@ impl Kernel for Token<'_> {
                     CacheType::F32 => {
                         let mut lanes = [0.0; LANES];
                         L::store(lanes.as_mut_ptr(), keys);
-                        let data = self.data.at(0).cast::<f32>();
-                        scatter(data.add(key + at * LANES), &lanes[..count]);
-                        L::store(data.add(value + at), values);
+                        scatter(key.cast::<f32>().add(lane + at * LANES), &lanes[..count]);
+                        L::store(value.cast::<f32>().add(slot + at), values);
                     }
                     CacheType::F16 => {
                         let mut lanes = [0; LANES];
                         L::store_f16(lanes.as_mut_ptr(), keys);
-                        let data = self.data.at(0).cast::<u16>();
-                        scatter(data.add(key + at * LANES), &lanes[..count]);
-                        L::store_f16(data.add(value + at), values);
+                        scatter(key.cast::<u16>().add(lane + at * LANES), &lanes[..count]);
+                        L::store_f16(value.cast::<u16>().add(slot + at), values);
+                    }
+                    CacheType::I8 => {
+                        let mut lanes = [0; LANES];
+                        L::store_i8(lanes.as_mut_ptr(), L::mul(keys, L::splat(key_factor)));
+                        scatter(key.cast::<i8>().add(lane + at * LANES), &lanes[..count]);
+                        L::store_i8(value.cast::<i8>().add(slot + at), L::mul(values, L::splat(value_factor)));
                     }
                 }
             }
         }
     }
+}
+
+/// Stores the scale of one slot before the `tile` of bytes; returns the factor that turns its values into codes.
+#[inline(always)]
+unsafe fn store_scale<L: Lanes>(tile: *mut u8, lane: usize, values: &[f32]) -> f32 {
+    let mut largest = L::splat(0.0);
+    let mut broken = false;
+    for at in (0..values.len()).step_by(LANES) {
+        let values = load_some::<L>(values, at);
+        largest = L::max(largest, L::abs(values));
+        broken |= L::any_nan(values);
+    }
+    let largest = L::greatest(largest);
+    // What is not a number must not vanish in the rounding.
+    let scale = if broken { f32::NAN } else { largest / 127.0 };
+    tile.sub(CacheType::I8.header()).cast::<f32>().add(lane).write(scale);
+    if largest > 0.0 { 127.0 / largest } else { 0.0 }
 }
 
 /// Writes one lane of consecutive vectors.

@@ -58,6 +58,7 @@ struct Keys {
     start: usize,
     /// Positions that exist.
     len: usize,
+    /// Where the plane holds their keys and their values, in bytes.
     keys: usize,
     values: usize,
 }
@@ -79,8 +80,9 @@ impl Kernel for Tile<'_> {
     unsafe fn run<L: Lanes>(mut self) {
         while self.kv_head < self.kv_heads {
             match self.plane.shape().kind {
-                CacheType::F32 => self.attend::<L, false>(),
-                CacheType::F16 => self.attend::<L, true>(),
+                CacheType::F32 => self.attend::<L, { CacheType::F32.bytes() }>(),
+                CacheType::F16 => self.attend::<L, { CacheType::F16.bytes() }>(),
+                CacheType::I8 => self.attend::<L, { CacheType::I8.bytes() }>(),
             }
             self.kv_head += 1;
         }
@@ -109,7 +111,7 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    unsafe fn attend<L: Lanes, const HALF: bool>(&mut self) {
+    unsafe fn attend<L: Lanes, const BYTES: usize>(&mut self) {
         let rows = self.queries.len() * self.group();
         let work = self.prepare(rows);
         let cache = *self.plane.shape();
@@ -130,7 +132,7 @@ impl Tile<'_> {
                 } else {
                     [Keys::default(); STEP_TILES]
                 };
-                self.step::<L, HALF>(&keys, &next, rows, &work);
+                self.step::<L, BYTES>(&keys, &next, rows, &work);
                 keys = next;
             }
         }
@@ -189,7 +191,7 @@ impl Tile<'_> {
     /// Takes up to 64 keys into account. Their values are fetched while the scores are computed, and the keys of the
     /// `next` step while the values are weighed.
     #[inline(always)]
-    unsafe fn step<L: Lanes, const HALF: bool>(
+    unsafe fn step<L: Lanes, const BYTES: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         next: &[Keys; STEP_TILES],
@@ -197,17 +199,17 @@ impl Tile<'_> {
         work: &Work,
     ) {
         let values = [keys[0].values, keys[1].values, keys[2].values, keys[3].values];
-        self.fetch::<HALF>(values, self.plane.shape().padded_dim());
+        self.fetch::<BYTES>(values, self.plane.shape().padded_dim());
         let mut row = 0;
         while row < rows {
             row += match if L::WIDE { (rows - row).min(4) } else { 1 } {
-                4 => self.scores::<L, HALF, 4>(keys, row, work),
-                3 => self.scores::<L, HALF, 3>(keys, row, work),
-                2 => self.scores::<L, HALF, 2>(keys, row, work),
-                _ => self.scores::<L, HALF, 1>(keys, row, work),
+                4 => self.scores::<L, BYTES, 4>(keys, row, work),
+                3 => self.scores::<L, BYTES, 3>(keys, row, work),
+                2 => self.scores::<L, BYTES, 2>(keys, row, work),
+                _ => self.scores::<L, BYTES, 1>(keys, row, work),
             };
         }
-        self.fetch::<HALF>([next[0].keys, next[1].keys, next[2].keys, next[3].keys], self.shape.head_dim);
+        self.fetch::<BYTES>([next[0].keys, next[1].keys, next[2].keys, next[3].keys], self.shape.head_dim);
         // Neighbouring rows that see the same keys of the step share a pass over the values.
         let mut row = 0;
         while row < rows {
@@ -215,22 +217,22 @@ impl Tile<'_> {
             let last = rows.min(row + 8);
             let alike = 1 + (row + 1..last).take_while(|row| self.lanes(keys, *row) == lanes).count();
             row += match if L::WIDE { alike } else { alike.min(3) } {
-                6 => self.weigh::<L, HALF, 6>(keys, &lanes, row, work),
-                4 | 7 | 8 => self.weigh::<L, HALF, 4>(keys, &lanes, row, work),
-                3 | 5 => self.weigh::<L, HALF, 3>(keys, &lanes, row, work),
-                2 => self.weigh::<L, HALF, 2>(keys, &lanes, row, work),
-                _ => self.weigh::<L, HALF, 1>(keys, &lanes, row, work),
+                6 => self.weigh::<L, BYTES, 6>(keys, &lanes, row, work),
+                4 | 7 | 8 => self.weigh::<L, BYTES, 4>(keys, &lanes, row, work),
+                3 | 5 => self.weigh::<L, BYTES, 3>(keys, &lanes, row, work),
+                2 => self.weigh::<L, BYTES, 2>(keys, &lanes, row, work),
+                _ => self.weigh::<L, BYTES, 1>(keys, &lanes, row, work),
             };
         }
     }
 
     /// Starts to bring tiles of `width` vectors closer.
     #[inline(always)]
-    unsafe fn fetch<const HALF: bool>(&self, tiles: [usize; STEP_TILES], width: usize) {
-        let bytes = if HALF { 2 } else { 4 };
+    unsafe fn fetch<const BYTES: usize>(&self, tiles: [usize; STEP_TILES], width: usize) {
+        let header = self.plane.shape().kind.header();
         for tile in tiles {
-            let start = self.plane.data().wrapping_add(tile * bytes);
-            for line in (0..width * LANES * bytes).step_by(64) {
+            let start = self.plane.data().wrapping_add(tile).wrapping_sub(header);
+            for line in (0..header + width * LANES * BYTES).step_by(64) {
                 prefetch(start.wrapping_add(line));
             }
         }
@@ -245,7 +247,7 @@ impl Tile<'_> {
 
     /// Scores of `ROWS` rows with 64 keys, turned into weights, with the new peaks, factors and totals. Returns `ROWS`.
     #[inline(always)]
-    unsafe fn scores<L: Lanes, const HALF: bool, const ROWS: usize>(
+    unsafe fn scores<L: Lanes, const BYTES: usize, const ROWS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         row: usize,
@@ -258,7 +260,7 @@ impl Tile<'_> {
             // No closures here: a closure is compiled without the instruction set of the kernel around it.
             let mut key = [L::splat(0.0); STEP_TILES];
             for tile in 0..STEP_TILES {
-                key[tile] = self.load::<L, HALF>(keys[tile].keys + index * LANES);
+                key[tile] = self.load::<L, BYTES>(keys[tile].keys, index * LANES);
             }
             for r in 0..ROWS {
                 let query = L::splat(*queries.add(r * dim + index));
@@ -267,14 +269,24 @@ impl Tile<'_> {
                 }
             }
         }
-        for (r, scores) in scores.iter_mut().enumerate() {
-            self.weights::<L>(keys, row + r, scores, work);
+        if BYTES == 1 {
+            for tile in 0..STEP_TILES {
+                if keys[tile].len > 0 {
+                    let scales = self.scales::<L>(keys[tile].keys);
+                    for r in 0..ROWS {
+                        scores[r][tile] = L::mul(scores[r][tile], scales);
+                    }
+                }
+            }
+        }
+        for r in 0..ROWS {
+            self.weights::<L, BYTES>(keys, row + r, &mut scores[r], work);
         }
         ROWS
     }
 
     #[inline(always)]
-    unsafe fn weights<L: Lanes>(
+    unsafe fn weights<L: Lanes, const BYTES: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         row: usize,
@@ -311,6 +323,12 @@ impl Tile<'_> {
             let range = &lanes[tile];
             let weight = L::choose_range(range.start, range.end, weight, L::splat(0.0));
             total = L::add(total, weight);
+            // The values of a position share a scale, which so costs one multiplication for all of them.
+            let weight = if BYTES == 1 && !range.is_empty() {
+                L::mul(weight, self.scales::<L>(keys[tile].values))
+            } else {
+                weight
+            };
             L::store(work.weights.add(row * STEP + tile * LANES), weight);
         }
         L::store(totals, total);
@@ -329,7 +347,7 @@ impl Tile<'_> {
 
     /// Adds the weighted values of the lanes that `ROWS` rows see. Returns `ROWS`.
     #[inline(always)]
-    unsafe fn weigh<L: Lanes, const HALF: bool, const ROWS: usize>(
+    unsafe fn weigh<L: Lanes, const BYTES: usize, const ROWS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         lanes: &[Range<usize>; STEP_TILES],
@@ -339,18 +357,18 @@ impl Tile<'_> {
         let padded = self.plane.shape().padded_dim();
         let mut at = 0;
         while at + 4 * LANES <= padded && L::WIDE {
-            self.weigh_part::<L, HALF, ROWS, 4>(keys, lanes, row, at, work);
+            self.weigh_part::<L, BYTES, ROWS, 4>(keys, lanes, row, at, work);
             at += 4 * LANES;
         }
         while at < padded {
-            self.weigh_part::<L, HALF, ROWS, 1>(keys, lanes, row, at, work);
+            self.weigh_part::<L, BYTES, ROWS, 1>(keys, lanes, row, at, work);
             at += LANES;
         }
         ROWS
     }
 
     #[inline(always)]
-    unsafe fn weigh_part<L: Lanes, const HALF: bool, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn weigh_part<L: Lanes, const BYTES: usize, const ROWS: usize, const VECTORS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         lanes: &[Range<usize>; STEP_TILES],
@@ -370,10 +388,10 @@ impl Tile<'_> {
         for tile in 0..STEP_TILES {
             let weights = work.weights.add(row * STEP + tile * LANES);
             for slot in lanes[tile].start..lanes[tile].end {
-                let from = keys[tile].values + slot * padded + at;
+                let from = slot * padded + at;
                 let mut values = [L::splat(0.0); VECTORS];
                 for v in 0..VECTORS {
-                    values[v] = self.load::<L, HALF>(from + v * LANES);
+                    values[v] = self.load::<L, BYTES>(keys[tile].values, from + v * LANES);
                 }
                 for r in 0..ROWS {
                     let weight = L::splat(*weights.add(r * STEP + slot));
@@ -390,11 +408,21 @@ impl Tile<'_> {
         }
     }
 
-    /// Sixteen elements of the cache.
+    /// Sixteen elements of a tile, without their scales.
     #[inline(always)]
-    unsafe fn load<L: Lanes, const HALF: bool>(&self, at: usize) -> L::F {
-        let data = self.plane.data();
-        if HALF { L::load_f16(data.cast::<u16>().add(at)) } else { L::load(data.cast::<f32>().add(at)) }
+    unsafe fn load<L: Lanes, const BYTES: usize>(&self, tile: usize, at: usize) -> L::F {
+        let from = self.plane.data().add(tile + at * BYTES);
+        match BYTES {
+            1 => L::load_i8(from.cast()),
+            2 => L::load_f16(from.cast()),
+            _ => L::load(from.cast()),
+        }
+    }
+
+    /// The scales of the sixteen positions of a tile of bytes.
+    #[inline(always)]
+    unsafe fn scales<L: Lanes>(&self, tile: usize) -> L::F {
+        L::load(self.plane.data().add(tile - CacheType::I8.header()).cast())
     }
 
     /// Divides by the sums of weights and writes the rows out. A row that sees nothing becomes zero.

@@ -59,13 +59,18 @@ impl Case {
                 1 => Mask::Prefix(random.below(length + 20)),
                 _ => Mask::Causal,
             };
-            let mut half = |count: usize| -> Vec<f32> {
-                let values = random.floats(count);
-                // Values that both cache types hold exactly, so that one reference serves both.
-                values.iter().map(|value| half::f16::from_f32(*value).to_f32()).collect()
+            // Values that every cache type holds exactly, so that one reference serves all: whole steps of 1/128,
+            // the greatest of each token and head being 127 of them.
+            let mut exact = |count: usize| -> Vec<f32> {
+                let mut values: Vec<f32> =
+                    random.floats(count).iter().map(|value| (value * 127.0).round() / 128.0).collect();
+                for head in values.chunks_exact_mut(case.shape.head_dim) {
+                    head[random.below(head.len())] = 127.0 / 128.0;
+                }
+                values
             };
-            let (keys, values) = (half(length * case.kv_width()), half(length * case.kv_width()));
-            let queries = half(count * case.width()).iter().map(|value| 3.0 * value).collect();
+            let (keys, values) = (exact(length * case.kv_width()), exact(length * case.kv_width()));
+            let queries = exact(count * case.width()).iter().map(|value| 3.0 * value).collect();
             case.sequences.push(Sequence { length, first: length - count, mask, keys, values, queries });
         }
         case
@@ -213,10 +218,9 @@ proptest! {
     fn agrees_with_a_naive_softmax_on_every_instruction_set(
         shape in shapes(),
         block_tokens in prop::sample::select(vec![1_usize, 5, 8, 16, 24, 32, 64, 100]),
-        half: bool,
+        kind in prop::sample::select(vec![CacheType::F32, CacheType::F16, CacheType::I8]),
         seed: u64,
     ) {
-        let kind = if half { CacheType::F16 } else { CacheType::F32 };
         let case = Case::random(&mut Random::new(seed), shape, block_tokens, kind);
         let reference = case.reference();
         let scalar = case.run(Isa::Scalar, 1, seed);
@@ -230,10 +234,9 @@ proptest! {
     fn does_not_depend_on_neighbours_chunks_blocks_or_threads(
         shape in shapes(),
         block_tokens in prop::sample::select(vec![8_usize, 16, 32]),
-        half: bool,
+        kind in prop::sample::select(vec![CacheType::F32, CacheType::F16, CacheType::I8]),
         seed: u64,
     ) {
-        let kind = if half { CacheType::F16 } else { CacheType::F32 };
         let mut random = Random::new(seed);
         let case = Case::random(&mut random, shape, block_tokens, kind);
         let isa = Isa::detect();

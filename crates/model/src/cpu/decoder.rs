@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_kernels::{
-    AttentionSequence, CachePlane, CacheShape, CacheType, ComputePool, KernelError, Scratch, Turn, activate,
+    AttentionSequence, CachePlane, ComputePool, KernelError, Scratch, Turn, activate,
     add, add_scaled, attend, dequantize, gated, rope,
 };
 
@@ -109,14 +109,7 @@ impl CpuDecoder {
         };
         drop(turn);
         let weight_bytes = layers.iter().map(Layer::bytes).sum::<usize>() + head.matrix.bytes();
-        let element = match options.cache {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        };
-        let block_bytes = groups
-            .iter()
-            .map(|group| (group.floats_per_token * options.block_tokens * element) as u64)
-            .collect();
+        let block_bytes = groups.iter().map(|group| options.block_bytes(&config, group)).collect();
         let traits = NetworkTraits {
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
@@ -255,13 +248,7 @@ impl Network for CpuDecoder {
         }
         self.planes.clear();
         for layer in &self.layers {
-            let shape = CacheShape {
-                blocks: blocks[layer.cache_group],
-                block_tokens: self.options.block_tokens,
-                kv_heads: layer.attention.kv_heads,
-                head_dim: layer.attention.head_dim,
-                kind: self.options.cache,
-            };
+            let shape = self.options.cache_shape(&layer.config.attention, blocks[layer.cache_group]);
             self.planes.push(CachePlane::new(shape).map_err(|error| {
                 let message = "the key/value cache could not be allocated; deploy with a smaller cache_bytes";
                 Error::new(ErrorKind::Unavailable, message).with_source(error)
