@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use byzerllm_core::Sampling;
+use byzerllm_kernels::{Isa, WEIGHT_BLOCK, greatest, weigh};
 
 /// Effective sampling parameters of a request.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,9 @@ pub(crate) enum NoToken {
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     changed: Vec<f32>,
+    /// Proportional to probabilities, and the sums of its blocks.
     weights: Vec<f32>,
+    sums: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
@@ -78,7 +81,7 @@ impl Sampler {
         choice: u32,
         step: usize,
     ) -> Result<u32, NoToken> {
-        let max = finite_max(logits).ok_or(NoToken::NotFinite)?;
+        let max = greatest(Isa::active(), logits).ok_or(NoToken::NotFinite)?;
         self.pick(logits, max, settings, choice, step).ok_or(NoToken::Forbidden)
     }
 
@@ -91,7 +94,7 @@ impl Sampler {
         step: usize,
         change: impl FnOnce(&mut [f32]),
     ) -> Result<u32, NoToken> {
-        finite_max(logits).ok_or(NoToken::NotFinite)?;
+        greatest(Isa::active(), logits).ok_or(NoToken::NotFinite)?;
         let mut changed = std::mem::take(&mut self.changed);
         changed.clear();
         changed.extend_from_slice(logits);
@@ -113,26 +116,23 @@ impl Sampler {
     ) -> Option<u32> {
         let scale = 1.0 / settings.temperature;
         if !scale.is_finite() || settings.top_k == 1 {
-            return logits.iter().position(|&logit| logit == max).map(|id| id as u32);
+            return first_equal(logits, max);
         }
         let uniform = uniform(settings.seed, choice, step);
+        let total: f64;
         if settings.top_k > 0 && settings.top_k < logits.len() {
             self.best(logits, settings.top_k);
             for candidate in &mut self.candidates {
                 candidate.weight = weight(candidate.logit, max, scale);
             }
+            total = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
+        } else if settings.top_p >= 1.0 {
+            total = self.weigh(logits, max, scale, settings.min_p);
+            return draw_from_all(&self.weights, &self.sums, uniform * total);
         } else {
-            self.weigh(logits, max, scale);
-            if settings.top_p >= 1.0 {
-                return draw_from_all(&self.weights, settings.min_p, uniform);
-            }
-            self.collect_head(logits, settings.top_p);
+            total = self.weigh(logits, max, scale, 0.0);
+            self.collect_head(logits, f64::from(settings.top_p) * total);
         }
-        let total: f64 = if settings.top_k > 0 && settings.top_k < logits.len() {
-            self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
-        } else {
-            sum(&self.weights)
-        };
         let mut kept = self.candidates.len();
         if settings.top_p < 1.0 {
             kept = nucleus(&mut self.candidates, f64::from(settings.top_p) * total);
@@ -142,9 +142,8 @@ impl Sampler {
 
     /// The log probability of a token before temperature and truncation, with the `top` most likely ones.
     pub(crate) fn logprob(&mut self, logits: &[f32], id: u32, top: u32) -> Option<RawLogprob> {
-        let max = finite_max(logits)?;
-        self.weigh(logits, max, 1.0);
-        let log_total = f64::from(max) + sum(&self.weights).ln();
+        let max = greatest(Isa::active(), logits)?;
+        let log_total = f64::from(max) + self.weigh(logits, max, 1.0, 0.0).ln();
         let of = |logit: f32| (f64::from(logit) - log_total) as f32;
         let logprob = of(*logits.get(id as usize)?);
         let mut best = Vec::new();
@@ -156,9 +155,11 @@ impl Sampler {
         Some(RawLogprob { id, logprob, top: best })
     }
 
-    fn weigh(&mut self, logits: &[f32], max: f32, scale: f32) {
-        self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| weight(logit, max, scale)));
+    /// Weights of all tokens, those below `least` left out; returns their sum, in an order that depends on the
+    /// length only.
+    fn weigh(&mut self, logits: &[f32], max: f32, scale: f32, least: f32) -> f64 {
+        weigh(Isa::active(), logits, (max, scale, least), &mut self.weights, &mut self.sums);
+        self.sums.iter().map(|&sum| f64::from(sum)).sum()
     }
 
     /// Collects the `k` best logits, in no order.
@@ -167,14 +168,20 @@ impl Sampler {
         candidates.clear();
         let room = 2 * k.min(logits.len()) + 64;
         let mut threshold = f32::NEG_INFINITY;
-        for (id, &logit) in logits.iter().enumerate() {
-            // An equal logit further on has a higher id and loses.
-            if logit > threshold {
-                candidates.push(Candidate { logit, weight: 0.0, id: id as u32 });
-                if candidates.len() == room {
-                    let (_, last, _) = candidates.select_nth_unstable_by(k - 1, rank);
-                    threshold = last.logit;
-                    candidates.truncate(k);
+        for (block, logits) in logits.chunks(SKIP).enumerate() {
+            // Almost all are below the threshold, which is seen faster together than one by one.
+            if !logits.iter().fold(false, |any, &logit| any | (logit > threshold)) {
+                continue;
+            }
+            for (id, &logit) in (block * SKIP..).zip(logits) {
+                // An equal logit further on has a higher id and loses.
+                if logit > threshold {
+                    candidates.push(Candidate { logit, weight: 0.0, id: id as u32 });
+                    if candidates.len() == room {
+                        let (_, last, _) = candidates.select_nth_unstable_by(k - 1, rank);
+                        threshold = last.logit;
+                        candidates.truncate(k);
+                    }
                 }
             }
         }
@@ -184,16 +191,21 @@ impl Sampler {
         }
     }
 
-    /// Collects likely tokens until they surely hold the nucleus.
-    fn collect_head(&mut self, logits: &[f32], top_p: f32) {
-        let target = f64::from(top_p) * sum(&self.weights);
+    /// Collects likely tokens until they surely hold the nucleus, whose weights reach `target`.
+    fn collect_head(&mut self, logits: &[f32], target: f64) {
         for cutoff in [1e-3, 1e-6, 0.0] {
             self.candidates.clear();
             let mut mass = 0.0;
-            for (id, (&weight, &logit)) in self.weights.iter().zip(logits).enumerate() {
-                if weight >= cutoff && weight > 0.0 {
-                    mass += f64::from(weight);
-                    self.candidates.push(Candidate { logit, weight, id: id as u32 });
+            let blocks = self.weights.chunks(SKIP).zip(logits.chunks(SKIP));
+            for (block, (weights, logits)) in blocks.enumerate() {
+                if !weights.iter().fold(false, |any, &weight| any | (weight >= cutoff)) {
+                    continue;
+                }
+                for (id, (&weight, &logit)) in (block * SKIP..).zip(weights.iter().zip(logits)) {
+                    if weight >= cutoff && weight > 0.0 {
+                        mass += f64::from(weight);
+                        self.candidates.push(Candidate { logit, weight, id: id as u32 });
+                    }
                 }
             }
             if mass >= target {
@@ -201,6 +213,16 @@ impl Sampler {
             }
         }
     }
+}
+
+/// Values that are looked at together where few of them are wanted.
+const SKIP: usize = 64;
+
+/// The place of the first value that equals `wanted`.
+fn first_equal(values: &[f32], wanted: f32) -> Option<u32> {
+    let hit = |values: &&[f32]| values.iter().fold(false, |any, &value| any | (value == wanted));
+    let (block, values) = values.chunks(SKIP).enumerate().find(|(_, values)| hit(values))?;
+    values.iter().position(|&value| value == wanted).map(|place| (block * SKIP + place) as u32)
 }
 
 /// Moves the smallest set of best candidates whose weights reach `target` to the front; returns its size.
@@ -243,16 +265,20 @@ fn draw(candidates: &[Candidate], min_p: f32, uniform: f64) -> Option<u32> {
     last
 }
 
-fn draw_from_all(weights: &[f32], min_p: f32, uniform: f64) -> Option<u32> {
-    let total: f64 = if min_p > 0.0 {
-        weights.iter().filter(|weight| **weight >= min_p).map(|&weight| f64::from(weight)).sum()
-    } else {
-        sum(weights)
-    };
-    let mut left = uniform * total;
+/// The token at which the running sum of the weights exceeds `left`.
+fn draw_from_all(weights: &[f32], sums: &[f32], mut left: f64) -> Option<u32> {
+    let mut chosen = None;
+    for (block, &sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
+        chosen = Some(block);
+        if left < f64::from(sum) {
+            break;
+        }
+        left -= f64::from(sum);
+    }
+    let start = chosen? * WEIGHT_BLOCK;
     let mut last = None;
-    for (id, &weight) in weights.iter().enumerate() {
-        if weight >= min_p && weight > 0.0 {
+    for (id, &weight) in (start..).zip(weights[start..].iter().take(WEIGHT_BLOCK)) {
+        if weight > 0.0 {
             last = Some(id as u32);
             left -= f64::from(weight);
             if left < 0.0 {
@@ -263,63 +289,9 @@ fn draw_from_all(weights: &[f32], min_p: f32, uniform: f64) -> Option<u32> {
     last
 }
 
-const LANES: usize = 16;
-
-/// The highest logit; `None` when one is not finite or there are none.
-fn finite_max(logits: &[f32]) -> Option<f32> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut broken = [false; LANES];
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            max[lane] = if chunk[lane] > max[lane] { chunk[lane] } else { max[lane] };
-            broken[lane] |= chunk[lane].to_bits() & EXPONENT == EXPONENT;
-        }
-    }
-    let mut highest = max.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut any_broken = broken.contains(&true);
-    for &logit in rest {
-        highest = highest.max(logit);
-        any_broken |= !logit.is_finite();
-    }
-    (!any_broken && highest.is_finite()).then_some(highest)
-}
-
-/// A sum whose order depends on the length only.
-fn sum(values: &[f32]) -> f64 {
-    let mut sums = [0f64; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            sums[lane] += f64::from(chunk[lane]);
-        }
-    }
-    sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value)).sum::<f64>()
-}
-
 /// A forbidden token weighs nothing, any other at least a little.
 fn weight(logit: f32, max: f32, scale: f32) -> f32 {
-    let weight = exp((logit - max) * scale);
-    if logit == f32::NEG_INFINITY { 0.0 } else { weight }
-}
-
-/// The exponential of a number that is not positive, in straight-line code that the compiler vectorizes. The relative
-/// error is below 3e-7. Below -87 the result stays at about 1e-38.
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let power = shifted - ROUND;
-    let rest = x - power * 0.693_359_4 + power * 2.121_944_4e-4;
-    let mut series = 1.987_569_2e-4;
-    for factor in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.500_000_1] {
-        series = series * rest + factor;
-    }
-    let mantissa = series * rest * rest + rest + 1.0;
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    mantissa * f32::from_bits(exponent)
+    if logit == f32::NEG_INFINITY { 0.0 } else { ((logit - max) * scale).exp().max(1e-38) }
 }
 
 /// A number in [0, 1) that depends on its arguments only.
@@ -427,17 +399,6 @@ mod tests {
                 sampler.sample(&logits, &settings, 0, 7)
             );
         }
-    }
-
-    #[test]
-    fn the_exponential_is_accurate() {
-        for step in 0..8_700 {
-            let x = -(step as f32) / 100.0;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - exact).abs() / exact;
-            assert!(error < 3e-7, "exp({x}) is off by {error}");
-        }
-        assert!(exp(-1e30) < 1e-37);
     }
 
     #[test]

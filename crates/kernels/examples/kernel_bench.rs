@@ -79,10 +79,10 @@ fn attention(
     let blocks: Vec<u32> = (0..length.div_ceil(block_tokens) as u32).collect();
     let mut plane =
         CachePlane::new(CacheShape { blocks: blocks.len(), block_tokens, kv_heads, head_dim, kind })?;
-    let token = noise(kv_heads * head_dim);
-    for position in 0..length {
-        plane.write(blocks[position / block_tokens], position % block_tokens, &token, &token);
-    }
+    let width = 2 * kv_heads * head_dim;
+    let stored =
+        AttentionSequence { rows: 0..length, first_position: 0, length, blocks: &blocks, mask: Mask::Causal };
+    plane.write(turn, &noise(length * width), width, 0, &[stored]);
     let shape = AttentionShape {
         heads,
         kv_heads,
@@ -125,7 +125,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for kind in [TensorType::Q4_1, TensorType::Q8_0, TensorType::F32, TensorType::F16] {
         products(&turn, kind, Compute::Exact)?;
     }
-    for kind in [CacheType::F32, CacheType::F16] {
+    for kind in [CacheType::F32, CacheType::F16, CacheType::I8] {
         attention(&turn, kind, 9, 3, 512, 512)?;
         attention(&turn, kind, 14, 2, 512, 4096)?;
         attention(&turn, kind, 9, 3, 1, 512)?;

@@ -18,6 +18,7 @@ mod quant;
 mod rope;
 mod rows;
 mod threads;
+mod vocabulary;
 
 pub use activation::{Activation, activate, add, add_scaled, gated, soft_cap};
 pub use attention::{
@@ -32,3 +33,4 @@ pub use norm::{layer_norm, rms_norm, rms_norm_heads};
 pub use quant::{TensorType, TensorView, dequantize};
 pub use rope::{RopeKind, rope};
 pub use threads::{ComputePool, PoolOptions, Turn};
+pub use vocabulary::{WEIGHT_BLOCK, greatest, weigh};

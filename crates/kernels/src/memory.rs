@@ -35,6 +35,7 @@ impl AlignedBytes {
         let skip = base.as_ptr().addr().next_multiple_of(ALIGN) - base.as_ptr().addr();
         // SAFETY: fewer than `ALIGN` bytes are skipped and the layout has `ALIGN` more than `len`.
         let at = unsafe { base.add(skip) };
+        ask_for_huge_pages(at.as_ptr(), len);
         Ok(Self { base, at, len })
     }
 
@@ -67,6 +68,35 @@ impl Drop for AlignedBytes {
     }
 }
 
+/// Size of the pages that walks over large buffers should meet: with small ones, looking up addresses costs more than
+/// reading the bytes, above all inside a virtual machine.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Asks for huge pages where whole ones lie inside the buffer. Without them everything works, slower.
+fn ask_for_huge_pages(at: *mut u8, len: usize) {
+    let first = at.addr().next_multiple_of(HUGE_PAGE) - at.addr();
+    let whole = len.saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
+    #[cfg(target_os = "linux")]
+    if whole > 0 {
+        // SAFETY: the range lies inside memory that we own; the advice does not change its content.
+        unsafe { libc::madvise(at.add(first).cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = whole;
+}
+
+/// Starts to bring the cache line at an address closer. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of an address that cannot be read does nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// A raw pointer that parallel tasks may share because each touches its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
@@ -80,6 +110,15 @@ impl<T> Shared<T> {
     /// The caller promises that the tasks that receive it access disjoint parts while it lives.
     pub(crate) fn new(at: *mut T) -> Self {
         Self(at)
+    }
+
+    /// The address of an element.
+    ///
+    /// # Safety
+    /// It exists.
+    pub(crate) unsafe fn at(self, index: usize) -> *mut T {
+        // SAFETY: promised by the caller.
+        unsafe { self.0.add(index) }
     }
 
     /// A part of a slice that no other task touches.

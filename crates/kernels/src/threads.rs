@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,8 +39,23 @@ type Body = dyn Fn(usize, usize) + Sync;
 struct Job {
     body: *const Body,
     tasks: usize,
+    order: Order,
     caller: Option<Thread>,
 }
+
+/// Which task a free worker takes next.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// The first that is left.
+    First,
+    /// The first that is left of its own share, then of the others' shares.
+    Near,
+}
+
+/// A counter on a cache line of its own.
+#[repr(align(64))]
+#[derive(Default)]
+struct Counter(AtomicUsize);
 
 /// Bits of `Shared::state`: the number of workers inside the job, whether it takes workers, and its number.
 const INSIDE: u64 = (1 << 32) - 1;
@@ -48,7 +64,8 @@ const STEP: u64 = 1 << 33;
 
 struct Shared {
     state: AtomicU64,
-    next: AtomicUsize,
+    /// The next task of each worker's share; with [`Order::First`] all tasks are worker 0's.
+    next: Vec<Counter>,
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleeping: Vec<AtomicBool>,
@@ -112,10 +129,11 @@ impl ComputePool {
         let cores = options.pin.then(affinity).filter(|cores| !cores.is_empty());
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Counter::default()).collect(),
             job: UnsafeCell::new(Job {
                 body: std::ptr::from_ref::<Body>(&|_, _| ()),
                 tasks: 0,
+                order: Order::First,
                 caller: None,
             }),
             panic: Mutex::new(None),
@@ -225,6 +243,16 @@ impl Turn<'_> {
     /// Calls `body(task, worker)` once for every task, on whichever worker is free. Returns when all are done; a
     /// panic in a body skips the tasks not yet started and is raised again here.
     pub fn run(&self, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.run_in(Order::First, tasks, body);
+    }
+
+    /// Like [`Turn::run`], and a worker's tasks follow each other as long as it finds such: what it walks in memory is
+    /// then one piece.
+    pub(crate) fn run_near(&self, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.run_in(Order::Near, tasks, body);
+    }
+
+    fn run_in(&self, order: Order, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.pool.shared;
         if tasks <= 1 || self.pool.workers.is_empty() {
             for task in 0..tasks {
@@ -239,10 +267,13 @@ impl Turn<'_> {
             *shared.job.get() = Job {
                 body: std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), *const Body>(body),
                 tasks,
+                order,
                 caller: Some(std::thread::current()),
             };
         }
-        shared.next.store(0, Ordering::Relaxed);
+        for (worker, next) in shared.next.iter().enumerate() {
+            next.0.store(order.share(worker, shared.next.len(), tasks).start, Ordering::Relaxed);
+        }
         let number = shared.state.load(Ordering::Relaxed) & !(INSIDE | OPEN);
         shared.state.store((number.wrapping_add(STEP)) | OPEN, Ordering::SeqCst);
         for (index, (thread, _)) in self.pool.workers.iter().enumerate().take(tasks - 1) {
@@ -250,7 +281,7 @@ impl Turn<'_> {
                 thread.unpark();
             }
         }
-        claim(shared, body, tasks, 0);
+        claim(shared, body, (order, tasks), 0);
         let mut state = shared.state.fetch_and(!OPEN, Ordering::SeqCst) & !OPEN;
         let begun = Instant::now();
         let mut rounds = 0_u32;
@@ -280,20 +311,40 @@ impl Drop for Turn<'_> {
     }
 }
 
+impl Order {
+    /// The tasks that are a worker's own.
+    fn share(self, worker: usize, workers: usize, tasks: usize) -> Range<usize> {
+        match self {
+            Order::First if worker == 0 => 0..tasks,
+            Order::First => tasks..tasks,
+            Order::Near => worker * tasks / workers..(worker + 1) * tasks / workers,
+        }
+    }
+}
+
 /// Takes tasks until none is left. The first panic is kept and ends the job.
-fn claim(shared: &Shared, body: &(dyn Fn(usize, usize) + Sync), tasks: usize, worker: usize) {
+fn claim(
+    shared: &Shared,
+    body: &(dyn Fn(usize, usize) + Sync),
+    (order, tasks): (Order, usize),
+    worker: usize,
+) {
+    let workers = shared.next.len();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        loop {
-            let task = shared.next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
+        for owner in (worker..workers).chain(0..worker) {
+            let end = order.share(owner, workers, tasks).end;
+            loop {
+                let task = shared.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                body(task, worker);
             }
-            body(task, worker);
         }
     }));
     if let Err(payload) = outcome {
         // Half of the range, so that later claims cannot wrap around.
-        shared.next.store(usize::MAX / 2, Ordering::Relaxed);
+        shared.next.iter().for_each(|next| next.0.store(usize::MAX / 2, Ordering::Relaxed));
         lock(&shared.panic).get_or_insert(payload);
     }
 }
@@ -312,11 +363,11 @@ fn work(shared: &Shared, worker: usize) {
             joined = number;
             // SAFETY: the job was open when this worker entered, so its slot stays as it is, and the body and the
             // caller stay alive, until this worker has left.
-            let (body, tasks, caller) = unsafe {
+            let (body, work, caller) = unsafe {
                 let job = &*shared.job.get();
-                (&*job.body, job.tasks, job.caller.clone())
+                (&*job.body, (job.order, job.tasks), job.caller.clone())
             };
-            claim(shared, body, tasks, worker);
+            claim(shared, body, work, worker);
             let before = shared.state.fetch_sub(1, Ordering::AcqRel);
             if before & INSIDE == 1
                 && before & OPEN == 0

@@ -52,9 +52,7 @@ fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNee
         let blocks = group.window.map_or(whole, |window| {
             whole.min(window.saturating_add(chunk).div_ceil(block).saturating_add(1))
         });
-        let tokens = blocks.saturating_mul(block) as u64;
-        let token_bytes = group.floats_per_token.saturating_mul(options.cache.bytes()) as u64;
-        sum.saturating_add(tokens.saturating_mul(token_bytes))
+        sum.saturating_add(options.block_bytes(config, group).saturating_mul(blocks as u64))
     });
     MemoryNeed {
         weight_bytes: checkpoint.memory_estimate(compute),

@@ -1,14 +1,20 @@
 //! The paged key/value cache of one layer.
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
-//! lanes; a tile of values is stored slot by slot, padded to whole vectors.
-#![expect(unsafe_code, reason = "typed access to aligned bytes")]
+//! lanes; a tile of values is stored slot by slot, padded to whole vectors. In a cache of bytes each tile begins with
+//! a scale per slot.
+#![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
-use half::f16;
+use std::ops::Range;
 
+use super::AttentionSequence;
 use crate::error::KernelError;
-use crate::lanes::LANES;
-use crate::memory::AlignedBytes;
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::memory::{AlignedBytes, Shared};
+use crate::norm::load_some;
+use crate::rows::split;
+use crate::threads::Turn;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +23,8 @@ pub enum CacheType {
     F32,
     /// 16-bit IEEE floats.
     F16,
+    /// 8-bit integers that share one scale per token and head.
+    I8,
 }
 
 impl CacheType {
@@ -26,6 +34,15 @@ impl CacheType {
         match self {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
+            CacheType::I8 => 1,
+        }
+    }
+
+    /// Bytes before the values of a tile: the scales of its slots.
+    pub(super) const fn header(self) -> usize {
+        match self {
+            CacheType::F32 | CacheType::F16 => 0,
+            CacheType::I8 => LANES * size_of::<f32>(),
         }
     }
 }
@@ -55,16 +72,20 @@ impl CacheShape {
         self.head_dim.div_ceil(LANES) * LANES
     }
 
+    /// Bytes of a tile of keys.
     const fn key_tile(&self) -> usize {
-        self.head_dim * LANES
+        self.kind.header() + self.head_dim * LANES * self.kind.bytes()
     }
 
+    /// Bytes of a tile of values.
     const fn value_tile(&self) -> usize {
-        self.padded_dim() * LANES
+        self.kind.header() + self.padded_dim() * LANES * self.kind.bytes()
     }
 
-    /// Elements of one block: the keys of every head, then the values of every head.
-    fn block_len(&self) -> Option<usize> {
+    /// Bytes of one block: the keys of every head, then the values of every head.
+    fn block_bytes(&self) -> Option<usize> {
+        // More than any element and its share of a scale take.
+        self.head_dim.checked_mul(16 * LANES)?;
         let tile = self.key_tile().checked_add(self.value_tile())?;
         self.kv_heads.checked_mul(self.tiles())?.checked_mul(tile)
     }
@@ -72,8 +93,7 @@ impl CacheShape {
     /// Bytes of a plane of this shape; `None` when that overflows.
     #[must_use]
     pub fn bytes(&self) -> Option<usize> {
-        self.head_dim.checked_mul(2 * LANES)?;
-        self.block_len()?.checked_mul(self.kind.bytes())?.checked_mul(self.blocks)
+        self.block_bytes()?.checked_mul(self.blocks)
     }
 }
 
@@ -81,7 +101,7 @@ impl CacheShape {
 pub struct CachePlane {
     data: AlignedBytes,
     shape: CacheShape,
-    block_len: usize,
+    block_bytes: usize,
 }
 
 impl std::fmt::Debug for CachePlane {
@@ -101,8 +121,7 @@ impl CachePlane {
         }
         let too_large = KernelError::TooLarge { rows: shape.blocks, cols: shape.block_tokens };
         let bytes = shape.bytes().ok_or(too_large)?;
-        let block_len = bytes / shape.kind.bytes() / shape.blocks;
-        Ok(Self { data: AlignedBytes::zeroed(bytes)?, shape, block_len })
+        Ok(Self { data: AlignedBytes::zeroed(bytes)?, shape, block_bytes: bytes / shape.blocks })
     }
 
     /// The size it was made with.
@@ -117,53 +136,70 @@ impl CachePlane {
         self.data.len()
     }
 
-    /// Element index of a tile of keys.
+    /// Where the keys of a tile begin, in bytes.
     pub(super) fn keys_at(&self, block: u32, head: usize, tile: usize) -> usize {
-        block as usize * self.block_len + (head * self.shape.tiles() + tile) * self.shape.key_tile()
+        let tile = (head * self.shape.tiles() + tile) * self.shape.key_tile();
+        block as usize * self.block_bytes + tile + self.shape.kind.header()
     }
 
-    /// Element index of a tile of values.
+    /// Where the values of a tile begin, in bytes.
     pub(super) fn values_at(&self, block: u32, head: usize, tile: usize) -> usize {
         let keys = self.shape.kv_heads * self.shape.tiles() * self.shape.key_tile();
-        block as usize * self.block_len + keys + (head * self.shape.tiles() + tile) * self.shape.value_tile()
+        let tile = (head * self.shape.tiles() + tile) * self.shape.value_tile();
+        block as usize * self.block_bytes + keys + tile + self.shape.kind.header()
     }
 
     pub(super) fn data(&self) -> *const u8 {
         self.data.as_ptr()
     }
 
-    /// Stores the keys and values (each kv_heads * head_dim) of one token.
+    /// Stores the keys and values of the rows of a batch: `rows` has rows of `stride` floats with the keys
+    /// (kv_heads * head_dim) at `offset` and the values behind them.
     ///
     /// # Panics
-    /// When the block or slot does not exist, or a length differs.
-    pub fn write(&mut self, block: u32, slot: usize, keys: &[f32], values: &[f32]) {
+    /// When a sequence names a row, block or position that does not exist.
+    pub fn write(
+        &mut self,
+        turn: &Turn<'_>,
+        rows: &[f32],
+        stride: usize,
+        offset: usize,
+        sequences: &[AttentionSequence<'_>],
+    ) {
         let shape = self.shape;
         let width = shape.kv_heads * shape.head_dim;
-        assert!((block as usize) < shape.blocks && slot < shape.block_tokens, "no such slot in the cache");
-        assert!(keys.len() == width && values.len() == width, "keys or values have another width");
-        let (tile, lane) = (slot / LANES, slot % LANES);
-        let heads = keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
-        for (head, (keys, values)) in heads.enumerate() {
-            let key = self.keys_at(block, head, tile) + lane;
-            let value = self.values_at(block, head, tile) + lane * shape.padded_dim();
-            match shape.kind {
-                CacheType::F32 => {
-                    let data = self.elements::<f32>();
-                    for (to, from) in data[key..].iter_mut().step_by(LANES).zip(keys) {
-                        *to = *from;
-                    }
-                    data[value..value + shape.head_dim].copy_from_slice(values);
-                }
-                CacheType::F16 => {
-                    let data = self.elements::<f16>();
-                    for (to, from) in data[key..].iter_mut().step_by(LANES).zip(keys) {
-                        *to = f16::from_f32(*from);
-                    }
-                    for (to, from) in data[value..].iter_mut().zip(values) {
-                        *to = f16::from_f32(*from);
-                    }
-                }
+        assert!(offset + 2 * width <= stride, "rows are too short for keys and values");
+        for sequence in sequences {
+            assert!(sequence.rows.end * stride <= rows.len(), "a sequence exceeds the batch");
+            let places = sequence.first_position..sequence.first_position + sequence.rows.len();
+            if !places.is_empty() {
+                let blocks = places.start / shape.block_tokens..=(places.end - 1) / shape.block_tokens;
+                let known = |block: &u32| (*block as usize) < shape.blocks;
+                assert!(sequence.blocks[blocks].iter().all(known), "a block lies outside the cache");
             }
+        }
+        let isa = turn.isa();
+        let data = Shared::new(self.data.as_mut_ptr());
+        let plane = &*self;
+        let store = |sequence: &AttentionSequence<'_>, range: Range<usize>| {
+            for index in range {
+                let place = sequence.first_position + index;
+                let block = sequence.blocks[place / shape.block_tokens];
+                let row = &rows[(sequence.rows.start + index) * stride + offset..][..2 * width];
+                let token = Token { plane, data, block, slot: place % shape.block_tokens, row };
+                // SAFETY: block and slot exist, and each token has a slot of its own.
+                unsafe { dispatch(isa, token) };
+            }
+        };
+        if let [sequence] = sequences {
+            split(turn, sequence.rows.len(), 2 * width, &|range| store(sequence, range));
+        } else {
+            let most = sequences.iter().map(|sequence| sequence.rows.len()).max().unwrap_or(0);
+            split(turn, sequences.len(), most * 2 * width, &|range| {
+                for sequence in &sequences[range] {
+                    store(sequence, 0..sequence.rows.len());
+                }
+            });
         }
     }
 
@@ -174,14 +210,94 @@ impl CachePlane {
     pub fn copy_block(&mut self, from: u32, to: u32) {
         let (from, to) = (from as usize, to as usize);
         assert!(from < self.shape.blocks && to < self.shape.blocks, "no such block in the cache");
-        let len = self.block_len * self.shape.kind.bytes();
-        self.elements::<u8>().copy_within(from * len..(from + 1) * len, to * len);
+        let len = self.block_bytes;
+        // SAFETY: any bytes may be copied within the plane's own memory.
+        let data = unsafe { std::slice::from_raw_parts_mut(self.data.as_mut_ptr(), self.data.len()) };
+        data.copy_within(from * len..(from + 1) * len, to * len);
     }
+}
 
-    fn elements<T>(&mut self) -> &mut [T] {
-        let len = self.data.len() / size_of::<T>();
-        // SAFETY: the bytes are aligned to a cache line, initialised, and any bits are a value of the three plain
-        // types that this is used with.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_mut_ptr().cast::<T>(), len) }
+/// One token on its way into the cache.
+struct Token<'a> {
+    plane: &'a CachePlane,
+    data: Shared<u8>,
+    block: u32,
+    slot: usize,
+    /// Its keys, then its values.
+    row: &'a [f32],
+}
+
+impl Kernel for Token<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let shape = self.plane.shape;
+        let (tile, lane) = (self.slot / LANES, self.slot % LANES);
+        let (keys, values) = self.row.split_at(shape.kv_heads * shape.head_dim);
+        for head in 0..shape.kv_heads {
+            let part = head * shape.head_dim..(head + 1) * shape.head_dim;
+            let (keys, values) = (&keys[part.clone()], &values[part]);
+            let key = self.data.at(self.plane.keys_at(self.block, head, tile));
+            let value = self.data.at(self.plane.values_at(self.block, head, tile));
+            let slot = lane * shape.padded_dim();
+            let (mut key_factor, mut value_factor) = (1.0, 1.0);
+            if shape.kind == CacheType::I8 {
+                key_factor = store_scale::<L>(key, lane, keys);
+                value_factor = store_scale::<L>(value, lane, values);
+            }
+            for at in (0..shape.head_dim).step_by(LANES) {
+                let (keys, values) = (load_some::<L>(keys, at), load_some::<L>(values, at));
+                let count = LANES.min(shape.head_dim - at);
+                match shape.kind {
+                    CacheType::F32 => {
+                        let mut lanes = [0.0; LANES];
+                        L::store(lanes.as_mut_ptr(), keys);
+                        scatter(key.cast::<f32>().add(lane + at * LANES), &lanes[..count]);
+                        L::store(value.cast::<f32>().add(slot + at), values);
+                    }
+                    CacheType::F16 => {
+                        let mut lanes = [0; LANES];
+                        L::store_f16(lanes.as_mut_ptr(), keys);
+                        scatter(key.cast::<u16>().add(lane + at * LANES), &lanes[..count]);
+                        L::store_f16(value.cast::<u16>().add(slot + at), values);
+                    }
+                    CacheType::I8 => {
+                        let mut lanes = [0; LANES];
+                        L::store_i8(lanes.as_mut_ptr(), L::mul(keys, L::splat(key_factor)));
+                        scatter(key.cast::<i8>().add(lane + at * LANES), &lanes[..count]);
+                        L::store_i8(value.cast::<i8>().add(slot + at), L::mul(values, L::splat(value_factor)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stores the scale of one slot before the `tile` of bytes; returns the factor that turns its values into codes.
+#[inline(always)]
+unsafe fn store_scale<L: Lanes>(tile: *mut u8, lane: usize, values: &[f32]) -> f32 {
+    let mut largest = L::splat(0.0);
+    let mut broken = false;
+    for at in (0..values.len()).step_by(LANES) {
+        let values = load_some::<L>(values, at);
+        largest = L::max(largest, L::abs(values));
+        broken |= L::any_nan(values);
+    }
+    let largest = L::greatest(largest);
+    // What is not a number must not vanish in the rounding.
+    let scale = if broken { f32::NAN } else { largest / 127.0 };
+    tile.sub(CacheType::I8.header()).cast::<f32>().add(lane).write(scale);
+    if largest > 0.0 { 127.0 / largest } else { 0.0 }
+}
+
+/// Writes one lane of consecutive vectors.
+///
+/// # Safety
+/// The vectors exist.
+#[inline(always)]
+unsafe fn scatter<T: Copy>(to: *mut T, values: &[T]) {
+    for (index, value) in values.iter().enumerate() {
+        to.add(index * LANES).write(*value);
     }
 }

@@ -68,11 +68,11 @@ pub struct AttentionSequence<'a> {
 /// Query rows times heads of a tile, about: enough to reuse each key and value, few enough to stay in the cache.
 const TILE_ROWS: usize = 48;
 
-/// Some queries of one sequence, and one key head.
+/// Some queries of one sequence, and some key heads.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     sequence: usize,
-    kv_head: usize,
+    kv_heads: Range<usize>,
     queries: Range<usize>,
 }
 
@@ -97,12 +97,15 @@ pub fn attend(
     let per_tile = (TILE_ROWS / group).max(1);
     let tasks = &mut scratch.tasks;
     tasks.clear();
+    // With enough sequences a task walks all heads, so that it knows what comes next and can fetch it.
+    let heads_each = if sequences.len() >= 4 * turn.threads() { shape.kv_heads } else { 1 };
     for (index, sequence) in sequences.iter().enumerate() {
-        for kv_head in 0..shape.kv_heads {
+        for kv_head in (0..shape.kv_heads).step_by(heads_each) {
+            let kv_heads = kv_head..kv_head + heads_each;
             // Later queries see more keys: the long tasks go first.
             for start in (0..sequence.rows.len()).step_by(per_tile).rev() {
                 let queries = start..(start + per_tile).min(sequence.rows.len());
-                tasks.push(Task { sequence: index, kv_head, queries });
+                tasks.push(Task { sequence: index, kv_heads: kv_heads.clone(), queries });
             }
         }
     }
@@ -120,7 +123,8 @@ pub fn attend(
                 shape,
                 plane,
                 sequence: &sequences[task.sequence],
-                kv_head: task.kv_head,
+                kv_head: task.kv_heads.start,
+                kv_heads: task.kv_heads.end,
                 queries: task.queries.clone(),
                 query_rows: queries,
                 query_stride,

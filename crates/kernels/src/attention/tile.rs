@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{AttentionSequence, AttentionShape, CachePlane, CacheType, FREED_BLOCK, Mask};
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::math::{exp, tanh};
-use crate::memory::Shared;
+use crate::memory::{Shared, prefetch};
 use crate::norm::{load_some, store_some};
 
 /// Tiles of keys between two updates of the running maximum.
@@ -20,7 +20,9 @@ pub(super) struct Tile<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) plane: &'a CachePlane,
     pub(super) sequence: &'a AttentionSequence<'a>,
+    /// The key head at work, and the first one that is not of the task.
     pub(super) kv_head: usize,
+    pub(super) kv_heads: usize,
     pub(super) queries: Range<usize>,
     pub(super) query_rows: &'a [f32],
     pub(super) query_stride: usize,
@@ -56,6 +58,7 @@ struct Keys {
     start: usize,
     /// Positions that exist.
     len: usize,
+    /// Where the plane holds their keys and their values, in bytes.
     keys: usize,
     values: usize,
 }
@@ -75,9 +78,13 @@ impl Kernel for Tile<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(mut self) {
-        match self.plane.shape().kind {
-            CacheType::F32 => self.attend::<L, false>(),
-            CacheType::F16 => self.attend::<L, true>(),
+        while self.kv_head < self.kv_heads {
+            match self.plane.shape().kind {
+                CacheType::F32 => self.attend::<L, { CacheType::F32.bytes() }>(),
+                CacheType::F16 => self.attend::<L, { CacheType::F16.bytes() }>(),
+                CacheType::I8 => self.attend::<L, { CacheType::I8.bytes() }>(),
+            }
+            self.kv_head += 1;
         }
     }
 }
@@ -104,7 +111,7 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    unsafe fn attend<L: Lanes, const HALF: bool>(&mut self) {
+    unsafe fn attend<L: Lanes, const BYTES: usize>(&mut self) {
         let rows = self.queries.len() * self.group();
         let work = self.prepare(rows);
         let cache = *self.plane.shape();
@@ -116,12 +123,17 @@ impl Tile<'_> {
             |position: usize| position / cache.block_tokens * tiles + position % cache.block_tokens / LANES;
         if low < high {
             let begin = tile_of(low) / STEP_TILES * STEP_TILES;
+            let mut keys = self.locate_step(begin, self.kv_head);
             for step in (begin..=tile_of(high - 1)).step_by(STEP_TILES) {
-                let mut keys = [Keys::default(); STEP_TILES];
-                for (place, keys) in keys.iter_mut().enumerate() {
-                    *keys = self.locate(step + place);
-                }
-                self.step::<L, HALF>(&keys, rows, &work);
+                let next = if step + STEP_TILES <= tile_of(high - 1) {
+                    self.locate_step(step + STEP_TILES, self.kv_head)
+                } else if self.kv_head + 1 < self.kv_heads {
+                    self.locate_step(begin, self.kv_head + 1)
+                } else {
+                    [Keys::default(); STEP_TILES]
+                };
+                self.step::<L, BYTES>(&keys, &next, rows, &work);
+                keys = next;
             }
         }
         self.finish::<L>(rows, &work);
@@ -153,80 +165,103 @@ impl Tile<'_> {
         Work { queries, weights, sums, totals, peaks, factors }
     }
 
+    fn locate_step(&self, first: usize, kv_head: usize) -> [Keys; STEP_TILES] {
+        let mut keys = [Keys::default(); STEP_TILES];
+        for (place, keys) in keys.iter_mut().enumerate() {
+            *keys = self.locate(first + place, kv_head);
+        }
+        keys
+    }
+
     /// Where tile number `tile` of the sequence lies; empty when it does not exist.
-    fn locate(&self, tile: usize) -> Keys {
+    fn locate(&self, tile: usize, kv_head: usize) -> Keys {
         let cache = self.plane.shape();
         let (index, tile) = (tile / cache.tiles(), tile % cache.tiles());
         match self.sequence.blocks.get(index) {
             Some(&block) if block != FREED_BLOCK => Keys {
                 start: index * cache.block_tokens + tile * LANES,
                 len: LANES.min(cache.block_tokens - tile * LANES),
-                keys: self.plane.keys_at(block, self.kv_head, tile),
-                values: self.plane.values_at(block, self.kv_head, tile),
+                keys: self.plane.keys_at(block, kv_head, tile),
+                values: self.plane.values_at(block, kv_head, tile),
             },
             _ => Keys::default(),
         }
     }
 
-    /// Takes up to 64 keys into account.
+    /// Takes up to 64 keys into account. Their values are fetched while the scores are computed, and the keys of the
+    /// `next` step while the values are weighed.
     #[inline(always)]
-    unsafe fn step<L: Lanes, const HALF: bool>(&self, keys: &[Keys; STEP_TILES], rows: usize, work: &Work) {
-        let mut row = 0;
-        if L::WIDE {
-            while row + 4 <= rows {
-                self.scores::<L, HALF, 4>(keys, row, work);
-                row += 4;
-            }
-        }
-        while row < rows {
-            self.scores::<L, HALF, 1>(keys, row, work);
-            row += 1;
-        }
-        // Whole steps of neighbouring rows share their pass over the values; the others walk their own lanes.
+    unsafe fn step<L: Lanes, const BYTES: usize>(
+        &self,
+        keys: &[Keys; STEP_TILES],
+        next: &[Keys; STEP_TILES],
+        rows: usize,
+        work: &Work,
+    ) {
+        let values = [keys[0].values, keys[1].values, keys[2].values, keys[3].values];
+        self.fetch::<BYTES>(values, self.plane.shape().padded_dim());
         let mut row = 0;
         while row < rows {
-            let whole = (row..rows.min(row + 6)).take_while(|row| self.sees_all(keys, *row)).count();
-            match whole {
-                0 => {
-                    self.weigh_some::<L, HALF>(keys, row, work);
-                    row += 1;
-                }
-                6 if L::WIDE => {
-                    self.weigh_all::<L, HALF, 6>(keys, row, work);
-                    row += 6;
-                }
-                3..=6 => {
-                    self.weigh_all::<L, HALF, 3>(keys, row, work);
-                    row += 3;
-                }
-                _ => {
-                    self.weigh_all::<L, HALF, 1>(keys, row, work);
-                    row += 1;
-                }
+            row += match if L::WIDE { (rows - row).min(4) } else { 1 } {
+                4 => self.scores::<L, BYTES, 4>(keys, row, work),
+                3 => self.scores::<L, BYTES, 3>(keys, row, work),
+                2 => self.scores::<L, BYTES, 2>(keys, row, work),
+                _ => self.scores::<L, BYTES, 1>(keys, row, work),
+            };
+        }
+        self.fetch::<BYTES>([next[0].keys, next[1].keys, next[2].keys, next[3].keys], self.shape.head_dim);
+        // Neighbouring rows that see the same keys of the step share a pass over the values.
+        let mut row = 0;
+        while row < rows {
+            let lanes = self.lanes(keys, row);
+            let last = rows.min(row + 8);
+            let alike = 1 + (row + 1..last).take_while(|row| self.lanes(keys, *row) == lanes).count();
+            row += match if L::WIDE { alike } else { alike.min(3) } {
+                6 => self.weigh::<L, BYTES, 6>(keys, &lanes, row, work),
+                4 | 7 | 8 => self.weigh::<L, BYTES, 4>(keys, &lanes, row, work),
+                3 | 5 => self.weigh::<L, BYTES, 3>(keys, &lanes, row, work),
+                2 => self.weigh::<L, BYTES, 2>(keys, &lanes, row, work),
+                _ => self.weigh::<L, BYTES, 1>(keys, &lanes, row, work),
+            };
+        }
+    }
+
+    /// Starts to bring tiles of `width` vectors closer.
+    #[inline(always)]
+    unsafe fn fetch<const BYTES: usize>(&self, tiles: [usize; STEP_TILES], width: usize) {
+        let header = self.plane.shape().kind.header();
+        for tile in tiles {
+            let start = self.plane.data().wrapping_add(tile).wrapping_sub(header);
+            for line in (0..header + width * LANES * BYTES).step_by(64) {
+                prefetch(start.wrapping_add(line));
             }
         }
     }
 
+    /// The lanes of each tile that a row sees.
     #[inline(always)]
-    fn sees_all(&self, keys: &[Keys; STEP_TILES], row: usize) -> bool {
+    fn lanes(&self, keys: &[Keys; STEP_TILES], row: usize) -> [Range<usize>; STEP_TILES] {
         let visible = self.visible(row);
-        keys.iter().all(|keys| keys.lanes(&visible) == (0..LANES))
+        [keys[0].lanes(&visible), keys[1].lanes(&visible), keys[2].lanes(&visible), keys[3].lanes(&visible)]
     }
 
-    /// Scores of `ROWS` rows with 64 keys, turned into weights, with the new peaks, factors and totals.
+    /// Scores of `ROWS` rows with 64 keys, turned into weights, with the new peaks, factors and totals. Returns `ROWS`.
     #[inline(always)]
-    unsafe fn scores<L: Lanes, const HALF: bool, const ROWS: usize>(
+    unsafe fn scores<L: Lanes, const BYTES: usize, const ROWS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         row: usize,
         work: &Work,
-    ) {
+    ) -> usize {
         let dim = self.shape.head_dim;
         let mut scores = [[L::splat(0.0); STEP_TILES]; ROWS];
         let queries = work.queries.add(row * dim);
         for index in 0..dim {
-            let key: [L::F; STEP_TILES] =
-                std::array::from_fn(|tile| self.load::<L, HALF>(keys[tile].keys + index * LANES));
+            // No closures here: a closure is compiled without the instruction set of the kernel around it.
+            let mut key = [L::splat(0.0); STEP_TILES];
+            for tile in 0..STEP_TILES {
+                key[tile] = self.load::<L, BYTES>(keys[tile].keys, index * LANES);
+            }
             for r in 0..ROWS {
                 let query = L::splat(*queries.add(r * dim + index));
                 for tile in 0..STEP_TILES {
@@ -234,21 +269,31 @@ impl Tile<'_> {
                 }
             }
         }
-        for (r, scores) in scores.iter_mut().enumerate() {
-            self.weights::<L>(keys, row + r, scores, work);
+        if BYTES == 1 {
+            for tile in 0..STEP_TILES {
+                if keys[tile].len > 0 {
+                    let scales = self.scales::<L>(keys[tile].keys);
+                    for r in 0..ROWS {
+                        scores[r][tile] = L::mul(scores[r][tile], scales);
+                    }
+                }
+            }
         }
+        for r in 0..ROWS {
+            self.weights::<L, BYTES>(keys, row + r, &mut scores[r], work);
+        }
+        ROWS
     }
 
     #[inline(always)]
-    unsafe fn weights<L: Lanes>(
+    unsafe fn weights<L: Lanes, const BYTES: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
         row: usize,
         scores: &mut [L::F; STEP_TILES],
         work: &Work,
     ) {
-        let visible = self.visible(row);
-        let lanes: [Range<usize>; STEP_TILES] = std::array::from_fn(|tile| keys[tile].lanes(&visible));
+        let lanes = self.lanes(keys, row);
         if lanes.iter().all(Range::is_empty) {
             *work.factors.add(row) = 1.0;
             return;
@@ -278,6 +323,12 @@ impl Tile<'_> {
             let range = &lanes[tile];
             let weight = L::choose_range(range.start, range.end, weight, L::splat(0.0));
             total = L::add(total, weight);
+            // The values of a position share a scale, which so costs one multiplication for all of them.
+            let weight = if BYTES == 1 && !range.is_empty() {
+                L::mul(weight, self.scales::<L>(keys[tile].values))
+            } else {
+                weight
+            };
             L::store(work.weights.add(row * STEP + tile * LANES), weight);
         }
         L::store(totals, total);
@@ -294,30 +345,33 @@ impl Tile<'_> {
         L::abs(L::add(L::load(PLACES.as_ptr()), L::splat(offset)))
     }
 
-    /// Adds the weighted values of a whole step for `ROWS` rows.
+    /// Adds the weighted values of the lanes that `ROWS` rows see. Returns `ROWS`.
     #[inline(always)]
-    unsafe fn weigh_all<L: Lanes, const HALF: bool, const ROWS: usize>(
+    unsafe fn weigh<L: Lanes, const BYTES: usize, const ROWS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
+        lanes: &[Range<usize>; STEP_TILES],
         row: usize,
         work: &Work,
-    ) {
+    ) -> usize {
         let padded = self.plane.shape().padded_dim();
         let mut at = 0;
         while at + 4 * LANES <= padded && L::WIDE {
-            self.weigh_part::<L, HALF, ROWS, 4>(keys, row, at, work);
+            self.weigh_part::<L, BYTES, ROWS, 4>(keys, lanes, row, at, work);
             at += 4 * LANES;
         }
         while at < padded {
-            self.weigh_part::<L, HALF, ROWS, 1>(keys, row, at, work);
+            self.weigh_part::<L, BYTES, ROWS, 1>(keys, lanes, row, at, work);
             at += LANES;
         }
+        ROWS
     }
 
     #[inline(always)]
-    unsafe fn weigh_part<L: Lanes, const HALF: bool, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn weigh_part<L: Lanes, const BYTES: usize, const ROWS: usize, const VECTORS: usize>(
         &self,
         keys: &[Keys; STEP_TILES],
+        lanes: &[Range<usize>; STEP_TILES],
         row: usize,
         at: usize,
         work: &Work,
@@ -331,11 +385,14 @@ impl Tile<'_> {
                 totals[r][v] = L::mul(L::load(sums.add(r * padded + v * LANES)), factor);
             }
         }
-        for (tile, keys) in keys.iter().enumerate() {
+        for tile in 0..STEP_TILES {
             let weights = work.weights.add(row * STEP + tile * LANES);
-            for slot in 0..LANES {
-                let from = keys.values + slot * padded + at;
-                let values: [L::F; VECTORS] = std::array::from_fn(|v| self.load::<L, HALF>(from + v * LANES));
+            for slot in lanes[tile].start..lanes[tile].end {
+                let from = slot * padded + at;
+                let mut values = [L::splat(0.0); VECTORS];
+                for v in 0..VECTORS {
+                    values[v] = self.load::<L, BYTES>(keys[tile].values, from + v * LANES);
+                }
                 for r in 0..ROWS {
                     let weight = L::splat(*weights.add(r * STEP + slot));
                     for v in 0..VECTORS {
@@ -351,35 +408,21 @@ impl Tile<'_> {
         }
     }
 
-    /// Adds the weighted values of the lanes that one row sees.
+    /// Sixteen elements of a tile, without their scales.
     #[inline(always)]
-    unsafe fn weigh_some<L: Lanes, const HALF: bool>(
-        &self,
-        keys: &[Keys; STEP_TILES],
-        row: usize,
-        work: &Work,
-    ) {
-        let visible = self.visible(row);
-        let padded = self.plane.shape().padded_dim();
-        let factor = L::splat(*work.factors.add(row));
-        for at in (0..padded).step_by(LANES) {
-            let sums = work.sums.add(row * padded + at);
-            let mut total = L::mul(L::load(sums), factor);
-            for (tile, keys) in keys.iter().enumerate() {
-                for slot in keys.lanes(&visible) {
-                    let weight = L::splat(*work.weights.add(row * STEP + tile * LANES + slot));
-                    total = L::fma(weight, self.load::<L, HALF>(keys.values + slot * padded + at), total);
-                }
-            }
-            L::store(sums, total);
+    unsafe fn load<L: Lanes, const BYTES: usize>(&self, tile: usize, at: usize) -> L::F {
+        let from = self.plane.data().add(tile + at * BYTES);
+        match BYTES {
+            1 => L::load_i8(from.cast()),
+            2 => L::load_f16(from.cast()),
+            _ => L::load(from.cast()),
         }
     }
 
-    /// Sixteen elements of the cache.
+    /// The scales of the sixteen positions of a tile of bytes.
     #[inline(always)]
-    unsafe fn load<L: Lanes, const HALF: bool>(&self, at: usize) -> L::F {
-        let data = self.plane.data();
-        if HALF { L::load_f16(data.cast::<u16>().add(at)) } else { L::load(data.cast::<f32>().add(at)) }
+    unsafe fn scales<L: Lanes>(&self, tile: usize) -> L::F {
+        L::load(self.plane.data().add(tile - CacheType::I8.header()).cast())
     }
 
     /// Divides by the sums of weights and writes the rows out. A row that sees nothing becomes zero.

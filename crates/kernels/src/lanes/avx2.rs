@@ -101,6 +101,11 @@ impl Lanes for Avx2 {
         [half_load_bf16(from), half_load_bf16(from.add(8))]
     }
     #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, value: Self::F) {
+        _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value[0]));
+        _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value[1]));
+    }
+    #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
         both(a, b, |a, b| _mm256_add_ps(a, b))
     }

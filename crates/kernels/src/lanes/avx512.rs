@@ -61,6 +61,10 @@ impl Lanes for Avx512 {
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(values))
     }
     #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, value: Self::F) {
+        _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value));
+    }
+    #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
         _mm512_add_ps(a, b)
     }

@@ -38,6 +38,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn store(to: *mut f32, value: Self::F);
     unsafe fn load_f16(from: *const u16) -> Self::F;
     unsafe fn load_bf16(from: *const u16) -> Self::F;
+    /// Rounds to the nearest 16-bit IEEE floats, ties to even.
+    unsafe fn store_f16(to: *mut u16, value: Self::F);
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;

@@ -46,6 +46,12 @@ impl Lanes for Scalar {
         each(|i| bf16::from_bits(from.add(i).read_unaligned()).to_f32())
     }
     #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, value: Self::F) {
+        for (i, value) in value.iter().enumerate() {
+            to.add(i).write_unaligned(f16::from_f32(*value).to_bits());
+        }
+    }
+    #[inline(always)]
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
         each(|i| a[i] + b[i])
     }

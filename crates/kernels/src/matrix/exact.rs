@@ -291,7 +291,10 @@ impl Part {
         let mut totals = [[L::splat(0.0); VECTORS]; ROWS];
         let mut weights = self.weights.add(first * LANES);
         for column in 0..self.columns {
-            let weight: [L::F; VECTORS] = std::array::from_fn(|v| L::load(weights.add(v * LANES)));
+            let mut weight = [L::splat(0.0); VECTORS];
+            for v in 0..VECTORS {
+                weight[v] = L::load(weights.add(v * LANES));
+            }
             for r in 0..ROWS {
                 let value = L::splat(*input[r].add(column));
                 for v in 0..VECTORS {

@@ -10,10 +10,12 @@ use super::layout::{GROUP, HALF, PANEL, Record, SHARED, SUPER, WIDE, zero_code};
 use super::{ROW_CHUNK, Sink};
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
-use crate::memory::GroupInfo;
+use crate::memory::{GroupInfo, prefetch};
 
-/// Groups whose codes stay in the first-level cache while the rows pass by.
+/// Groups, at most, whose codes stay in the first-level cache while the rows pass by.
 const BLOCK_GROUPS: usize = 16;
+/// Bytes that a prefetch brings.
+const LINE: usize = 64;
 
 struct Product<
     'a,
@@ -108,44 +110,55 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
-        let few = self.rows.len() <= 2;
+        // Blocks of about equal length; the shared factors of some encodings stand before every `SUPER` columns.
+        let blocks = self.groups.div_ceil(BLOCK_GROUPS).max(1);
+        let block = self.groups.div_ceil(blocks).next_multiple_of(if SCALES == SHARED { SUPER / GROUP } else { 1 });
         for start in self.rows.clone().step_by(ROW_CHUNK) {
             let chunk = ROW_CHUNK.min(self.rows.end - start);
-            let block = if few { self.groups } else { BLOCK_GROUPS };
             for group in (0..self.groups).step_by(block) {
                 let groups = block.min(self.groups - group);
-                let part = Part {
-                    records: self.records.add(Self::RECORD.span(group)),
+                let records = self.records.add(Self::RECORD.span(group));
+                let next = records.wrapping_add(Self::RECORD.span(groups));
+                // While the rows pass, the next block is fetched, or the next panel's first one: a part each time.
+                let passes = if L::WIDE { chunk.div_ceil(6) } else { 2 * chunk.div_ceil(3) };
+                let lines = (Self::RECORD.span(groups) / LINE).div_ceil(passes * groups);
+                let mut part = Part {
+                    records,
                     groups,
                     codes: self.codes.add((start * DIGITS * self.groups + group) * GROUP),
                     infos: self.infos.add(start * self.groups + group),
                     stride: self.groups,
                     fresh: group == 0,
+                    next,
+                    lines,
                 };
                 let sums = sums.as_mut_ptr().cast::<f32>();
                 let mut row = 0;
                 if L::WIDE {
                     while row + 6 <= chunk {
-                        Self::block::<L, 6, 2>(&part, row, 0, sums);
+                        Self::block::<L, 6, 2>(&mut part, row, 0, sums);
                         row += 6;
                     }
-                    while row + 3 <= chunk {
-                        Self::block::<L, 3, 2>(&part, row, 0, sums);
-                        row += 3;
+                    if row + 4 <= chunk {
+                        Self::block::<L, 4, 2>(&mut part, row, 0, sums);
+                        row += 4;
                     }
-                    while row < chunk {
-                        Self::block::<L, 1, 2>(&part, row, 0, sums);
-                        row += 1;
+                    if row + 2 <= chunk {
+                        Self::block::<L, 2, 2>(&mut part, row, 0, sums);
+                        row += 2;
+                    }
+                    if row < chunk {
+                        Self::block::<L, 1, 2>(&mut part, row, 0, sums);
                     }
                 } else {
                     while row + 3 <= chunk {
-                        Self::block::<L, 3, 1>(&part, row, 0, sums);
-                        Self::block::<L, 3, 1>(&part, row, 1, sums);
+                        Self::block::<L, 3, 1>(&mut part, row, 0, sums);
+                        Self::block::<L, 3, 1>(&mut part, row, 1, sums);
                         row += 3;
                     }
                     while row < chunk {
-                        Self::block::<L, 1, 1>(&part, row, 0, sums);
-                        Self::block::<L, 1, 1>(&part, row, 1, sums);
+                        Self::block::<L, 1, 1>(&mut part, row, 0, sums);
+                        Self::block::<L, 1, 1>(&mut part, row, 1, sums);
                         row += 1;
                     }
                 }
@@ -166,6 +179,9 @@ struct Part {
     stride: usize,
     /// Whether the sums begin at zero.
     fresh: bool,
+    /// What is fetched while this part is computed, and how many cache lines of it with each group.
+    next: *const u8,
+    lines: usize,
 }
 
 impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize, const DIGITS: usize>
@@ -179,7 +195,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
     /// Adds `ROWS` rows times `VECTORS` vectors of lanes, from vector `first` on, to the sums.
     #[inline(always)]
     unsafe fn block<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-        part: &Part,
+        part: &mut Part,
         row: usize,
         first: usize,
         sums: *mut f32,
@@ -200,6 +216,10 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
         let mut record = part.records;
         let mut prefix = record;
         for group in 0..part.groups {
+            for _ in 0..part.lines {
+                prefetch(part.next);
+                part.next = part.next.wrapping_add(LINE);
+            }
             if SCALES == SHARED && group % (SUPER / GROUP) == 0 {
                 prefix = record;
                 record = record.add(Self::RECORD.prefix());
@@ -217,7 +237,9 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 }
                 let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
                 if DIGITS == 1 {
-                    counts = std::array::from_fn(|r| [offsets[r]; VECTORS]);
+                    for r in 0..ROWS {
+                        counts[r] = [offsets[r]; VECTORS];
+                    }
                 }
                 Self::dots::<L, ROWS, VECTORS>(record, first, &codes, at, &mut counts);
                 if DIGITS == 2 {

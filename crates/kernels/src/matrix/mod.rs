@@ -253,7 +253,7 @@ impl Matrix {
         });
         let split = Split::new(turn.threads(), self.panels.len(), batch, self.data.len());
         let shared = Shared::new(output.as_mut_ptr());
-        turn.run(split.tasks(), &|task, _| {
+        turn.run_near(split.tasks(), &|task, _| {
             let (panels, rows) = split.part(task);
             for panel in &self.panels[panels] {
                 // SAFETY: `pack` wrote this panel's records at its offset.

@@ -2,7 +2,7 @@
 
 use byzerllm_kernels::{
     AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, FREED_BLOCK, Isa, Mask, Scratch,
-    attend,
+    Turn, attend,
 };
 use proptest::prelude::*;
 
@@ -29,6 +29,17 @@ struct Case {
     sequences: Vec<Sequence>,
 }
 
+/// Stores keys and values, each (tokens, width), from position 0 on.
+fn store(turn: &Turn<'_>, plane: &mut CachePlane, blocks: &[u32], keys: &[f32], values: &[f32]) {
+    let width = plane.shape().kv_heads * plane.shape().head_dim;
+    let tokens = keys.chunks_exact(width).zip(values.chunks_exact(width));
+    let rows: Vec<f32> = tokens.flat_map(|(keys, values)| [&[f32::NAN][..], keys, values].concat()).collect();
+    let count = keys.len() / width;
+    let sequence =
+        AttentionSequence { rows: 0..count, first_position: 0, length: count, blocks, mask: Mask::Causal };
+    plane.write(turn, &rows, 2 * width + 1, 1, &[sequence]);
+}
+
 impl Case {
     fn width(&self) -> usize {
         self.shape.heads * self.shape.head_dim
@@ -48,13 +59,18 @@ impl Case {
                 1 => Mask::Prefix(random.below(length + 20)),
                 _ => Mask::Causal,
             };
-            let mut half = |count: usize| -> Vec<f32> {
-                let values = random.floats(count);
-                // Values that both cache types hold exactly, so that one reference serves both.
-                values.iter().map(|value| half::f16::from_f32(*value).to_f32()).collect()
+            // Values that every cache type holds exactly, so that one reference serves all: whole steps of 1/128,
+            // the greatest of each token and head being 127 of them.
+            let mut exact = |count: usize| -> Vec<f32> {
+                let mut values: Vec<f32> =
+                    random.floats(count).iter().map(|value| (value * 127.0).round() / 128.0).collect();
+                for head in values.chunks_exact_mut(case.shape.head_dim) {
+                    head[random.below(head.len())] = 127.0 / 128.0;
+                }
+                values
             };
-            let (keys, values) = (half(length * case.kv_width()), half(length * case.kv_width()));
-            let queries = half(count * case.width()).iter().map(|value| 3.0 * value).collect();
+            let (keys, values) = (exact(length * case.kv_width()), exact(length * case.kv_width()));
+            let queries = exact(count * case.width()).iter().map(|value| 3.0 * value).collect();
             case.sequences.push(Sequence { length, first: length - count, mask, keys, values, queries });
         }
         case
@@ -136,11 +152,11 @@ impl Case {
         })
         .unwrap();
         let rubbish = vec![if seed.is_multiple_of(2) { f32::NAN } else { 1e4 }; self.kv_width()];
-        for block in 0..blocks {
-            for slot in 0..self.block_tokens {
-                plane.write(block as u32, slot, &rubbish, &rubbish);
-            }
-        }
+        let pool = pool(threads, isa);
+        let turn = pool.turn();
+        let every: Vec<u32> = (0..blocks as u32).collect();
+        let rubbish = rubbish.repeat(blocks * self.block_tokens);
+        store(&turn, &mut plane, &every, &rubbish, &rubbish);
         let stride = self.width() + 5;
         let mut queries = Vec::new();
         let mut tables = Vec::new();
@@ -148,11 +164,7 @@ impl Case {
         for (sequence, needed) in self.sequences.iter().zip(needed) {
             let mut table: Vec<u32> = free.split_off(free.len() - needed);
             let lowest = self.shape.window.map_or(0, |window| (sequence.first + 1).saturating_sub(window));
-            for position in 0..sequence.length {
-                let range = position * self.kv_width()..(position + 1) * self.kv_width();
-                let (block, slot) = (table[position / self.block_tokens], position % self.block_tokens);
-                plane.write(block, slot, &sequence.keys[range.clone()], &sequence.values[range]);
-            }
+            store(&turn, &mut plane, &table, &sequence.keys, &sequence.values);
             for (index, block) in table.iter_mut().enumerate() {
                 if (index + 1) * self.block_tokens <= lowest {
                     *block = FREED_BLOCK;
@@ -180,9 +192,8 @@ impl Case {
             })
             .collect();
         let mut output = vec![f32::NAN; queries.len() / stride * self.width()];
-        let pool = pool(threads, isa);
         let mut scratch = Scratch::default();
-        attend(&pool.turn(), &self.shape, &plane, &queries, stride, &sequences, &mut output, &mut scratch);
+        attend(&turn, &self.shape, &plane, &queries, stride, &sequences, &mut output, &mut scratch);
         output
     }
 }
@@ -190,7 +201,7 @@ impl Case {
 fn shapes() -> impl Strategy<Value = AttentionShape> {
     let window = prop::option::of(1_usize..90);
     let head_dim = prop::sample::select(vec![8, 16, 20, 32, 64, 80, 96, 128]);
-    (1_usize..4, 1_usize..5, head_dim, prop::option::of(1.0_f32..30.0), window, any::<bool>()).prop_map(
+    (1_usize..4, 1_usize..9, head_dim, prop::option::of(1.0_f32..30.0), window, any::<bool>()).prop_map(
         |(kv_heads, group, head_dim, soft_cap, window, alibi)| {
             let heads = kv_heads * group;
             let alibi_slopes = alibi.then(|| (0..heads).map(|head| 0.5_f32.powi(head as i32 + 1)).collect());
@@ -207,10 +218,9 @@ proptest! {
     fn agrees_with_a_naive_softmax_on_every_instruction_set(
         shape in shapes(),
         block_tokens in prop::sample::select(vec![1_usize, 5, 8, 16, 24, 32, 64, 100]),
-        half: bool,
+        kind in prop::sample::select(vec![CacheType::F32, CacheType::F16, CacheType::I8]),
         seed: u64,
     ) {
-        let kind = if half { CacheType::F16 } else { CacheType::F32 };
         let case = Case::random(&mut Random::new(seed), shape, block_tokens, kind);
         let reference = case.reference();
         let scalar = case.run(Isa::Scalar, 1, seed);
@@ -224,10 +234,9 @@ proptest! {
     fn does_not_depend_on_neighbours_chunks_blocks_or_threads(
         shape in shapes(),
         block_tokens in prop::sample::select(vec![8_usize, 16, 32]),
-        half: bool,
+        kind in prop::sample::select(vec![CacheType::F32, CacheType::F16, CacheType::I8]),
         seed: u64,
     ) {
-        let kind = if half { CacheType::F16 } else { CacheType::F32 };
         let mut random = Random::new(seed);
         let case = Case::random(&mut random, shape, block_tokens, kind);
         let isa = Isa::detect();
@@ -268,7 +277,9 @@ fn blocks_are_copied_and_memory_is_reused() {
     assert_eq!(plane.bytes(), shape.bytes().unwrap());
     let mut random = Random::new(3);
     let (keys, values) = (random.floats(40), random.floats(40));
-    plane.write(0, 0, &keys, &values);
+    let pool = pool(1, Isa::detect());
+    let turn = pool.turn();
+    store(&turn, &mut plane, &[0], &keys, &values);
     plane.copy_block(0, 2);
     let attention = AttentionShape {
         heads: 2,
@@ -279,8 +290,6 @@ fn blocks_are_copied_and_memory_is_reused() {
         window: None,
         alibi_slopes: None,
     };
-    let pool = pool(1, Isa::detect());
-    let turn = pool.turn();
     let mut scratch = Scratch::default();
     let mut outputs = Vec::new();
     let mut held = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_kernels::{
-    AttentionSequence, CachePlane, CacheShape, CacheType, ComputePool, KernelError, Scratch, Turn, activate,
+    AttentionSequence, CachePlane, ComputePool, KernelError, Scratch, Turn, activate,
     add, add_scaled, attend, dequantize, gated, rope,
 };
 
@@ -109,14 +109,7 @@ impl CpuDecoder {
         };
         drop(turn);
         let weight_bytes = layers.iter().map(Layer::bytes).sum::<usize>() + head.matrix.bytes();
-        let element = match options.cache {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        };
-        let block_bytes = groups
-            .iter()
-            .map(|group| (group.floats_per_token * options.block_tokens * element) as u64)
-            .collect();
+        let block_bytes = groups.iter().map(|group| options.block_bytes(&config, group)).collect();
         let traits = NetworkTraits {
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
@@ -199,7 +192,6 @@ impl CpuDecoder {
             &mut self.planes[index],
             batch,
             work,
-            self.options.block_tokens,
         );
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
@@ -256,13 +248,7 @@ impl Network for CpuDecoder {
         }
         self.planes.clear();
         for layer in &self.layers {
-            let shape = CacheShape {
-                blocks: blocks[layer.cache_group],
-                block_tokens: self.options.block_tokens,
-                kv_heads: layer.attention.kv_heads,
-                head_dim: layer.attention.head_dim,
-                kind: self.options.cache,
-            };
+            let shape = self.options.cache_shape(&layer.config.attention, blocks[layer.cache_group]);
             self.planes.push(CachePlane::new(shape).map_err(|error| {
                 let message = "the key/value cache could not be allocated; deploy with a smaller cache_bytes";
                 Error::new(ErrorKind::Unavailable, message).with_source(error)
@@ -301,7 +287,6 @@ fn self_attention(
     plane: &mut CachePlane,
     batch: &PackedBatch<'_>,
     work: &mut Work,
-    block_tokens: usize,
 ) {
     let shape = &layer.attention;
     let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -326,13 +311,6 @@ fn self_attention(
     let mut sequences = Vec::with_capacity(batch.sequences.len());
     for sequence in batch.sequences {
         let table = sequence.block_tables[layer.cache_group];
-        for (index, row) in
-            qkv[sequence.start * stride..].chunks_exact(stride).take(sequence.count).enumerate()
-        {
-            let place = sequence.past + index;
-            let (keys, values) = row[query_width..].split_at(kv_width);
-            plane.write(table[place / block_tokens], place % block_tokens, keys, values);
-        }
         sequences.push(AttentionSequence {
             rows: sequence.start..sequence.start + sequence.count,
             first_position: sequence.past,
@@ -341,6 +319,7 @@ fn self_attention(
             mask: sequence.mask,
         });
     }
+    plane.write(turn, qkv, stride, query_width, &sequences);
     resize(&mut work.attended, batch.ids.len() * query_width);
     attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
 }
