@@ -145,7 +145,9 @@ fn round_floats(kind: TensorType, row: &[u8], lane: usize, record: Record, to: &
         // Whole values of a one-value block always fit.
         let _ = dequantize(kind, encoded, &mut values[..encoded.len() / bytes]);
         let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        // Below the normal numbers there is no inverse; such values are zeros.
+        let inverse = 127.0 / largest;
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         let codes =
             values.map(|value| ((value * inverse).round_ties_even() as i32 + 128).clamp(0, 255) as u8);
         write_front(record, lane, largest / 127.0, 0.0, to);

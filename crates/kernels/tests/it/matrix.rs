@@ -175,6 +175,20 @@ fn extreme_values_stay_visible() {
 }
 
 #[test]
+fn values_below_the_normal_numbers_are_almost_zero() {
+    let row = |value: f32| std::iter::repeat_n(value, 32).flat_map(f32::to_le_bytes);
+    let data: Vec<u8> = row(1e-40).chain(row(-1e-40)).chain(row(0.5)).collect();
+    let case = Case { parts: vec![(TensorType::F32, 3, data)], cols: 32, input: vec![1.0; 32], bias: None };
+    for compute in Compute::ALL {
+        for isa in Isa::available() {
+            let found = case.apply(isa, 1, compute, &case.input);
+            assert!(found[..2].iter().all(|value| value.abs() < 1e-30), "{compute}: {found:?}");
+            assert!((found[2] - 16.0).abs() < 0.2, "{compute}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn largest_codes_do_not_saturate() {
     // All codes and activations at their extremes: sums of products exceed what 16 bits hold.
     for kind in [TensorType::Q8_0, TensorType::Q5_1, TensorType::Q4_1, TensorType::Q6K] {
