@@ -110,7 +110,7 @@ class Byzerllm:
     def serve(self, threads: int, slots: int, context: int) -> Iterator[Server]:
         """A server with the model deployed. It is started twice: once to deploy, then as it would be after a boot."""
         del slots, context  # both follow from the requests
-            scratch = Path(tempfile.mkdtemp(prefix="byzerllm-bench-"))
+        scratch = Path(tempfile.mkdtemp(prefix="byzerllm-bench-"))
         environment = {**os.environ, **self.environment, "XDG_RUNTIME_DIR": str(scratch / "runtime")}
         environment.pop("BYZERLLM_API_KEY", None)
         (scratch / "runtime").mkdir(mode=0o700)
@@ -175,7 +175,7 @@ class LlamaCpp:
     @contextmanager
     def serve(self, threads: int, slots: int, context: int) -> Iterator[Server]:
         """llama-server with so many slots of so many tokens."""
-            port = free_port()
+        port = free_port()
         log = Path(tempfile.mkstemp(prefix="llama-server-", suffix=".log")[1])
         command = [*pinned(threads), self.folder / "llama-server", "-m", self.model, "--host", "127.0.0.1"]
         command += ["--port", port, "-t", threads, "-tb", threads, "-np", slots, "-c", slots * context]

@@ -1,10 +1,13 @@
-//! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server.
+//! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server; or, given
+//! texts, the quality of each compute mode.
 //!
 //! Every number is the median of the repeats. Prompts are synthetic, the same in every run, and differ from each
 //! other from their first token on, so that no prefix cache helps.
 
 mod http;
+mod likeness;
 mod local;
+mod perplexity;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -65,6 +68,12 @@ impl Target {
 
 /// Measures and reports.
 pub(crate) async fn bench(arguments: BenchArguments, output: Output) -> Outcome {
+    if !arguments.perplexity.is_empty() {
+        return tokio::select! {
+            result = perplexity::perplexity(&arguments, output) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end", "Measure again.")),
+        };
+    }
     let target = match &arguments.url {
         Some(url) => Target::Remote(Remote::new(url, &arguments.model)?),
         None => Target::Local(Box::new(Local::load(&arguments).await?)),
