@@ -32,7 +32,7 @@ OPTIONS = (
     "-DLLAMA_BUILD_UI=OFF",
 )
 # Two threads on one core halve every number: each thread is bound to a core of its own.
-BOUND = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores", "OMP_WAIT_POLICY": "active"}
+BOUND = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
 
 
 def programs(step: Step) -> Path:
