@@ -101,12 +101,12 @@ impl Remote {
             "temperature": 0,
         });
         let timing = self.client.chat(&body).await?;
-        let (Some(first), Some(last)) = (timing.first_token(), timing.chunks.last().copied()) else {
+        if timing.chunks.is_empty() {
             return Err(Failure::new(
                 format!("{} sent no text", self.url),
                 "Check the model's name with the server's /v1/models.",
             ));
-        };
+        }
         let count = |reported: Option<u64>, otherwise: u32| {
             reported.and_then(|count| u32::try_from(count).ok()).unwrap_or(otherwise)
         };
@@ -117,8 +117,7 @@ impl Remote {
                 timing.completion_tokens,
                 u32::try_from(timing.chunks.len()).unwrap_or(u32::MAX),
             ),
-            first,
-            last,
+            pieces: timing.chunks,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use byzerllm_core::{Error, ErrorKind, Sampling};
 use byzerllm_engine::{EngineOptions, LocalModel, ModelText, TokenRequest};
@@ -51,15 +51,16 @@ impl Local {
         let request = TokenRequest { prompt, sampling, ignore_end: true, ..TokenRequest::default() };
         let started = Instant::now();
         let mut stream = self.model.token_stream(request)?;
-        let (mut first, mut last, mut tokens) = (None, Duration::ZERO, 0);
+        let mut pieces = Vec::with_capacity(work.new_tokens as usize);
         while let Some(token) = stream.next().await {
             token?;
-            last = started.elapsed();
-            first.get_or_insert(last);
-            tokens += 1;
+            pieces.push(started.elapsed());
         }
-        let first = first.ok_or_else(|| Failure::new("the model generated nothing", "Use another model."))?;
-        Ok(Run { started, prompt_tokens: work.prompt_tokens, completion_tokens: tokens, first, last })
+        if pieces.is_empty() {
+            return Err(Failure::new("the model generated nothing", "Use another model."));
+        }
+        let completion_tokens = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        Ok(Run { started, prompt_tokens: work.prompt_tokens, completion_tokens, pieces })
     }
 
     pub(super) fn close(self) -> Facts {

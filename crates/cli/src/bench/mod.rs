@@ -1,10 +1,13 @@
-//! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server.
+//! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server; or, given
+//! texts, the quality of each compute mode.
 //!
 //! Every number is the median of the repeats. Prompts are synthetic, the same in every run, and differ from each
 //! other from their first token on, so that no prefix cache helps.
 
 mod http;
+mod likeness;
 mod local;
+mod perplexity;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -32,19 +35,24 @@ struct Run {
     started: Instant,
     prompt_tokens: u32,
     completion_tokens: u32,
-    /// When the first token came, since `started`.
-    first: Duration,
-    /// When the last token came, since `started`.
-    last: Duration,
+    /// When each piece of the answer came, since `started`: at least one.
+    pieces: Vec<Duration>,
 }
 
 impl Run {
-    fn first_at(&self) -> Instant {
-        self.started + self.first
+    /// When the first token came, since `started`.
+    fn first(&self) -> Duration {
+        self.pieces.first().copied().unwrap_or_default()
     }
 
-    fn last_at(&self) -> Instant {
-        self.started + self.last
+    fn times(&self) -> impl Iterator<Item = Instant> {
+        self.pieces.iter().map(|piece| self.started + *piece)
+    }
+
+    /// Tokens that came after `begin` and not after `end`. A server may put several into one piece.
+    fn tokens_between(&self, begin: Instant, end: Instant) -> f64 {
+        let pieces = self.times().filter(|time| *time > begin && *time <= end).count();
+        pieces as f64 * f64::from(self.completion_tokens) / self.pieces.len().max(1) as f64
     }
 }
 
@@ -65,6 +73,12 @@ impl Target {
 
 /// Measures and reports.
 pub(crate) async fn bench(arguments: BenchArguments, output: Output) -> Outcome {
+    if !arguments.perplexity.is_empty() {
+        return tokio::select! {
+            result = perplexity::perplexity(&arguments, output) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end", "Measure again.")),
+        };
+    }
     let target = match &arguments.url {
         Some(url) => Target::Remote(Remote::new(url, &arguments.model)?),
         None => Target::Local(Box::new(Local::load(&arguments).await?)),
@@ -121,8 +135,8 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
         decode.push(Decode::new(streams, median(&speeds)));
     }
     let speeds: Vec<f64> =
-        prefill.iter().map(|run| f64::from(run.prompt_tokens) / run.first.as_secs_f64()).collect();
-    let first: Vec<f64> = prefill.iter().map(|run| run.first.as_secs_f64() * 1000.0).collect();
+        prefill.iter().map(|run| f64::from(run.prompt_tokens) / run.first().as_secs_f64()).collect();
+    let first: Vec<f64> = prefill.iter().map(|run| run.first().as_secs_f64() * 1000.0).collect();
     Ok(Measured {
         prompt_tokens: prefill.first().map_or(0, |run| run.prompt_tokens),
         prefill_tokens_per_second: median(&speeds),
@@ -131,18 +145,18 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
     })
 }
 
-/// Tokens per second of streams that run at once, from the first token of any to the last token of all. First
-/// tokens belong to the prompt and are not counted.
+/// Tokens per second of streams while all of them decode: from the first token of the last stream to begin, to the last
+/// token of the first stream to end. So no prompt is computed in between.
 fn together(runs: &[Run]) -> Outcome<f64> {
-    let begin = runs.iter().map(Run::first_at).min();
-    let end = runs.iter().map(Run::last_at).max();
-    let tokens: u32 = runs.iter().map(|run| run.completion_tokens.saturating_sub(1)).sum();
-    match (begin, end) {
-        (Some(begin), Some(end)) if tokens > 0 && end > begin => {
-            Ok(f64::from(tokens) / (end - begin).as_secs_f64())
-        }
-        _ => Err(Failure::new("the answers were too short to measure", "Raise --decode-tokens.")),
-    }
+    let begin = runs.iter().filter_map(|run| run.times().next()).max();
+    let end = runs.iter().filter_map(|run| run.times().last()).min();
+    let (Some(begin), Some(end)) = (begin, end) else { return Err(too_short()) };
+    let tokens: f64 = runs.iter().map(|run| run.tokens_between(begin, end)).sum();
+    if tokens > 0.0 && end > begin { Ok(tokens / (end - begin).as_secs_f64()) } else { Err(too_short()) }
+}
+
+fn too_short() -> Failure {
+    Failure::new("the answers were too short for all streams to decode at once", "Raise --decode-tokens.")
 }
 
 /// The middle value; the mean of both for an even count.
@@ -169,22 +183,26 @@ fn random(seed: u32) -> impl Iterator<Item = u32> {
 mod tests {
     use super::*;
 
-    fn run(started: Instant, first: u64, last: u64, tokens: u32) -> Run {
+    /// A run whose tokens come at these milliseconds.
+    fn run(started: Instant, pieces: &[u64]) -> Run {
         Run {
             started,
             prompt_tokens: 1,
-            completion_tokens: tokens,
-            first: Duration::from_millis(first),
-            last: Duration::from_millis(last),
+            completion_tokens: pieces.len() as u32,
+            pieces: pieces.iter().map(|&time| Duration::from_millis(time)).collect(),
         }
     }
 
     #[test]
-    fn streams_count_from_the_first_token_of_any_to_the_last_of_all() {
+    fn streams_count_while_all_of_them_decode() {
         let now = Instant::now();
-        let speed = together(&[run(now, 100, 900, 11), run(now, 200, 1100, 11)]).unwrap();
-        assert!((speed - 20.0).abs() < 1e-9, "{speed}");
-        assert!(together(&[run(now, 100, 100, 1)]).is_err());
+        let first = run(now, &[100, 150, 200, 300, 400, 500]);
+        // The first stream's early tokens, and what the second one makes alone, do not count.
+        let second = run(now, &[200, 300, 400, 500, 600, 700]);
+        let speed = together(&[first, second]).unwrap();
+        assert!((speed - 6.0 / 0.3).abs() < 1e-9, "{speed}");
+        assert!(together(&[run(now, &[100])]).is_err());
+        assert!(together(&[run(now, &[100, 200]), run(now, &[300, 400])]).is_err());
     }
 
     #[test]

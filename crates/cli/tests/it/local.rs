@@ -90,6 +90,38 @@ fn bench_reports_what_scripts_read() {
 }
 
 #[test]
+fn bench_measures_the_quality_of_each_mode() {
+    let world = World::new();
+    let model = fixture("llama-tied-f32");
+    let file = world.path("text.txt");
+    let text = file.to_str().unwrap();
+    std::fs::write(&file, "The hare ran over the hill, and hello to the world. ".repeat(40)).unwrap();
+    let base = ["bench", "--model", &model, "--perplexity", text, "--context", "16", "--threads", "2"];
+    let report: Value = serde_json::from_str(&world.run(&[&base[..], &["--json"]].concat()).ok()).unwrap();
+    let windows = report["files"][0]["text_tokens"].as_u64().unwrap() / 16;
+    assert_eq!(report["files"][0]["windows"], windows, "{report}");
+    // The second half of a window less its last row, after which nothing is known.
+    assert_eq!(report["tokens"], windows * 7, "{report}");
+    let modes = report["modes"].as_array().unwrap();
+    let names: Vec<&str> = modes.iter().map(|mode| mode["compute"].as_str().unwrap()).collect();
+    assert_eq!(names, ["exact", "standard", "fast"]);
+    let value = |mode: usize, key: &str| modes[mode][key].as_f64().unwrap();
+    assert_eq!((value(0, "divergence"), value(0, "greedy_agreement")), (0.0, 1.0));
+    assert!(value(1, "divergence") > 0.0 && value(1, "divergence") < 0.01, "{report}");
+    for mode in 0..3 {
+        assert!((value(mode, "loss").exp() / value(mode, "perplexity") - 1.0).abs() < 1e-9, "{report}");
+        assert!((value(mode, "relative_perplexity") - 1.0).abs() < 0.05, "{report}");
+    }
+    // Random weights foretell nothing: about as many candidates as the vocabulary has tokens.
+    assert!(value(0, "perplexity") > 50.0, "{report}");
+    let table = world.run(&[&base[..], &["--compute", "fast"]].concat()).ok();
+    assert!(table.contains("exact") && table.contains("fast") && !table.contains("standard"), "{table}");
+    assert_eq!(world.run(&[&base[..], &["--streams", "2"]].concat()).code, 2);
+    let long = world.run(&["bench", "--model", &model, "--perplexity", text, "--context", "100000"]);
+    assert!(long.code == 1 && long.err.contains("--context"), "{long:?}");
+}
+
+#[test]
 fn doctor_finds_an_open_state_directory() {
     let world = World::new();
     let state = world.path("open");

@@ -1,0 +1,137 @@
+"""The parts of the comparison in bench/ that need no engine: reading, summing up, writing tables."""
+
+import asyncio
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import compare  # noqa: E402
+import corpus  # noqa: E402
+import load  # noqa: E402
+import parse  # noqa: E402
+from common import Problem, markdown_table, median, number, spread  # noqa: E402
+
+
+def test_statistics():
+    assert median([3.0, 1.0, 2.0]) == 2.0
+    assert spread([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+    assert [load.percentile(list(range(1, 101)), share) for share in (50, 95, 100)] == [50, 95, 100]
+    assert load.percentile([7.0], 95) == 7.0
+    assert [number(value) for value in (None, 0.123, 12.34, 1234.5)] == ["–", "0.12", "12.3", "1,234"]
+
+
+def test_what_llama_cpp_prints_is_read():
+    tests = [
+        {"n_prompt": 512, "n_gen": 0, "avg_ts": 640.5},
+        {"n_prompt": 0, "n_gen": 64, "avg_ts": 110.25},
+    ]
+    assert parse.llama_bench(json.dumps(tests)) == {"prefill": 640.5, "decode": 110.25}
+    lines = 'loading\n{"pp": 32, "tg": 64, "pl": 16, "speed_tg": 208.0}\n{"pp": 32, "tg": 64, "pl": 32, "speed_tg": 196.5}\n'
+    assert parse.batched_bench(lines) == {16: 208.0, 32: 196.5}
+    said = "perplexity: calculating perplexity over 12 chunks, n_ctx=1024\n[1]9.1,\nFinal estimate: PPL = 18.4321 +/- 0.1"
+    assert (parse.windows(said), parse.perplexity(said)) == (12, 18.4321)
+    assert parse.status_bytes("VmPeak:\t 10 kB\nVmHWM:\t    2048 kB\n", "VmHWM") == 2 << 20
+    for read in (parse.batched_bench, parse.perplexity, parse.windows):
+        with pytest.raises(Problem):
+            read("error")
+
+
+def test_events_are_put_together_however_they_arrive():
+    body = b'data: {"a":1}\r\n\r\n: ping\n\ndata: {"b":"xyz"}\n\ndata: [DONE]\n\n'
+    for seed in range(100):
+        chance = random.Random(seed)
+        chunked, rest = b"", body
+        while rest:
+            size = chance.randint(1, 20)
+            chunked += b"%x\r\n%b\r\n" % (len(rest[:size]), rest[:size])
+            rest = rest[size:]
+        for sent, is_chunked in ((chunked + b"0\r\n\r\n", True), (body, False)):
+            events, found = load.Events(is_chunked), []
+            while sent:
+                size = chance.randint(1, 9)
+                found += events.feed(sent[:size])
+                sent = sent[size:]
+            assert found == [b'{"a":1}', b'{"b":"xyz"}', b"[DONE]"]
+
+
+def test_a_load_asks_the_same_of_every_server():
+    source = " ".join(f"word{index}" for index in range(5000))
+    shape = load.Shape(requests=20)
+    bodies = load.requests(shape, "m", source, seed=3)
+    assert bodies == load.requests(shape, "m", source, seed=3)
+    assert bodies != load.requests(shape, "m", source, seed=4)
+    assert len({body["messages"][0]["content"][:12] for body in bodies}) == 20
+    assert all(64 <= body["max_tokens"] <= 128 and body["ignore_eos"] for body in bodies)
+
+
+def test_an_answer_is_timed_and_counted():
+    events = [
+        {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+        {"choices": [{"delta": {"content": "Hel"}}]},
+        {"choices": [{"delta": {"content": "lo"}}]},
+        {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+    ]
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for event in events:
+            writer.write(f"data: {json.dumps(event)}\n\n".encode())
+        writer.write(b"data: [DONE]\n\n")
+        writer.close()
+
+    async def both():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await load.ask(server.sockets[0].getsockname(), {"model": "m"}, keep_text=True)
+
+    found = asyncio.run(both())
+    assert (found.text, found.prompt_tokens, found.completion_tokens) == ("Hello", 5, 2)
+    assert 0 < found.first <= found.last
+    total = load.summary([found, found], 2.0, 0.25)
+    assert (total["new_tokens_per_second"], total["all_tokens_per_second"]) == (2.0, 7.0)
+
+
+def test_texts_are_cut():
+    assert corpus.without_tags("[中央/n  人民/n  电台/n]nt  １/m  张/q  ）/w") == "中央人民电台１张）"
+    assert corpus.leading_lines("ab\ncd\nef\n", 4) == "ab\ncd\n"
+    assert all(len(text.sha256) == 64 for text in corpus.TEXTS)
+
+
+def engine(name, peer, **values):
+    return {
+        "name": name,
+        "peer": peer,
+        "kernels": None if peer else "int8",
+        "median": values,
+        "spread": {key: 0.01 for key in values},
+    }
+
+
+def test_only_quantizations_of_comparable_quality_are_rivals():
+    peers = {"file": 10.0, "Q8_0": 10.05, "Q4_0": 10.3}
+    quality = {"peers": {kind: {"perplexity": value} for kind, value in peers.items()}}
+    assert compare.comparable_kinds(quality, list(peers)) == ["file", "Q8_0"]
+    assert compare.comparable_kinds(None, ["file", "Q4_0"]) == ["file", "Q4_0"]
+    found = {
+        "comparable": ["file", "Q8_0"],
+        "engines": [
+            engine("byzerllm standard", False, prefill=1000.0, start=50.0),
+            engine("llama.cpp file", True, prefill=200.0, start=200.0),
+            engine("llama.cpp Q8_0", True, prefill=250.0, start=100.0),
+            engine("llama.cpp Q4_0", True, prefill=500.0),
+        ],
+    }
+    assert compare.best(found, True, "prefill", True, found["comparable"]) == (250.0, "llama.cpp Q8_0")
+    assert compare.best(found, True, "start", False) == (100.0, "llama.cpp Q8_0")
+    table = compare.model_table(found).splitlines()
+    assert table[0].count("|") == table[1].count("|") == table[2].count("|")
+    assert "| 4.00 × | 4 × |" in table[2] and "1,000 ±1 %" in table[2]
+    assert "| 2.00 × | 2 × |" in table[3]
+    with pytest.raises(ValueError):
+        markdown_table(["a", "b"], [["1"]])
