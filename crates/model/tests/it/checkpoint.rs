@@ -291,7 +291,7 @@ fn requests_with_tools_use_the_template_for_them() {
     ]);
     std::fs::write(&path, config.to_string()).unwrap();
     let (plain, with_tools, source) = both(copy.path());
-    assert_eq!((plain.as_str(), with_tools.as_str()), ("plain hellonone", "tools f"));
+    assert_eq!((plain.as_str(), with_tools.as_str()), ("plain helloNone", "tools f"));
     assert!(source.starts_with("tools"));
     // In files.
     let copy = copy_of("qwen2-bf16");
