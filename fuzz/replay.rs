@@ -25,7 +25,6 @@ fn quiet() {
 }
 
 /// Runs a body with every file of its corpus, and with their beginnings.
-#[expect(clippy::unwrap_used, clippy::panic, reason = "this is part of a test")]
 pub(super) fn replay(target: &str, body: fn(&[u8]) -> usize) {
     quiet();
     let directory = corpus(target);
