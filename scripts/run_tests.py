@@ -52,8 +52,11 @@ def main() -> int:
 
 
 def rust(_environment: wheel.Environment, variables: Dict[str, str], rest: List[str]) -> None:
-    """The workspace without the Python extension, which cargo cannot link into a test."""
-    command = ["cargo", "test", "--locked", "--workspace", "--exclude", "byzerllm-python", "--no-fail-fast", *rest]
+    """The workspace without the Python extension, which cargo cannot link into a test.
+
+    With traces, which the wheel does not have: so both are built, and each only once."""
+    command = ["cargo", "test", "--locked", "--workspace", "--exclude", "byzerllm-python", "--no-fail-fast"]
+    command += ["--features", "byzerllm-cli/otel", *rest]
     check(command, variables, "a Rust test failed", RUST_FIX)
 
 

@@ -18,6 +18,7 @@ pub(crate) fn translate<'py>(words: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
 
 /// What is odd when a file is of another family than `pretrained_model_type` says.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "a list from Python is only given by value")]
 pub(crate) fn mismatch(
     py: Python<'_>,
     pretrained_model_type: &str,

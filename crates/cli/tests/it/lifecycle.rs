@@ -123,7 +123,7 @@ fn a_server_is_measured_through_its_api() {
         "--decode-prompt-tokens",
         "16",
         "--decode-tokens",
-        "8",
+        "64",
         "--streams",
         "1,2",
         "--repeat",

@@ -266,7 +266,10 @@ impl Kernel for Token<'_> {
                         let mut lanes = [0; LANES];
                         L::store_i8(lanes.as_mut_ptr(), L::mul(keys, L::splat(key_factor)));
                         scatter(key.cast::<i8>().add(lane + at * LANES), &lanes[..count]);
-                        L::store_i8(value.cast::<i8>().add(slot + at), L::mul(values, L::splat(value_factor)));
+                        L::store_i8(
+                            value.cast::<i8>().add(slot + at),
+                            L::mul(values, L::splat(value_factor)),
+                        );
                     }
                 }
             }

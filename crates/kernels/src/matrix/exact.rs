@@ -292,8 +292,8 @@ impl Part {
         let mut weights = self.weights.add(first * LANES);
         for column in 0..self.columns {
             let mut weight = [L::splat(0.0); VECTORS];
-            for v in 0..VECTORS {
-                weight[v] = L::load(weights.add(v * LANES));
+            for (v, weight) in weight.iter_mut().enumerate() {
+                *weight = L::load(weights.add(v * LANES));
             }
             for r in 0..ROWS {
                 let value = L::splat(*input[r].add(column));

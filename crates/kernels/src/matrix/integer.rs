@@ -112,7 +112,8 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
         let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
         // Blocks of about equal length; the shared factors of some encodings stand before every `SUPER` columns.
         let blocks = self.groups.div_ceil(BLOCK_GROUPS).max(1);
-        let block = self.groups.div_ceil(blocks).next_multiple_of(if SCALES == SHARED { SUPER / GROUP } else { 1 });
+        let block =
+            self.groups.div_ceil(blocks).next_multiple_of(if SCALES == SHARED { SUPER / GROUP } else { 1 });
         for start in self.rows.clone().step_by(ROW_CHUNK) {
             let chunk = ROW_CHUNK.min(self.rows.end - start);
             for group in (0..self.groups).step_by(block) {

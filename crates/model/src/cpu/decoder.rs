@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_kernels::{
-    AttentionSequence, CachePlane, ComputePool, KernelError, Scratch, Turn, activate,
-    add, add_scaled, attend, dequantize, gated, rope,
+    AttentionSequence, CachePlane, ComputePool, KernelError, Scratch, Turn, activate, add, add_scaled,
+    attend, dequantize, gated, rope,
 };
 
 use super::layer::{Layer, Linear, Mlp, Norm, resize};
@@ -185,14 +185,7 @@ impl CpuDecoder {
         let scale = layer.config.residual_scale;
         let attention_in = normalized(turn, layer.attention_norm.as_ref(), &work.residual, &mut work.normed);
         layer.qkv.apply(turn, attention_in, &mut work.qkv, &mut work.scratch);
-        self_attention(
-            turn,
-            layer,
-            &self.rotaries,
-            &mut self.planes[index],
-            batch,
-            work,
-        );
+        self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work);
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
 

@@ -13,7 +13,7 @@ use crate::{answer, embedded, gated, request, spec};
 
 fn of(runtime: &Runtime, name: &str) -> DeploymentMetrics {
     let all = runtime.metrics();
-    all.into_iter().find(|metrics| metrics.deployment == name).expect("the deployment is listed")
+    all.into_iter().find(|metrics| metrics.deployment == name).unwrap()
 }
 
 /// The outcomes that occurred.

@@ -13,8 +13,11 @@ const UNMATCHED: &str = "unmatched";
 /// Counts answers. Routes are those of the table and methods those of HTTP, whatever is asked.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
-    routes: BTreeMap<&'static str, Mutex<BTreeMap<(&'static str, u16), u64>>>,
+    routes: BTreeMap<&'static str, Mutex<Answers>>,
 }
+
+/// How often a route answered a method with a status.
+type Answers = BTreeMap<(&'static str, u16), u64>;
 
 impl HttpMetrics {
     pub(crate) fn new(routes: impl Iterator<Item = &'static str>) -> Self {

@@ -54,7 +54,10 @@ const NUMBERS: &[(Kind, &str, &str, Read<u64>)] = &[
     ),
 ];
 
-const HISTOGRAMS: &[(&str, &str, fn(&DeploymentMetrics) -> &Histogram)] = &[
+/// Name, help, and where the numbers are.
+type HistogramLine = (&'static str, &'static str, fn(&DeploymentMetrics) -> &Histogram);
+
+const HISTOGRAMS: &[HistogramLine] = &[
     ("byzerllm_queue_seconds", "Seconds that requests which got a place waited for it.", |it| &it.queue),
     (
         "byzerllm_time_to_first_token_seconds",

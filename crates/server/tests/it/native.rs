@@ -188,6 +188,7 @@ async fn our_own_route_reads_everything_and_bounds_schemas() {
         let (status, param, _, message) = app.post("/byzerllm/v1/chat", body(fields)).await.error();
         assert_eq!(status, 400, "{message}");
         assert!(message.len() < 1000, "{message}");
-        assert_eq!(param.as_deref(), Some(field), "{message}");
+        // Within a schema that is too deep the place is named, too.
+        assert!(param.is_some_and(|param| param.starts_with(field)), "{message}");
     }
 }
