@@ -2,7 +2,8 @@
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
 //! lanes; a tile of values is stored slot by slot, padded to whole vectors. In a cache of bytes each tile begins with
-//! a scale per slot.
+//! a scale per slot, and a lane of a tile of keys holds four values, each 128 more than its code: what integer products
+//! want.
 #![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
@@ -15,6 +16,9 @@ use crate::memory::{AlignedBytes, Shared};
 use crate::norm::load_some;
 use crate::rows::split;
 use crate::threads::Turn;
+
+/// Bytes of a lane.
+pub(super) const QUAD: usize = 4;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,9 +76,17 @@ impl CacheShape {
         self.head_dim.div_ceil(LANES) * LANES
     }
 
+    /// Values per slot of a tile of keys.
+    pub(super) const fn key_dim(&self) -> usize {
+        match self.kind {
+            CacheType::F32 | CacheType::F16 => self.head_dim,
+            CacheType::I8 => self.head_dim.next_multiple_of(QUAD),
+        }
+    }
+
     /// Bytes of a tile of keys.
     const fn key_tile(&self) -> usize {
-        self.kind.header() + self.head_dim * LANES * self.kind.bytes()
+        self.kind.header() + self.key_dim() * LANES * self.kind.bytes()
     }
 
     /// Bytes of a tile of values.
@@ -263,9 +275,11 @@ impl Kernel for Token<'_> {
                         L::store_f16(value.cast::<u16>().add(slot + at), values);
                     }
                     CacheType::I8 => {
-                        let mut lanes = [0; LANES];
-                        L::store_i8(lanes.as_mut_ptr(), L::mul(keys, L::splat(key_factor)));
-                        scatter(key.cast::<i8>().add(lane + at * LANES), &lanes[..count]);
+                        let mut quads = [[0_i8; QUAD]; LANES / QUAD];
+                        L::store_i8(quads.as_mut_ptr().cast(), L::mul(keys, L::splat(key_factor)));
+                        let quads = quads.map(|quad| quad.map(|code| (code as u8) ^ 128));
+                        let first = key.cast::<[u8; QUAD]>().add(lane + at / QUAD * LANES);
+                        scatter(first, &quads[..count.div_ceil(QUAD)]);
                         L::store_i8(
                             value.cast::<i8>().add(slot + at),
                             L::mul(values, L::splat(value_factor)),
@@ -280,6 +294,14 @@ impl Kernel for Token<'_> {
 /// Stores the scale of one slot before the `tile` of bytes; returns the factor that turns its values into codes.
 #[inline(always)]
 unsafe fn store_scale<L: Lanes>(tile: *mut u8, lane: usize, values: &[f32]) -> f32 {
+    let (scale, factor) = scale_and_factor::<L>(values);
+    tile.sub(CacheType::I8.header()).cast::<f32>().add(lane).write(scale);
+    factor
+}
+
+/// The value of one step of codes of -127..=127 that hold these values, and the factor that turns values into codes.
+#[inline(always)]
+pub(super) unsafe fn scale_and_factor<L: Lanes>(values: &[f32]) -> (f32, f32) {
     let mut largest = L::splat(0.0);
     let mut broken = false;
     for at in (0..values.len()).step_by(LANES) {
@@ -290,8 +312,7 @@ unsafe fn store_scale<L: Lanes>(tile: *mut u8, lane: usize, values: &[f32]) -> f
     let largest = L::greatest(largest);
     // What is not a number must not vanish in the rounding.
     let scale = if broken { f32::NAN } else { largest / 127.0 };
-    tile.sub(CacheType::I8.header()).cast::<f32>().add(lane).write(scale);
-    if largest > 0.0 { 127.0 / largest } else { 0.0 }
+    (scale, if largest > 0.0 { 127.0 / largest } else { 0.0 })
 }
 
 /// Writes one lane of consecutive vectors.

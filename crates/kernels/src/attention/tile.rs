@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::cache::{QUAD, scale_and_factor};
 use super::{AttentionSequence, AttentionShape, CachePlane, CacheType, FREED_BLOCK, Mask};
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::math::{exp, tanh};
@@ -32,13 +33,21 @@ pub(super) struct Tile<'a> {
 
 /// Floats of work memory for a tile of so many rows (queries times heads).
 pub(super) fn work_len(rows: usize, head_dim: usize) -> usize {
-    rows * (head_dim + STEP + head_dim.div_ceil(LANES) * LANES + LANES + 2)
+    rows * (query_width(head_dim) + STEP + head_dim.div_ceil(LANES) * LANES + LANES + 4)
+}
+
+/// Floats that hold a query, or its codes in whole vectors.
+fn query_width(head_dim: usize) -> usize {
+    head_dim.max(LANES / QUAD)
 }
 
 /// The work memory of a tile, one line per row.
 struct Work {
-    /// Scaled queries, `head_dim` each.
+    /// Scaled queries, or with a cache of bytes their codes.
     queries: *mut f32,
+    /// With a cache of bytes: the value of one step of the codes, and their sum.
+    query_scales: *mut f32,
+    query_sums: *mut i32,
     /// Scores, then weights, of a step.
     weights: *mut f32,
     /// Sums of weighted values, padded.
@@ -113,7 +122,7 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn attend<L: Lanes, const BYTES: usize>(&mut self) {
         let rows = self.queries.len() * self.group();
-        let work = self.prepare(rows);
+        let work = self.prepare::<L, BYTES>(rows);
         let cache = *self.plane.shape();
         // Rows see more and later keys from first to last, so the union is that of the two ends.
         let (first, last) = (self.visible(0), self.visible(rows - 1));
@@ -139,30 +148,48 @@ impl Tile<'_> {
         self.finish::<L>(rows, &work);
     }
 
-    /// Scales the queries and clears the sums.
-    unsafe fn prepare(&mut self, rows: usize) -> Work {
+    /// Scales or rounds the queries and clears the sums.
+    #[inline(always)]
+    unsafe fn prepare<L: Lanes, const BYTES: usize>(&mut self, rows: usize) -> Work {
         let dim = self.shape.head_dim;
         let padded = self.plane.shape().padded_dim();
         debug_assert!(self.work.len() >= work_len(rows, dim));
         let queries = self.work.as_mut_ptr();
-        let weights = queries.add(rows * dim);
+        let weights = queries.add(rows * query_width(dim));
         let sums = weights.add(rows * STEP);
         let totals = sums.add(rows * padded);
         let peaks = totals.add(rows * LANES);
         let factors = peaks.add(rows);
+        let query_scales = factors.add(rows);
+        let query_sums = query_scales.add(rows).cast::<i32>();
         let group = self.group();
         for row in 0..rows {
             let head = self.kv_head * group + row % group;
             let at = (self.sequence.rows.start + self.queries.start + row / group) * self.query_stride
                 + head * dim;
-            for (index, value) in self.query_rows[at..at + dim].iter().enumerate() {
-                *queries.add(row * dim + index) = value * self.shape.scale;
+            let query = &self.query_rows[at..at + dim];
+            let to = queries.add(row * query_width(dim));
+            if BYTES == 1 {
+                let (scale, factor) = scale_and_factor::<L>(query);
+                let mut sum = 0;
+                for at in (0..dim).step_by(LANES) {
+                    let scaled = L::mul(load_some::<L>(query, at), L::splat(factor));
+                    sum += L::store_i8(to.cast::<i8>().add(at), scaled);
+                }
+                *query_scales.add(row) = scale * self.shape.scale;
+                *query_sums.add(row) = sum;
+            } else {
+                let to = std::slice::from_raw_parts_mut(to, dim);
+                for at in (0..dim).step_by(LANES) {
+                    let scaled = L::mul(load_some::<L>(query, at), L::splat(self.shape.scale));
+                    store_some::<L>(to, at, scaled);
+                }
             }
             *peaks.add(row) = f32::NEG_INFINITY;
         }
         std::ptr::write_bytes(sums, 0, rows * padded);
         std::ptr::write_bytes(totals, 0, rows * LANES);
-        Work { queries, weights, sums, totals, peaks, factors }
+        Work { queries, query_scales, query_sums, weights, sums, totals, peaks, factors }
     }
 
     fn locate_step(&self, first: usize, kv_head: usize) -> [Keys; STEP_TILES] {
@@ -209,7 +236,8 @@ impl Tile<'_> {
                 _ => self.scores::<L, BYTES, 1>(keys, row, work),
             };
         }
-        self.fetch::<BYTES>([next[0].keys, next[1].keys, next[2].keys, next[3].keys], self.shape.head_dim);
+        let next = [next[0].keys, next[1].keys, next[2].keys, next[3].keys];
+        self.fetch::<BYTES>(next, self.plane.shape().key_dim());
         // Neighbouring rows that see the same keys of the step share a pass over the values.
         let mut row = 0;
         while row < rows {
@@ -253,9 +281,29 @@ impl Tile<'_> {
         row: usize,
         work: &Work,
     ) -> usize {
+        let mut scores = if BYTES == 1 {
+            self.integer_products::<L, ROWS>(keys, row, work)
+        } else {
+            self.products::<L, BYTES, ROWS>(keys, row, work)
+        };
+        for r in 0..ROWS {
+            self.weights::<L, BYTES>(keys, row + r, &mut scores[r], work);
+        }
+        ROWS
+    }
+
+    /// Products of `ROWS` scaled queries with the floats of 64 keys.
+    #[inline(always)]
+    unsafe fn products<L: Lanes, const BYTES: usize, const ROWS: usize>(
+        &self,
+        keys: &[Keys; STEP_TILES],
+        row: usize,
+        work: &Work,
+    ) -> [[L::F; STEP_TILES]; ROWS] {
         let dim = self.shape.head_dim;
+        let width = query_width(dim);
         let mut scores = [[L::splat(0.0); STEP_TILES]; ROWS];
-        let queries = work.queries.add(row * dim);
+        let queries = work.queries.add(row * width);
         for index in 0..dim {
             // No closures here: a closure is compiled without the instruction set of the kernel around it.
             let mut key = [L::splat(0.0); STEP_TILES];
@@ -263,26 +311,51 @@ impl Tile<'_> {
                 key[tile] = self.load::<L, BYTES>(keys[tile].keys, index * LANES);
             }
             for r in 0..ROWS {
-                let query = L::splat(*queries.add(r * dim + index));
+                let query = L::splat(*queries.add(r * width + index));
                 for tile in 0..STEP_TILES {
                     scores[r][tile] = L::fma(query, key[tile], scores[r][tile]);
                 }
             }
         }
-        if BYTES == 1 {
+        scores
+    }
+
+    /// Products of the codes of `ROWS` queries with those of 64 keys, scaled.
+    #[inline(always)]
+    unsafe fn integer_products<L: Lanes, const ROWS: usize>(
+        &self,
+        keys: &[Keys; STEP_TILES],
+        row: usize,
+        work: &Work,
+    ) -> [[L::F; STEP_TILES]; ROWS] {
+        let width = query_width(self.shape.head_dim);
+        let queries = work.queries.add(row * width);
+        let mut counts = [[L::splat_i(0); STEP_TILES]; ROWS];
+        if !L::SUBTRACTS_OFFSET {
+            for r in 0..ROWS {
+                counts[r] = [L::splat_i(-128 * *work.query_sums.add(row + r)); STEP_TILES];
+            }
+        }
+        for quad in 0..self.plane.shape().key_dim() / QUAD {
             for tile in 0..STEP_TILES {
-                if keys[tile].len > 0 {
-                    let scales = self.scales::<L>(keys[tile].keys);
-                    for r in 0..ROWS {
-                        scores[r][tile] = L::mul(scores[r][tile], scales);
-                    }
+                let bytes = L::load_b(self.plane.data().add(keys[tile].keys + quad * LANES * QUAD));
+                for r in 0..ROWS {
+                    let codes = queries.add(r * width).cast::<i8>().add(quad * QUAD);
+                    counts[r][tile] = L::dot_offset(counts[r][tile], bytes, codes);
                 }
             }
         }
-        for r in 0..ROWS {
-            self.weights::<L, BYTES>(keys, row + r, &mut scores[r], work);
+        let mut scores = [[L::splat(0.0); STEP_TILES]; ROWS];
+        for tile in 0..STEP_TILES {
+            if keys[tile].len > 0 {
+                let scales = self.scales::<L>(keys[tile].keys);
+                for r in 0..ROWS {
+                    let scale = L::mul(scales, L::splat(*work.query_scales.add(row + r)));
+                    scores[r][tile] = L::mul(L::to_f32(counts[r][tile]), scale);
+                }
+            }
         }
-        ROWS
+        scores
     }
 
     #[inline(always)]
