@@ -122,7 +122,7 @@ fn attempt(source: &str) -> Result<String, TemplateError> {
         .and_then(|template| template.render(&[Message::new(Role::User, "hello")], None, true));
     let elapsed = start.elapsed();
     // Generous: a debug build on a busy machine. Without limits these take hours or the machine's memory.
-    assert!(elapsed < Duration::from_secs(20), "{source:.200}: {elapsed:?}");
+    assert!(elapsed < Duration::from_secs(300), "{source:.200}: {elapsed:?}");
     outcome
 }
 
