@@ -245,8 +245,8 @@ impl Tile<'_> {
             let last = rows.min(row + 8);
             let alike = 1 + (row + 1..last).take_while(|row| self.lanes(keys, *row) == lanes).count();
             row += match if L::WIDE { alike } else { alike.min(3) } {
-                6 => self.weigh::<L, BYTES, 6>(keys, &lanes, row, work),
-                4 | 7 | 8 => self.weigh::<L, BYTES, 4>(keys, &lanes, row, work),
+                6 | 8 => self.weigh::<L, BYTES, 6>(keys, &lanes, row, work),
+                4 | 7 => self.weigh::<L, BYTES, 4>(keys, &lanes, row, work),
                 3 | 5 => self.weigh::<L, BYTES, 3>(keys, &lanes, row, work),
                 2 => self.weigh::<L, BYTES, 2>(keys, &lanes, row, work),
                 _ => self.weigh::<L, BYTES, 1>(keys, &lanes, row, work),

@@ -120,9 +120,12 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 let groups = block.min(self.groups - group);
                 let records = self.records.add(Self::RECORD.span(group));
                 let next = records.wrapping_add(Self::RECORD.span(groups));
-                // While the rows pass, the next block is fetched, or the next panel's first one: a part each time.
+                // While the rows pass, the next block is fetched, or with the last rows the next panel's first one: a part
+                // each time.
                 let passes = if L::WIDE { chunk.div_ceil(6) } else { 2 * chunk.div_ceil(3) };
-                let lines = (Self::RECORD.span(groups) / LINE).div_ceil(passes * groups);
+                let wanted = group + groups < self.groups || start + chunk == self.rows.end;
+                let lines =
+                    if wanted { (Self::RECORD.span(groups) / LINE).div_ceil(passes * groups) } else { 0 };
                 let mut part = Part {
                     records,
                     groups,
