@@ -4,6 +4,15 @@
 
 use crate::lanes::Lanes;
 
+/// How values of which the greatest magnitude is `largest` are rounded to `steps` steps on either side of zero: the value
+/// of a step, and the factor that turns values into steps.
+#[inline(always)]
+pub(crate) fn step_and_factor(largest: f32, broken: bool, steps: f32) -> (f32, f32) {
+    // What is not a number must not vanish in the rounding.
+    let step = if broken { f32::NAN } else { largest / steps };
+    (step, if largest > 0.0 { steps / largest } else { 0.0 })
+}
+
 /// e to the power of each lane, within about two units in the last place; zero below -87, capped at 88.
 #[inline(always)]
 pub(crate) unsafe fn exp<L: Lanes>(x: L::F) -> L::F {

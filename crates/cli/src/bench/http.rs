@@ -101,7 +101,7 @@ impl Remote {
             "temperature": 0,
         });
         let timing = self.client.chat(&body).await?;
-        if timing.chunks.is_empty() {
+        if timing.first_token().is_none() {
             return Err(Failure::new(
                 format!("{} sent no text", self.url),
                 "Check the model's name with the server's /v1/models.",

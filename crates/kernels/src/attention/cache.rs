@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::AttentionSequence;
 use crate::error::KernelError;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::math::step_and_factor;
 use crate::memory::{AlignedBytes, Shared};
 use crate::norm::load_some;
 use crate::rows::split;
@@ -309,10 +310,7 @@ pub(super) unsafe fn scale_and_factor<L: Lanes>(values: &[f32]) -> (f32, f32) {
         largest = L::max(largest, L::abs(values));
         broken |= L::any_nan(values);
     }
-    let largest = L::greatest(largest);
-    // What is not a number must not vanish in the rounding.
-    let scale = if broken { f32::NAN } else { largest / 127.0 };
-    (scale, if largest > 0.0 { 127.0 / largest } else { 0.0 })
+    step_and_factor(L::greatest(largest), broken, 127.0)
 }
 
 /// Writes one lane of consecutive vectors.

@@ -7,6 +7,7 @@
 
 use super::layout::GROUP;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::math::step_and_factor;
 use crate::memory::{GroupInfo, Shared};
 use crate::norm::load_some;
 use crate::rows::split;
@@ -41,9 +42,9 @@ impl Kernel for Quantize<'_> {
                     if at + LANES < self.cols { load_some::<L>(input, at + LANES) } else { L::splat(0.0) };
                 let largest = L::greatest(L::max(L::abs(first), L::abs(second)));
                 let broken = L::any_nan(first) || L::any_nan(second);
-                let inverse = L::splat(if largest > 0.0 { steps / largest } else { 0.0 });
+                let (scale, factor) = step_and_factor(largest, broken, steps);
                 let codes = codes[at..at + GROUP].as_mut_ptr();
-                let (first, second) = (L::mul(first, inverse), L::mul(second, inverse));
+                let (first, second) = (L::mul(first, L::splat(factor)), L::mul(second, L::splat(factor)));
                 let sums = if self.digits == 2 {
                     let low_digits = low_digits[at..at + GROUP].as_mut_ptr();
                     [
@@ -53,8 +54,6 @@ impl Kernel for Quantize<'_> {
                 } else {
                     [L::store_i8(codes, first), L::store_i8(codes.add(LANES), second)]
                 };
-                // What is not a number must not vanish in the rounding.
-                let scale = if broken { f32::NAN } else { largest / steps };
                 *info = GroupInfo { scale, sums, sum: sums[0] + sums[1] };
             }
         }

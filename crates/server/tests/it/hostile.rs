@@ -14,15 +14,15 @@ use byzerllm_runtime::{
     DeploymentSpec, Inspection, Limits, LoadContext, LoadedModel, Loader, LocalLoader, MemoryNeed, Runtime,
     RuntimeOptions,
 };
-use byzerllm_server::{ServerOptions, Timeouts, bind};
+use byzerllm_server::Timeouts;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::support::{App, options};
+use crate::listening::{self, Running, post};
+use crate::support::App;
 
 /// For what must happen at all, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,54 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Tokens that must arrive while something hostile is there.
 const ENOUGH: usize = 400;
 
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<()>>,
-}
-
 async fn start(runtime: &Runtime, timeouts: Timeouts, connections: Option<usize>) -> Running {
-    let server = bind(ServerOptions { address: ([127, 0, 0, 1], 0).into(), ..options() }).await.unwrap();
-    let address = server.address();
-    let (stop, stopped) = oneshot::channel();
-    let server = server.with_timeouts(timeouts);
-    let server = match connections {
-        Some(connections) => server.with_connections(connections),
-        None => server,
-    };
-    Running { address, stop, task: tokio::spawn(server.run(runtime.clone(), stopped)) }
+    listening::start(runtime, timeouts, connections, PATIENCE).await
 }
 
-impl Running {
-    async fn stop(self) {
-        self.stop.send(()).unwrap();
-        timeout(PATIENCE, self.task).await.expect("the server stops").unwrap().unwrap();
-    }
-}
-
-fn post(address: SocketAddr, path: &str, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-}
-
-/// Reads until the text holds `until`, or the end.
 async fn read(stream: &mut TcpStream, until: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let reading = async {
-        while !String::from_utf8_lossy(&bytes).contains(until) {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            }
-        }
-    };
-    timeout(PATIENCE, reading)
-        .await
-        .unwrap_or_else(|_| panic!("no {until:?} in {:?}", String::from_utf8_lossy(&bytes)));
-    String::from_utf8_lossy(&bytes).into_owned()
+    listening::read(stream, until, PATIENCE).await
 }
 
 /// Reads one answer whose length is known.
@@ -98,13 +56,8 @@ async fn whole(stream: &mut TcpStream) -> String {
     timeout(PATIENCE, reading).await.expect("an answer")
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
+async fn until(what: &str, condition: impl FnMut() -> bool) {
+    listening::until(what, PATIENCE, condition).await;
 }
 
 fn tiny() -> PathBuf {

@@ -8,77 +8,30 @@ use byzerllm_core::testing::{Gate, ScriptedModel};
 use byzerllm_runtime::Scopes;
 use byzerllm_server::{ServerOptions, Timeouts, bind};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::listening::{self, Running};
 use crate::support::{App, options};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<byzerllm_core::Result<()>>,
-}
-
 async fn start(app: &App, timeouts: Timeouts) -> Running {
-    let server = bind(ServerOptions { address: ([127, 0, 0, 1], 0).into(), ..options() }).await.unwrap();
-    let address = server.address();
-    let (stop, stopped) = oneshot::channel();
-    let serving = server.with_timeouts(timeouts).run(app.runtime.clone(), stopped);
-    Running { address, stop, task: tokio::spawn(serving) }
-}
-
-impl Running {
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
-    }
-
-    fn post(&self, path: &str, body: &str) -> String {
-        let (address, length) = (self.address, body.len());
-        format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-    }
-
-    async fn stop(self) {
-        self.stop.send(()).unwrap();
-        timeout(PATIENCE, self.task).await.expect("the server stops").unwrap().unwrap();
-    }
+    listening::start(&app.runtime, timeouts, None, PATIENCE).await
 }
 
 fn hello(stream: bool) -> String {
     json!({"model": "chat", "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}).to_string()
 }
 
-/// Reads until the text holds `until`, or the end.
 async fn read(stream: &mut TcpStream, until: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let reading = async {
-        while !String::from_utf8_lossy(&bytes).contains(until) {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            }
-        }
-    };
-    timeout(PATIENCE, reading)
-        .await
-        .unwrap_or_else(|_| panic!("no {until:?} in {:?}", String::from_utf8_lossy(&bytes)));
-    String::from_utf8_lossy(&bytes).into_owned()
+    listening::read(stream, until, PATIENCE).await
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
+async fn until(what: &str, condition: impl FnMut() -> bool) {
+    listening::until(what, PATIENCE, condition).await;
 }
 
 #[tokio::test]
@@ -223,7 +176,7 @@ async fn away_from_loopback_nobody_is_served_before_there_is_a_key() {
     let near = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(app.runtime.clone(), stopped));
-    let running = Running { address: near, stop, task };
+    let running = Running { address: near, stop, task, patience: PATIENCE };
     for (host, credential, status) in [
         (near.to_string(), String::new(), "401"),
         (near.to_string(), format!("authorization: Bearer {}\r\n", made.key), "200"),
