@@ -94,6 +94,13 @@ def fetch(step: Step) -> Dict[str, Path]:
     return paths
 
 
+def beginning(path: Path) -> Path:
+    """The first part of a text, long enough for two windows in either vocabulary."""
+    short = path.with_name(f"{path.stem}-quick.txt")
+    short.write_text(leading_lines(path.read_text(encoding="utf-8"), 13_000), encoding="utf-8")
+    return short
+
+
 def read(archive: Path, member: str) -> str:
     """A text file of a wheel or a source archive."""
     if zipfile.is_zipfile(archive):

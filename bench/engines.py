@@ -1,7 +1,6 @@
 """The engines that are compared: each measures the same things through its own programs."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -16,8 +15,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import load
 import parse
-from common import Problem, cache_directory, run, text_sha256
-from llama_cpp import BOUND, VERSION
+from common import Problem, run
+from llama_cpp import BOUND
 
 CONTEXT = 1024  # of the quality measurement
 PROMPT = 512
@@ -132,14 +131,9 @@ class Byzerllm:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def quality(self, texts: Dict[str, Path], quick: bool) -> Dict[str, dict]:
+    def quality(self, text: Path) -> Dict[str, object]:
         """The report of `bench --perplexity`: every compute mode at once."""
-        options: List[object] = []
-        for path in texts.values():
-            options += ["--perplexity", path]
-        command = [self.binary, "bench", "--model", self.model, "--context", CONTEXT, *options, "--json"]
-        if quick:
-            command += ["--compute", self.compute]
+        command = [self.binary, "bench", "--model", self.model, "--context", CONTEXT, "--perplexity", text, "--json"]
         return json.loads(run(command, self.environment))
 
 
@@ -153,9 +147,9 @@ class LlamaCpp:
         self.name = f"llama.cpp {kind}"
         self.kernels: Optional[str] = None
 
-    def _run(self, threads: int, program: str, *options: object) -> str:
+    def _run(self, threads: int, program: str, *options: object, both: bool = False) -> str:
         command = [*pinned(threads), self.folder / program, "-m", self.model, "-t", threads, *options]
-        return run(command, BOUND)
+        return run(command, BOUND, both=both)
 
     def single(self, threads: int) -> Dict[str, float]:
         """Prefill and one stream, in tokens per second."""
@@ -188,27 +182,15 @@ class LlamaCpp:
         finally:
             log.unlink(missing_ok=True)
 
-    def quality(self, texts: Dict[str, Path], cores: int) -> Dict[str, object]:
-        """Perplexity over the same windows, kept in the cache: it depends on nothing but the files."""
-        stamp = {name: [path.stat().st_size, self.model.stat().st_size] for name, path in texts.items()}
-        key = text_sha256(json.dumps(stamp, sort_keys=True))[:12]
-        kept = cache_directory() / "perplexity" / f"{self.model.stem}-{VERSION}-{CONTEXT}-{key}.json"
-        if kept.is_file():
-            return json.loads(kept.read_text())
-        losses, tokens, files = 0.0, 0, {}
-        for name, path in texts.items():
-            command = [self.folder / "llama-perplexity", "-m", self.model, "-f", path, "-c", CONTEXT, "-t", cores]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace")
-            said = done.stdout + done.stderr
-            # In each window the tokens of its second half are scored.
-            scored = parse.windows(said) * (CONTEXT - 1 - CONTEXT // 2)
-            files[name] = parse.perplexity(said)
-            losses += math.log(files[name]) * scored
-            tokens += scored
-        found = {"perplexity": math.exp(losses / tokens), "tokens": tokens, "files": files}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found))
-        return found
+    def quality(self, text: Path, threads: int) -> Dict[str, object]:
+        """Perplexity of a text. In each window the tokens of its second half are scored."""
+        said = self._run(threads, "llama-perplexity", "-f", text, "-c", CONTEXT, both=True)
+        windows = parse.windows(said)
+        return {
+            "perplexity": parse.perplexity(said),
+            "windows": windows,
+            "tokens": windows * (CONTEXT - 1 - CONTEXT // 2),
+        }
 
 
 def _wait_for(file: Path, started: subprocess.Popen, limit: float = 60) -> None:
