@@ -23,6 +23,7 @@ from byzerllm.errors import (
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
 from byzerllm.settings import Settings
+from byzerllm.sql import SqlBridge
 from byzerllm.templates import RoleMapping, Template, Templates, render
 from byzerllm.types import EventName, LLMMetadata, LLMRequest, LLMResponse, StreamItem
 
@@ -52,7 +53,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_imports)
 
 
-class ByzerLLM(Settings, NotYet):
+class ByzerLLM(Settings, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
 
     def __init__(self, url: str | None = None, **kwargs: Any) -> None:
@@ -146,6 +147,8 @@ class ByzerLLM(Settings, NotYet):
                 "pretrained_model_type": pretrained_model_type or "",
                 "infer_params": infer_params,
                 "sys_conf": {key: value for key, value in self.sys_conf.items() if key in self._chosen},
+                "strict": self.strict,
+                "ignore_unknown": self.ignore_unknown,
             }
         )
         if translated["notice"]:
@@ -193,16 +196,14 @@ class ByzerLLM(Settings, NotYet):
 
     def _meta(self, model: str, found: dict[str, Any]) -> dict[str, Any]:
         info, labels = found["info"], found.get("labels") or {}
-        template = bool(info.get("chat_template"))
         meta = {
             "model_deploy_type": "proprietary",
             "backend": labels.get("backend", "byzerllm"),
-            "engine": info.get("engine", "byzerllm"),
             "support_stream": True,
-            "support_chat_template": template,
-            "message_format": False,
+            "support_chat_template": bool(info.get("chat_template")),
             "max_model_len": info.get("context_length") or -1,
             "architectures": info.get("architectures", []),
+            "engine": info.get("engine", "byzerllm"),
         }
         self.meta_cache[model] = meta
         return dict(meta)
@@ -564,9 +565,11 @@ class ByzerLLM(Settings, NotYet):
         return item, request
 
     def _request(self, model: str, content: Item, config: Config) -> Steps[Item]:
-        generation = parameters.generation(config)
+        generation = parameters.generation(config, self.ignore_unknown)
         sampling = generation.sampling
         for key in generation.ignored:
+            if self.strict:
+                raise UnsupportedError(f"strict: {key} has no effect on byzerllm's own engine", param=key)
             say_once(f"{model}: {key} has no effect on byzerllm's own engine")
         if "max_tokens" not in sampling and (
             model in self.mapping_max_output_length or self._output_length_was_set

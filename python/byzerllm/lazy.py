@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from byzerllm import absent as absent_names
+from byzerllm.absent import names as absent_names
 
 
 def names(module: str, homes: Mapping[str, str], absent: str = "") -> Callable[[str], Any]:
@@ -12,7 +12,7 @@ def names(module: str, homes: Mapping[str, str], absent: str = "") -> Callable[[
     the names that this version does not have.
     """
     places = {name: home for home, listed in homes.items() for name in listed.split()}
-    missing = absent_names.names(module, absent)
+    missing = absent_names(module, absent)
 
     def find(name: str) -> Any:
         home = places.get(name)

@@ -1,5 +1,6 @@
 """The state of a client and the chain of `setup_*` methods."""
 
+import os
 from collections.abc import Callable, Generator, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -47,6 +48,10 @@ class Settings:
             _DEFAULT_MAX_OUTPUT_LENGTH if length is None else integer("default_max_output_length", length)
         )
         self._token: str | None = kwargs.pop("token", None)
+        self.strict: bool = _switch("strict", "BYZERLLM_STRICT", kwargs)
+        """Whether what has no effect here is refused instead of told."""
+        self.ignore_unknown: bool = _switch("ignore_unknown", "BYZERLLM_IGNORE_UNKNOWN", kwargs)
+        """Whether unknown parameters are dropped in silence, as Byzer-LLM does."""
         if kwargs:
             say_once(f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}")
 
@@ -92,8 +97,9 @@ class Settings:
     def setup(self: Self, name: str, value: Any) -> Self:
         """Sets one key of `sys_conf`, which the next `deploy` keeps with the deployment.
 
-        A deployment is one instance on the CPU. `workerMaxConcurrency` and `maxConcurrency` limit its requests at a
-        time; other keys that ask for something are named by `deploy` as without effect.
+        A deployment is one instance on the CPU. `maxConcurrency` times `workerMaxConcurrency` limits its requests at a
+        time, and `masterMaxConcurrency` those that wait; other keys that ask for something are named by `deploy` as
+        without effect, or refused by a client with `strict=True`.
         """
         self.sys_conf[name] = value
         self._chosen.add(name)
@@ -116,12 +122,12 @@ class Settings:
         return self.setup("num_cpus", num_cpus)
 
     def setup_worker_concurrency(self: Self, num: int) -> Self:
-        """How many requests a worker runs at a time; a deployment gets this times the number of workers."""
+        """How many requests a worker runs at a time; a deployment runs this times the number of workers."""
         return self.setup("workerMaxConcurrency", num)
 
     def setup_num_workers(self: Self, num: int) -> Self:
-        """How many workers a deployment has. Ours has one, which batches; the number multiplies
-        `setup_worker_concurrency`, and alone has no effect, as `deploy` says.
+        """How many workers a deployment has. Ours loads the weights once and batches; the number times
+        `setup_worker_concurrency` is how many requests it runs at a time.
         """
         return self.setup("maxConcurrency", num)
 
@@ -299,6 +305,13 @@ class Settings:
             if not proceed and value is not None:
                 return value
         return None
+
+
+def _switch(name: str, variable: str, kwargs: dict[str, Any]) -> bool:
+    """A choice of the program, else of the environment."""
+    if name in kwargs:
+        return boolean(name, kwargs.pop(name))
+    return boolean(variable, os.environ.get(variable, ""))
 
 
 def _length(name: str, length: Any) -> int:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from byzerllm.lazy import names
 
 if TYPE_CHECKING:
+    from byzerllm.prompts.rendering import format_prompt_jinja2 as format_prompt_jinja2
+    from byzerllm.prompts.rendering import format_str_jinja2 as format_str_jinja2
     from byzerllm.templates import generate_instruction_from_history as generate_instruction_from_history
     from byzerllm.types import SingleOutput as SingleOutput
     from byzerllm.types import SingleOutputMeta as SingleOutputMeta
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from byzerllm.utils.stream_servers import BlockBinaryStreamServer as BlockBinaryStreamServer
     from byzerllm.utils.stream_servers import BlockVLLMStreamServer as BlockVLLMStreamServer
     from byzerllm.utils.stream_servers import VLLMStreamServer as VLLMStreamServer
-    from byzerllm.utils.text import format_prompt_jinja2 as format_prompt_jinja2
-    from byzerllm.utils.text import format_str_jinja2 as format_str_jinja2
     from byzerllm.utils.text import generate_file_md5 as generate_file_md5
     from byzerllm.utils.text import generate_str_md5 as generate_str_md5
     from byzerllm.utils.text import get_type_name as get_type_name
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from byzerllm.utils.text import random_uuid as random_uuid
 
 _HOMES = {
+    "byzerllm.prompts.rendering": "format_prompt_jinja2 format_str_jinja2",
     "byzerllm.templates": "generate_instruction_from_history",
     "byzerllm.types": "SingleOutput SingleOutputMeta StreamOutputs",
     "byzerllm.utils.clock": "TimeoutException timeit timeout",
@@ -41,8 +42,8 @@ _HOMES = {
     "byzerllm.utils.stopping": """StopSequencesCriteria compute_max_new_tokens tokenize_stopping_sequences
     tokenize_stopping_sequences_where_needed tokenize_string""",
     "byzerllm.utils.stream_servers": "BlockBinaryStreamServer BlockVLLMStreamServer VLLMStreamServer",
-    "byzerllm.utils.text": """format_prompt_jinja2 format_str_jinja2 generate_file_md5 generate_str_md5 get_type_name
-    is_annotated_type load_json_str print_flush random_uuid""",
+    "byzerllm.utils.text": """generate_file_md5 generate_str_md5 get_type_name is_annotated_type load_json_str
+    print_flush random_uuid""",
 }
 
 __getattr__ = names(

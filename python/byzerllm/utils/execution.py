@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def exec_capture_output(
-    code: str, target_names: Mapping[str, Any] = {}
-) -> tuple[int, str, dict[str, Any]]:
+def exec_capture_output(code: str, target_names: Mapping[str, Any] = {}) -> tuple[int, str, dict[str, Any]]:
     """Runs trusted code in a fresh namespace: `(0, what it printed, variables)`, or `(1, traceback, {})`.
 
     The variables are those of `target_names` that the code made. The code has every right of this process: what a

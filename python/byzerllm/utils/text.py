@@ -1,10 +1,9 @@
 """Small helpers about text."""
 
 import re
-from collections.abc import Callable
 from typing import Any, get_origin
 
-from byzerllm.errors import InvalidRequestError, UnsupportedError
+from byzerllm.errors import InvalidRequestError
 
 
 def print_flush(*args: Any, **kwargs: Any) -> None:
@@ -63,21 +62,3 @@ def get_type_name(t: Any) -> str:
 def is_annotated_type(hint: Any) -> bool:
     """Whether a type hint is `Annotated[…]`."""
     return hasattr(hint, "__metadata__")
-
-
-def format_str_jinja2(s: str, **kwargs: Any) -> str:
-    """A jinja2 template with its variables filled in; jinja2 is the program's to install."""
-    try:
-        import jinja2
-    except ImportError:
-        raise UnsupportedError("templates need the package jinja2; run `pip install jinja2`") from None
-    return jinja2.Template(s).render(**kwargs)
-
-
-def format_prompt_jinja2(func: Callable[..., Any] | str, **kwargs: Any) -> str:
-    """A function's docstring, or a text, as a jinja2 template without its common indentation."""
-    text = func if isinstance(func, str) else func.__doc__ or ""
-    lines = text.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip()), "")
-    indentation = first[: len(first) - len(first.lstrip())]
-    return format_str_jinja2("".join(line.removeprefix(indentation) for line in lines), **kwargs)
