@@ -131,10 +131,10 @@ class Byzerllm:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def quality(self, text: Path) -> Dict[str, object]:
-        """The report of `bench --perplexity`: every compute mode at once."""
-        command = [self.binary, "bench", "--model", self.model, "--context", CONTEXT, "--perplexity", text, "--json"]
-        return json.loads(run(command, self.environment))
+    def quality(self, text: Path, core: int) -> Dict[str, object]:
+        """The report of `bench --perplexity`: every compute mode at once, on one core."""
+        command = ["taskset", "--cpu-list", core, self.binary, "bench", "--model", self.model, "--threads", 1]
+        return json.loads(run([*command, "--context", CONTEXT, "--perplexity", text, "--json"], self.environment))
 
 
 class LlamaCpp:
@@ -147,9 +147,9 @@ class LlamaCpp:
         self.name = f"llama.cpp {kind}"
         self.kernels: Optional[str] = None
 
-    def _run(self, threads: int, program: str, *options: object, both: bool = False) -> str:
+    def _run(self, threads: int, program: str, *options: object) -> str:
         command = [*pinned(threads), self.folder / program, "-m", self.model, "-t", threads, *options]
-        return run(command, BOUND, both=both)
+        return run(command, BOUND)
 
     def single(self, threads: int) -> Dict[str, float]:
         """Prefill and one stream, in tokens per second."""
@@ -182,9 +182,10 @@ class LlamaCpp:
         finally:
             log.unlink(missing_ok=True)
 
-    def quality(self, text: Path, threads: int) -> Dict[str, object]:
-        """Perplexity of a text. In each window the tokens of its second half are scored."""
-        said = self._run(threads, "llama-perplexity", "-f", text, "-c", CONTEXT, both=True)
+    def quality(self, text: Path, core: int) -> Dict[str, object]:
+        """Perplexity of a text, on one core. In each window the tokens of its second half are scored."""
+        command = ["taskset", "--cpu-list", core, self.folder / "llama-perplexity", "-m", self.model, "-t", 1]
+        said = run([*command, "-f", text, "-c", CONTEXT], both=True)
         windows = parse.windows(said)
         return {
             "perplexity": parse.perplexity(said),

@@ -6,6 +6,10 @@ measured again and again beside quantizations whose quality is known.
 
 import json
 import math
+import os
+import queue
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -19,68 +23,98 @@ COMPARABLE = 1.02  # perplexity of a quantization over that of the file
 LIMITS = {"exact": 0.0, "standard": 0.005, "fast": 0.01}
 
 
-def kept(what: str, key: Dict[str, object], measure: Optional[Callable[[], dict]]) -> Optional[dict]:
-    """The result under this key: from the cache, else measured and put there. None where it may not be measured."""
-    name = text_sha256(json.dumps(key, sort_keys=True))[:16]
-    path = cache_directory() / "quality" / f"{what}-{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))["found"]
-    if measure is None:
-        return None
-    found = measure()
-    write_json(path, {"key": key, "found": found})
-    return found
+@dataclass(frozen=True)
+class Work:
+    """An engine and a text, and all that the result depends on."""
+
+    engine: object
+    text: Path
+    title: str
+    key: Dict[str, object]
+
+    def path(self) -> Path:
+        """Where the result is kept."""
+        name = text_sha256(json.dumps(self.key, sort_keys=True))[:16]
+        return cache_directory() / "quality" / f"{self.title}-{name}.json"
+
+    def known(self) -> Optional[dict]:
+        """The result in the cache."""
+        path = self.path()
+        return json.loads(path.read_text(encoding="utf-8"))["found"] if path.is_file() else None
+
+    def result(self, core: int) -> dict:
+        """The result in the cache, else measured and put there."""
+        found = self.known()
+        if found is None:
+            found = self.engine.quality(self.text, core)
+            write_json(self.path(), {"key": self.key, "found": found})
+        return found
 
 
-def of_text(path: Path) -> str:
-    """The checksum of a text's file."""
-    return models.sha256(path)
+def all_results(work: Sequence[Work], threads: int) -> List[dict]:
+    """Each on one core, several at once: no thread waits for another, and no result depends on how many there are."""
+    free: "queue.Queue[int]" = queue.Queue()
+    for core in sorted(os.sched_getaffinity(0))[:threads]:
+        free.put(core)
+    done = 0
+
+    def one(task: Work) -> dict:
+        nonlocal done
+        core = free.get()
+        try:
+            found = task.result(core)
+        finally:
+            free.put(core)
+        done += 1
+        step.update(f"{done}/{len(work)}, {task.title}")
+        return found
+
+    with Step("perplexities") as step, ThreadPoolExecutor(max_workers=threads) as pool:
+        tasks = [pool.submit(one, task) for task in work]
+        try:
+            return [task.result() for task in tasks]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def of_peer(
-    peer: engines.LlamaCpp, texts: Dict[str, Path], threads: int, measure: bool = True
-) -> Optional[Dict[str, object]]:
-    """llama.cpp with one quantization; None when it is not known and may not be measured."""
-    facts = {
+def work_of_peer(peer: engines.LlamaCpp, text: Path) -> Work:
+    """llama.cpp with one quantization on one text."""
+    key = {
         "engine": "llama.cpp",
         "version": llama_cpp.VERSION,
         "options": list(llama_cpp.OPTIONS),
         "model": models.sha256(peer.model),
         "context": engines.CONTEXT,
+        "text": models.sha256(text),
     }
-    found = {}
-    for name, path in texts.items():
-        work = (lambda path=path: peer.quality(path, threads)) if measure else None
-        part = kept(f"{peer.model.stem}-{name}", {**facts, "text": of_text(path)}, work)
-        if part is None:
-            return None
-        found[name] = part
-    return {**together(found), "texts": found}
+    return Work(peer, text, f"{peer.model.stem}-{text.stem}", key)
 
 
-def of_own(engine: engines.Byzerllm, texts: Dict[str, Path]) -> Dict[str, dict]:
-    """This engine's compute modes."""
-    facts = {
+def work_of_own(engine: engines.Byzerllm, text: Path) -> Work:
+    """This engine's compute modes on one text."""
+    key = {
         "engine": "byzerllm",
         "program": models.sha256(engine.binary),
         "model": models.sha256(engine.model),
         "environment": engine.environment,
         "context": engines.CONTEXT,
+        "text": models.sha256(text),
     }
+    return Work(engine, text, f"{engine.model.stem}-own-{text.stem}", key)
+
+
+def by_mode(reports: Dict[str, dict]) -> Dict[str, dict]:
+    """The reports of this engine on each text, mode by mode."""
     modes: Dict[str, dict] = {}
-    for name, path in texts.items():
-        report = kept(
-            f"{engine.model.stem}-own-{name}", {**facts, "text": of_text(path)}, lambda path=path: engine.quality(path)
-        )
+    for name, report in reports.items():
         text = report["files"][0]
         for mode in report["modes"]:
             entry = modes.setdefault(mode["compute"], {"kernels": mode["kernels"], "texts": {}})
             score = {key: mode[key] for key in ("perplexity", "divergence", "greedy_agreement")}
             score["divergence_99th_percentile"] = mode["files"][0]["divergence_99th_percentile"]
             entry["texts"][name] = {**score, "tokens": text["tokens"], "windows": text["windows"]}
-    for entry in modes.values():
-        entry.update(together(entry["texts"]))
-    return modes
+    return {mode: {**entry, **together(entry["texts"])} for mode, entry in modes.items()}
 
 
 def together(parts: Dict[str, dict]) -> Dict[str, float]:
@@ -101,22 +135,29 @@ def measure(
     own: Optional[engines.Byzerllm], peers: Sequence[engines.LlamaCpp], texts: Dict[str, Path], threads: int
 ) -> dict:
     """Every engine on every text."""
-    found: Dict[str, dict] = {"peers": {}, "own": {}}
-    if own is not None:
-        with Step("perplexity, byzerllm"):
-            found["own"] = of_own(own, texts)
-    for peer in peers:
-        with Step(f"perplexity, {peer.name}"):
-            found["peers"][peer.kind] = of_peer(peer, texts, threads)
+    work = [work_of_own(own, text) for text in texts.values()] if own else []
+    work += [work_of_peer(peer, text) for peer in peers for text in texts.values()]
+    results = iter(all_results(work, threads))
+    found = {"own": by_mode({name: next(results) for name in texts}) if own else {}}
+    found["peers"] = {peer.kind: of_texts({name: next(results) for name in texts}) for peer in peers}
     check_windows(found)
     return found
 
 
 def known(peers: Sequence[engines.LlamaCpp], texts: Dict[str, Path]) -> Optional[dict]:
     """What the cache knows of the quantizations; None when it lacks one of them."""
-    with Step("perplexities in the cache"):
-        found = {peer.kind: of_peer(peer, texts, 1, measure=False) for peer in peers}
-    return None if None in found.values() else {"peers": found, "own": {}}
+    found = {}
+    for peer in peers:
+        parts = {name: work_of_peer(peer, text).known() for name, text in texts.items()}
+        if None in parts.values():
+            return None
+        found[peer.kind] = of_texts(parts)
+    return {"own": {}, "peers": found}
+
+
+def of_texts(parts: Dict[str, dict]) -> dict:
+    """The texts' results and what they are together."""
+    return {**together(parts), "texts": parts}
 
 
 def check_windows(found: dict) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -141,11 +142,13 @@ def test_only_quantizations_of_comparable_quality_are_rivals():
 class Scorer:
     """Stands for an engine; counts how often it had to measure."""
 
-    def __init__(self, model, binary, found):
-        self.model, self.binary, self.found = model, binary, found
-        self.name, self.kind, self.environment, self.calls = "llama.cpp Q4_0", "Q4_0", {}, 0
+    def __init__(self, model, found):
+        self.model = self.binary = model
+        self.found = found
+        self.kind, self.environment, self.calls = "Q4_0", {}, 0
 
-    def quality(self, text, threads=1):
+    def quality(self, text, core):
+        assert core in os.sched_getaffinity(0)
         self.calls += 1
         return self.found[text.name]
 
@@ -161,18 +164,23 @@ def test_a_perplexity_is_measured_once_for_the_same_files(tmp_path, monkeypatch)
         "a.txt": {"perplexity": 8.0, "windows": 1, "tokens": 511},
         "b.txt": {"perplexity": 2.0, "windows": 3, "tokens": 1533},
     }
-    peer = Scorer(model, None, scores)
+    peer = Scorer(model, scores)
     assert quality.known([peer], texts) is None and peer.calls == 0
-    found = quality.of_peer(peer, texts, 1)
-    assert found["perplexity"] == pytest.approx((8.0 * 2.0**3) ** 0.25) and found["tokens"] == 2044
-    assert quality.known([peer], texts)["peers"]["Q4_0"] == found and peer.calls == 2
+    found = quality.measure(None, [peer], texts, 2)
+    one = found["peers"]["Q4_0"]
+    assert one["perplexity"] == pytest.approx((8.0 * 2.0**3) ** 0.25) and one["tokens"] == 2044
+    assert quality.known([peer], texts) == found and peer.calls == 2
     texts["b"].write_text("changed")
     assert quality.known([peer], texts) is None
-    quality.of_peer(peer, texts, 1)
+    quality.measure(None, [peer], texts, 1)
     assert peer.calls == 3, "the text that is the same is not measured again"
     model.write_bytes(b"other")
-    quality.of_peer(peer, texts, 1)
+    quality.measure(None, [peer], texts, 1)
     assert peer.calls == 5
+    peer.found, texts["b"] = {}, texts["a"]
+    model.write_bytes(b"broken")
+    with pytest.raises(KeyError):
+        quality.measure(None, [peer], texts, 2)
 
 
 def own_report(tokens, *perplexities):
@@ -198,13 +206,13 @@ def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, 
     program = tmp_path / "program"
     program.write_bytes(b"program")
     reports = {"english.txt": own_report(100, 10.0, 10.01, 10.05), "code.txt": own_report(300, 4.0, 4.0, 4.08)}
-    modes = quality.of_own(Scorer(program, program, reports), paths)
+    modes = quality.measure(Scorer(program, reports), [], paths, 1)["own"]
     assert list(modes) == ["exact", "standard", "fast"]
     assert modes["exact"]["perplexity"] == pytest.approx((10.0 * 4.0**3) ** 0.25)
     # Each text's mean weighs as much as it has tokens.
     assert modes["fast"]["divergence"] == pytest.approx(0.002)
     peer = {"texts": {"english": {"perplexity": 10.2, "tokens": 100}, "code": {"perplexity": 4.0, "tokens": 300}}}
-    peer.update(quality.together(peer["texts"]))
+    peer = quality.of_texts(peer["texts"])
     assert "divergence" not in peer
     found = {"own": modes, "peers": {"file": peer}}
     quality.check_windows(found)
