@@ -89,6 +89,4 @@ def gpt4v_formatter(prompt: str, img_format: str = "uri") -> list[dict[str, Any]
 
 def extract_img_paths(paragraph: str) -> list[str]:
     """The paths and addresses of images that a text mentions."""
-    return re.findall(
-        r"\b(?:https?://\S+?|\S+?)\.(?:jpe?g|png|gif|bmp|webp)\b", paragraph, flags=re.IGNORECASE
-    )
+    return re.findall(r"\S+?\.(?:jpe?g|png|gif|bmp|webp)\b", paragraph, flags=re.IGNORECASE)
