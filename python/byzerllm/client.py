@@ -6,8 +6,8 @@ user, else one engine shared by the whole process.
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from byzerllm import answers, parameters
 from byzerllm import conversation as talk
@@ -22,23 +22,32 @@ from byzerllm.errors import (
 )
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
+from byzerllm.prompts.method import PromptMethod
 from byzerllm.settings import Settings
 from byzerllm.sql import SqlBridge
+from byzerllm.stepping import Ask, Steps, Work
 from byzerllm.templates import RoleMapping, Template, Templates, render
-from byzerllm.types import EventName, LLMMetadata, LLMRequest, LLMResponse, StreamItem
+from byzerllm.types import (
+    EventName,
+    LLMClassResponse,
+    LLMFunctionCallResponse,
+    LLMMetadata,
+    LLMRequest,
+    LLMResponse,
+    StreamItem,
+)
 
 if TYPE_CHECKING:
     import asyncio
 
+    from typing_extensions import Unpack
+
     from byzerllm._native import Endpoint
+    from byzerllm.stepping import Options
 
 Config = Mapping[str, Any]
 Item = dict[str, Any]
 T = TypeVar("T")
-Steps = Generator[Any, Any, T]
-"""Work that the blocking and the async methods share. It yields what it waits for: a method of the endpoint with its
-arguments, or an awaitable that an event callback returned."""
-
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
@@ -53,13 +62,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_imports)
 
 
-class ByzerLLM(Settings, SqlBridge, NotYet):
+class ByzerLLM(Settings, PromptMethod, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
 
     def __init__(self, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
         self._connected: Endpoint | None = None
         self._connecting: asyncio.Future[Endpoint] | None = None
+        self._lacks: dict[str, set[str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, and a client that travels to another process, connects for itself.
@@ -95,37 +105,62 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
 
     def _do(self, steps: Steps[T]) -> T:
         """Takes steps here, waiting for each."""
-        answer = None
+        take, outcome = steps.send, None
         while True:
             try:
-                wanted = steps.send(answer)
+                wanted = take(outcome)
             except StopIteration as done:
                 value: T = done.value
                 return value
-            if not isinstance(wanted, tuple):
+            take = steps.send
+            if isinstance(wanted, tuple):
+                try:
+                    outcome = self._get(*wanted)
+                except Exception as error:  # noqa: BLE001 - thrown into the steps
+                    take, outcome = steps.throw, error
+            elif isinstance(wanted, Work):
+                try:
+                    outcome = wanted.run()
+                except Exception as error:  # noqa: BLE001 - thrown into the steps
+                    take, outcome = steps.throw, error
+            else:
                 getattr(wanted, "close", bool)()
                 raise InvalidRequestError(
-                    "an event callback is a coroutine function; only the async methods wait for one"
+                    "an event callback or a tool is a coroutine function; only the async methods wait for one"
                 )
-            name, *arguments = wanted
-            answer = getattr(self._endpoint, name)(*arguments)
+
+    def _get(self, name: str, *arguments: Any) -> Any:
+        """What a method of the endpoint gives."""
+        if name != "answer":
+            return getattr(self._endpoint, name)(*arguments)
+        call = self._endpoint.chat(*arguments)
+        try:
+            return call.result()
+        finally:
+            call.cancel()
 
     async def _do_later(self, steps: Steps[T]) -> T:
         """Takes steps without blocking the event loop."""
         from byzerllm import event_loop
 
-        answer = None
+        take, outcome = steps.send, None
         while True:
             try:
-                wanted = steps.send(answer)
+                wanted = take(outcome)
             except StopIteration as done:
                 value: T = done.value
                 return value
-            if isinstance(wanted, tuple):
-                name, *arguments = wanted
-                answer = await event_loop.run(getattr(await self._reach(), f"{name}_later"), *arguments)
-            else:
-                answer = await wanted
+            take = steps.send
+            try:
+                if isinstance(wanted, tuple):
+                    name, *arguments = wanted
+                    outcome = await event_loop.run(getattr(await self._reach(), f"{name}_later"), *arguments)
+                elif isinstance(wanted, Work):
+                    outcome = await event_loop.in_thread(wanted.run)
+                else:
+                    outcome = await wanted
+            except Exception as error:  # noqa: BLE001 - thrown into the steps
+                take, outcome = steps.throw, error
 
     # Deployments.
 
@@ -155,7 +190,7 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
             say_once(translated["notice"])
         endpoint = self._endpoint
         status = endpoint.deploy(translated["spec"])
-        self.meta_cache.pop(udf_name, None)
+        self._forget(udf_name)
         architectures = (status.get("info") or {}).get("architectures", [])
         oddity = _native.mismatch(pretrained_model_type or "", architectures)
         if oddity:
@@ -169,11 +204,16 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
         """Removes a deployment after its running requests, or at once with `force`. A missing one is no error."""
-        self.meta_cache.pop(udf_name, None)
+        self._forget(udf_name)
         try:
             self._endpoint.undeploy(udf_name, 0.0 if force else 30.0)
         except NotFoundError:
             pass
+
+    def _forget(self, model: str) -> None:
+        """Drops what was known of a deployment."""
+        self.meta_cache.pop(model, None)
+        self._lacks.pop(model, None)
 
     def is_model_exist(self, udf_name: str) -> bool:
         """Whether a deployment of that name exists, ready or not."""
@@ -309,10 +349,38 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
 
     # Chats.
 
+    @overload
     def chat_oai(
         self,
         conversations: talk.Conversations,
-        tools: list[Any] = [],
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        *,
+        execute_tool: Literal[True],
+        **options: "Unpack[Options]",
+    ) -> list[LLMFunctionCallResponse]: ...
+
+    @overload
+    def chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        execute_tool: Literal[False] = ...,
+        *,
+        response_class: None = ...,
+        **options: "Unpack[Options]",
+    ) -> list[LLMResponse]: ...
+
+    @overload
+    def chat_oai(
+        self, conversations: talk.Conversations, *, response_class: Any, **options: "Unpack[Options]"
+    ) -> list[LLMClassResponse]: ...
+
+    def chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
         impl_func: Callable[..., Any] | None = None,
@@ -327,29 +395,77 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
-    ) -> list[LLMResponse]:
-        """Continues a conversation: messages with roles, or one user message as a string."""
-        model = self._model(model, _NO_MODEL)
-        _refuse_what_is_not_here(
+    ) -> Any:
+        """Continues a conversation: messages with roles, or one user message as a string.
+
+        `tools` are functions that the model may call, `tool_choice` one that it must (a function, its name,
+        `"required"`, `"none"`). With `execute_tool` they are called, and each answer is an `LLMFunctionCallResponse`
+        with what they returned in `values`; `func_params` are arguments that the program gives them itself.
+
+        With `response_class` each answer is an `LLMClassResponse` with an object of that class in `value`; with
+        `response_after_chat` it is made of a first, free answer. What went wrong stands in `metadata["reason"]`.
+
+        `enable_default_sys_message` explains tools and classes to the model in the system message.
+        `only_return_prompt` asks no model; the prompt is in `input`.
+
+        Raises `InvalidRequestError` for arguments that do not go together, and what the model's place raises.
+
+        Example:
+            >>> llm.chat_oai("The last three days", tools=[compute_date_range], execute_tool=True)[0].values
+            [['2026-01-01 10:00:00', '2026-01-04 10:00:00']]
+        """
+        steps = self._chat_steps(
+            conversations,
             tools,
             tool_choice,
             execute_tool,
             impl_func,
             execute_impl_func,
+            impl_func_params,
+            func_params,
             response_class,
             response_after_chat,
+            enable_default_sys_message,
+            model,
+            role_mapping,
+            llm_config,
+            only_return_prompt,
+            extra_request_params,
         )
-        history = self._history(model, conversations, enable_default_sys_message)
-        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
-        item, request = self._do(steps)
-        if only_return_prompt:
-            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
-        return self._query(model, [(item, request)])
+        return self._do(steps)
+
+    @overload
+    async def async_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        *,
+        execute_tool: Literal[True],
+        **options: "Unpack[Options]",
+    ) -> list[LLMFunctionCallResponse]: ...
+
+    @overload
+    async def async_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        execute_tool: Literal[False] = ...,
+        *,
+        response_class: None = ...,
+        **options: "Unpack[Options]",
+    ) -> list[LLMResponse]: ...
+
+    @overload
+    async def async_chat_oai(
+        self, conversations: talk.Conversations, *, response_class: Any, **options: "Unpack[Options]"
+    ) -> list[LLMClassResponse]: ...
 
     async def async_chat_oai(
         self,
         conversations: talk.Conversations,
-        tools: list[Any] = [],
+        tools: Sequence[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
         impl_func: Callable[..., Any] | None = None,
@@ -364,32 +480,127 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
-    ) -> list[LLMResponse]:
+    ) -> Any:
         """`chat_oai` for an event loop, which it never blocks. Thousands may wait at once: none holds a thread.
 
-        Cancelling the task stops the work.
+        Tools may be coroutine functions; others run in a thread. Cancelling the task stops the work.
         """
-        model = self._model(model, _NO_MODEL)
-        _refuse_what_is_not_here(
+        steps = self._chat_steps(
+            conversations,
             tools,
             tool_choice,
             execute_tool,
             impl_func,
             execute_impl_func,
+            impl_func_params,
+            func_params,
             response_class,
             response_after_chat,
+            enable_default_sys_message,
+            model,
+            role_mapping,
+            llm_config,
+            only_return_prompt,
+            extra_request_params,
         )
-        history = self._history(model, conversations, enable_default_sys_message)
-        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
-        item, request = await self._do_later(steps)
-        if only_return_prompt:
-            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
-        self._tell_request(model, [item], request["stream"])
-        results = await self._do_later(self._before(model, [item]))
-        if results is None:
-            answer = self._answer_steps(request["request"], request["timeout"])
-            results = answers.results(await self._do_later(answer), item)
-        return self._responses(model, await self._do_later(self._after(model, results)))
+        return await self._do_later(steps)
+
+    def _chat_steps(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any],
+        tool_choice: Any,
+        execute_tool: bool,
+        impl_func: Callable[..., Any] | None,
+        execute_impl_func: bool,
+        impl_func_params: dict[str, Any] | None,
+        func_params: dict[str, Any] | None,
+        response_class: Any,
+        response_after_chat: bool,
+        enable_default_sys_message: bool,
+        model: str | None,
+        role_mapping: RoleMapping | None,
+        llm_config: Config,
+        only_return_prompt: bool,
+        extra_request_params: Config,
+    ) -> Steps[list[Any]]:
+        """What `chat_oai` does."""
+        model = self._model(model, _NO_MODEL)
+        wants_tools = bool(tools) or tool_choice is not None
+        if wants_tools and response_class is not None:
+            raise InvalidRequestError("function calling is enabled,response_class should not be set.")
+        if impl_func is not None and response_class is None:
+            raise InvalidRequestError("impl_func is enabled,response_class should be set.")
+        ask = Ask(
+            model,
+            role_mapping,
+            llm_config,
+            extra_request_params,
+            enable_default_sys_message,
+            only_return_prompt,
+        )
+        history = talk.messages(conversations)
+        if enable_default_sys_message:
+            ability = _ability(wants_tools, impl_func is not None, response_class is not None)
+            history = self._with_abilities(model, history, ability)
+        if wants_tools or (execute_tool and impl_func is None and response_class is None):
+            from byzerllm import calling
+
+            return (
+                yield from calling.steps(self, ask, history, tools, tool_choice, execute_tool, func_params)
+            )
+        if impl_func is not None:
+            from byzerllm import implementations
+
+            params = impl_func_params or func_params
+            return (
+                yield from implementations.steps(
+                    self, ask, history, impl_func, execute_impl_func, params, response_class
+                )
+            )
+        if response_class is not None:
+            from byzerllm import classes
+
+            return (yield from classes.steps(self, ask, history, response_class, response_after_chat))
+        return (yield from self._ask(ask, history))
+
+    def execute_function_calling(
+        self, response: LLMResponse, tools: Sequence[Any], func_params: Mapping[str, Any] | None = None
+    ) -> LLMFunctionCallResponse:
+        """Calls the tools that an answer of `chat_oai(tools=…)` asks for.
+
+        Example:
+            >>> response = llm.chat_oai("What time is it?", tools=[compute_now])[0]
+            >>> llm.execute_function_calling(response, [compute_now]).values
+            ['2026-01-04 10:00:00']
+        """
+        from byzerllm import calling
+        from byzerllm.schema.tool import tools_of
+
+        return self._do(calling.executed(response, tools_of(tools, func_params or {}), func_params))
+
+    def execute_response_format(self, response: LLMResponse, response_class: Any) -> LLMClassResponse:
+        """The object of a class that an answer's JSON stands for; `value` is `None` where there is none."""
+        from byzerllm import classes
+        from byzerllm.schema.shape import Shape
+
+        return classes.executed(response, Shape.of(response_class))
+
+    def response(
+        self, instruction: str | None = None, model: str | None = None, verbose: bool | None = None
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Makes a function of one text that returns what the model makes of the text, as an object of the class that
+        the function is annotated to return. `instruction` becomes the system message.
+
+        Example:
+            >>> @llm.response()
+            ... def story(text: str) -> Story: "A story about the text."
+            >>> story("a brave rabbit").title
+            'The Brave Rabbit'
+        """
+        from byzerllm import classes
+
+        return classes.decorator(self, instruction, model, verbose)
 
     def stream_chat_oai(
         self,
@@ -507,15 +718,51 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
             raise InvalidRequestError(message, param="model")
         return name
 
-    def _history(self, model: str, conversations: talk.Conversations, with_base: bool) -> list[Item]:
-        history = talk.messages(conversations)
+    def _with_abilities(self, model: str, history: list[Item], ability: str | None) -> list[Item]:
+        """The conversation with a system message that explains what this call asks for."""
         base = self.mapping_base_system_message.get(model)
-        if with_base and base:
-            if history[0]["role"] == "system":
-                history[0]["content"] = f"{base}\n{history[0]['content']}"
-            else:
-                history.insert(0, {"role": "system", "content": base})
-        return history
+        if base is None and ability is not None:
+            from byzerllm import formats
+
+            base = formats.base_ability_format(base_abilities=[formats.BaseAbility[ability]])
+        if not base:
+            return history
+        if history[0]["role"] == "system":
+            return [{**history[0], "content": f"{base}\n{history[0]['content']}"}, *history[1:]]
+        return [{"role": "system", "content": base}, *history]
+
+    def _lacking(self, model: str) -> set[str]:
+        """What the place of a model has refused to do: `tools`, `format`."""
+        return self._lacks.setdefault(model, set())
+
+    def _takes_messages(self, ask: Ask) -> Steps[bool]:
+        """Whether a model gets messages, not a prompt that was rendered here."""
+        if ask.role_mapping or self.mapping_role_mapping.get(ask.model):
+            return False
+        meta = yield from self._meta_steps(ask.model)
+        return bool(
+            meta.get("support_chat_template")
+            or meta.get("message_format")
+            or meta.get("model_deploy_type") == "saas"
+        )
+
+    def _ask(self, ask: Ask, history: list[Item], extra: Config = {}) -> Steps[list[LLMResponse]]:
+        """Puts a conversation to a model. `extra` are further fields of the request, like `tools`."""
+        model = ask.model
+        item, request = yield from self._chat_request(
+            model, history, ask.role_mapping, ask.llm_config, ask.extra_request_params
+        )
+        if extra:
+            item.update(extra)
+            request["request"].update(extra)
+        if ask.only_return_prompt:
+            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
+        self._tell_request(model, [item], request["stream"])
+        results = yield from self._before(model, [item])
+        if results is None:
+            answer = yield "answer", request["request"], request["timeout"]
+            results = answers.results(answer, item)
+        return self._responses(model, (yield from self._after(model, results)))
 
     def _chat_request(
         self,
@@ -553,7 +800,7 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
         llm_config: Config,
         extra_request_params: Config,
     ) -> Steps[tuple[Item, Item]]:
-        history = self._history(model, conversations, False)
+        history = talk.messages(conversations)
         item, request = yield from self._chat_request(
             model, history, role_mapping, llm_config, extra_request_params
         )
@@ -638,10 +885,6 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
         if self.verbose:
             print(f"Send to model[{model}]:{items}", flush=True)
 
-    def _answer_steps(self, request: Item, timeout: float | None) -> Steps[dict[str, Any]]:
-        answer: dict[str, Any] = yield "answer", request, timeout
-        return answer
-
     def _before(self, model: str, items: list[Item]) -> Steps[answers.Results | None]:
         """The results that an event callback gives instead of the model, if one does."""
         given = yield from self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
@@ -664,31 +907,13 @@ class ByzerLLM(Settings, SqlBridge, NotYet):
         ]
 
 
-def _refuse_what_is_not_here(
-    tools: list[Any],
-    tool_choice: Any,
-    execute_tool: bool,
-    impl_func: Any,
-    execute_impl_func: bool,
-    response_class: Any,
-    response_after_chat: bool,
-) -> None:
-    """The rules of Byzer-LLM for these arguments; those that keep them are not supported yet."""
-    wants_tools = bool(tools) or tool_choice is not None
-    if wants_tools and response_class is not None:
-        raise InvalidRequestError("function calling is enabled,response_class should not be set.")
-    if impl_func is not None and response_class is None:
-        raise InvalidRequestError("impl_func is enabled,response_class should be set.")
-    for name, asked in (
-        ("tools", wants_tools),
-        ("execute_tool", execute_tool),
-        ("impl_func", impl_func is not None),
-        ("execute_impl_func", execute_impl_func),
-        ("response_class", response_class is not None),
-        ("response_after_chat", response_after_chat),
-    ):
-        if asked:
-            raise UnsupportedError(f"chat_oai({name}=…) is not supported by this version", param=name)
+def _ability(calls: bool, writes: bool, answers_with_class: bool) -> str | None:
+    """What the default system message has to explain."""
+    if calls:
+        return "FUNCTION_CALLING"
+    if writes:
+        return "FUNCTION_IMPL"
+    return "RESPONSE_WITH_CLASS" if answers_with_class else None
 
 
 def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[bool, Config]:

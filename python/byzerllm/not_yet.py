@@ -34,10 +34,6 @@ class NotYet:
     impl = _not_yet("impl", _FUNCTIONS)
     execute_generate_func = _not_yet("execute_generate_func", _FUNCTIONS)
     clear_impl_cache = _not_yet("clear_impl_cache", _FUNCTIONS)
-    response = _not_yet("response", "responses as pydantic objects are")
-    execute_response_format = _not_yet("execute_response_format", "responses as pydantic objects are")
-    execute_function_calling = _not_yet("execute_function_calling", "function calling is")
-    prompt = _not_yet("prompt", "prompt functions are")
 
     def emb(
         self, model: str | None, request: LLMRequest | list[str] | str, extract_params: Config = {}

@@ -57,6 +57,31 @@ class LLMResponse:
 
 
 @dataclass
+class LLMFunctionCallResponse:
+    """An answer whose calls were executed."""
+
+    response: LLMResponse
+    """The answer itself."""
+    values: list[Any]
+    """What the called functions returned, in the order of the calls; those that failed are left out."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """`reason` says what went wrong and is empty otherwise, `selected_functions` names what was called, and `calls`
+    holds each call with its `name`, `arguments` and `value` or `error`."""
+
+
+@dataclass
+class LLMClassResponse:
+    """An answer as an object of a class."""
+
+    response: LLMResponse
+    """The answer itself."""
+    value: Any | None
+    """The object, or `None`: then the metadata say why."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """`reason` says what went wrong and is empty otherwise; `attempts` is how often the model was asked."""
+
+
+@dataclass
 class FintuneRequestExtra:
     """Options of a fine-tuning request (the spelling is Byzer-LLM's)."""
 

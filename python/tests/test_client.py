@@ -262,7 +262,6 @@ def test_formats_are_kept_for_later(name):
         "emb_query",
         "emb_rerank",
         "impl",
-        "response",
         "prompt",
         "abort",
         "sft",
@@ -272,8 +271,6 @@ def test_formats_are_kept_for_later(name):
         "raw_pretrain",
         "raw_merge_lora",
         "raw_deepspeed_to_huggingface",
-        "execute_function_calling",
-        "execute_response_format",
         "execute_generate_func",
         "clear_impl_cache",
         "apply_sql_func",
@@ -589,9 +586,6 @@ def test_arguments_that_contradict_or_come_later(llm):
         llm.chat_oai(HELLO, tools=[print], response_class=dict)
     with pytest.raises(InvalidRequestError, match="response_class should be set"):
         llm.chat_oai(HELLO, impl_func=print)
-    for name, value in {"tools": [print], "response_class": dict, "execute_tool": True}.items():
-        with pytest.raises(UnsupportedError, match=name):
-            llm.chat_oai(HELLO, **{name: value})
     with pytest.raises(UnsupportedError, match="stream_chat_oai"):
         llm.chat_oai(HELLO, llm_config={"generation.stream": True})
 
@@ -774,8 +768,8 @@ def test_the_async_chat_refuses_the_same(llm):
     for error, arguments in (
         (InvalidRequestError, {"tools": [print], "response_class": dict}),
         (InvalidRequestError, {"impl_func": print}),
-        (UnsupportedError, {"tools": [print]}),
-        (UnsupportedError, {"response_class": dict}),
+        (InvalidRequestError, {"tools": [3]}),
+        (InvalidRequestError, {"response_class": 3}),
         (UnsupportedError, {"llm_config": {"stream": True}}),
         (InvalidRequestError, {"llm_config": {"temprature": 0}}),
         (NotFoundError, {"model": "nobody"}),

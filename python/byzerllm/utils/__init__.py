@@ -5,8 +5,22 @@ from typing import TYPE_CHECKING
 from byzerllm.lazy import names
 
 if TYPE_CHECKING:
+    from byzerllm.formats import FUNCTION_CALLING_SCHEMA as FUNCTION_CALLING_SCHEMA
+    from byzerllm.formats import BaseAbility as BaseAbility
+    from byzerllm.formats import base_ability_format as base_ability_format
+    from byzerllm.formats import function_calling_format as function_calling_format
+    from byzerllm.formats import response_class_format as response_class_format
+    from byzerllm.formats import (
+        response_class_format_after_chat as response_class_format_after_chat,
+    )
+    from byzerllm.formats import sys_function_calling_format as sys_function_calling_format
+    from byzerllm.formats import sys_response_class_format as sys_response_class_format
     from byzerllm.prompts.rendering import format_prompt_jinja2 as format_prompt_jinja2
     from byzerllm.prompts.rendering import format_str_jinja2 as format_str_jinja2
+    from byzerllm.schema.calls import FunctionCall as FunctionCall
+    from byzerllm.schema.calls import FunctionCallList as FunctionCallList
+    from byzerllm.schema.calls import FunctionCallWrapper as FunctionCallWrapper
+    from byzerllm.schema.signature import serialize_function_to_json as serialize_function_to_json
     from byzerllm.templates import generate_instruction_from_history as generate_instruction_from_history
     from byzerllm.types import SingleOutput as SingleOutput
     from byzerllm.types import SingleOutputMeta as SingleOutputMeta
@@ -35,6 +49,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "byzerllm.prompts.rendering": "format_prompt_jinja2 format_str_jinja2",
+    "byzerllm.formats": """FUNCTION_CALLING_SCHEMA BaseAbility base_ability_format function_calling_format
+    response_class_format response_class_format_after_chat sys_function_calling_format sys_response_class_format""",
+    "byzerllm.schema.calls": "FunctionCall FunctionCallList FunctionCallWrapper",
+    "byzerllm.schema.signature": "serialize_function_to_json",
     "byzerllm.templates": "generate_instruction_from_history",
     "byzerllm.types": "SingleOutput SingleOutputMeta StreamOutputs",
     "byzerllm.utils.clock": "TimeoutException timeit timeout",
@@ -49,7 +67,5 @@ _HOMES = {
 __getattr__ = names(
     __name__,
     _HOMES,
-    """function_calling_format response_class_format response_class_format_after_chat function_impl_format
-    base_ability_format sys_response_class_format sys_function_calling_format sys_function_impl_format
-    serialize_function_to_json FunctionCall FunctionCallWrapper FunctionCallList FUNCTION_CALLING_SCHEMA BaseAbility""",
+    """function_impl_format sys_function_impl_format""",
 )

@@ -16,7 +16,7 @@ def chat_oai(llm: "ByzerLLM", workers: int = 3, **kwargs: Any) -> list[Any]:
 
     answers, failure = [], None
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        for future in as_completed([pool.submit(llm.chat_oai, **kwargs) for _ in range(workers)]):
+        for future in as_completed([pool.submit(lambda: llm.chat_oai(**kwargs)) for _ in range(workers)]):
             try:
                 answers.append(future.result())
             except Exception as error:
