@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from byzerllm.model_names import get_llm_names as get_llm_names
     from byzerllm.model_names import get_model_info as get_model_info
     from byzerllm.model_names import get_single_llm as get_single_llm
+    from byzerllm.prompts.functions import prompt as prompt
+    from byzerllm.prompts.functions import prompt_lazy as prompt_lazy
+    from byzerllm.prompts.meta import MetaHolder as MetaHolder
+    from byzerllm.prompts.meta import MetaOutput as MetaOutput
+    from byzerllm.simple import SimpleByzerLLM as SimpleByzerLLM
     from byzerllm.utils.nontext import Image as Image
 
 __all__ = [
@@ -36,10 +41,13 @@ _HOMES = {
     "byzerllm.cluster": "connect_cluster",
     "byzerllm.legacy_models": "BlockRow check_param_exists log_to_file parse_params",
     "byzerllm.model_names": "get_llm_names get_model_info get_single_llm",
+    "byzerllm.prompts.functions": "prompt prompt_lazy",
+    "byzerllm.prompts.meta": "MetaHolder MetaOutput",
+    "byzerllm.simple": "SimpleByzerLLM",
     "byzerllm.utils.nontext": "Image",
 }
 
-_ABSENT = """SimpleByzerLLM ByzerRetrieval prompt prompt_lazy agent_reply MetaHolder MetaOutput restore_model load_model
+_ABSENT = """ByzerRetrieval agent_reply restore_model load_model
 consume_model common_init_model"""
 
 
