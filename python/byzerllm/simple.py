@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from byzerllm import answers, parameters
 from byzerllm import conversation as talk
-from byzerllm.errors import InvalidRequestError, NotFoundError, UnsupportedError
+from byzerllm.errors import InvalidRequestError, NotFoundError, UnsupportedError, make
 from byzerllm.parameters import boolean
 from byzerllm.prompts.method import PromptMethod
 from byzerllm.settings import Settings
@@ -25,7 +26,16 @@ _CONTEXT = 8192
 # Fields of our sampling parameters that OpenAI's interface calls otherwise.
 _RENAMED = {"ignore_end": "ignore_eos", "logprobs": "top_logprobs"}
 # What reasoning models do not take.
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "stop")
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "stop",
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
             is_reasoning=boolean("saas.is_reasoning", given.get("is_reasoning", False)),
             https_verify=boolean("saas.https_verify", given.get("https_verify", True)),
         )
-        self._vendor(self.deployments[name])
+        _vendor(self.deployments[name])
         return {"model": name, "status": "deployed"}
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
@@ -176,7 +186,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
         results = self._event(EventName.BEFORE_CALL_MODEL, found.name, [item])
         if results is None:
             started = time.monotonic()
-            answer = self._vendor(found).post("/chat/completions", body, timeout)
+            answer = _vendor(found).post("/chat/completions", body, timeout)
             results = _results(answer, item, started)
         results = answers.checked(results)
         replaced = self._event(EventName.AFTER_CALL_MODEL, found.name, results)
@@ -213,7 +223,9 @@ class SimpleByzerLLM(Settings, PromptMethod):
         history = talk.messages(conversations)
         item, body, timeout = self._request(found, history, llm_config, extra_request_params)
         if body.get("n", 1) != 1:
-            raise UnsupportedError("stream_chat_oai streams one answer; use chat_oai for n above 1", param="n")
+            raise UnsupportedError(
+                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
+            )
         results = self._event(EventName.BEFORE_CALL_MODEL, found.name, [item])
         if results is not None:
             yield from answers.given(answers.checked(results), str)
@@ -221,7 +233,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         fold = answers.Fold(str, delta_mode)
         clock: Any = _Clock()
-        for chunk in self._vendor(found).stream("/chat/completions", body, timeout):
+        for chunk in _vendor(found).stream("/chat/completions", body, timeout):
             for event in _events(chunk, clock):
                 made = fold.item(event, clock)
                 if made is not None:
@@ -253,7 +265,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
         texts = request.instruction if isinstance(request, LLMRequest) else request
         texts = [texts] if isinstance(texts, str) else list(texts)
         body = {"model": found.model, "input": texts, **extract_params}
-        answer = self._vendor(found).post("/embeddings", body, None)
+        answer = _vendor(found).post("/embeddings", body, None)
         rows = sorted(answer["data"], key=lambda row: row.get("index", 0))
         return [
             LLMResponse(output=row["embedding"], input={"instruction": text, "embedding": True})
@@ -269,13 +281,10 @@ class SimpleByzerLLM(Settings, PromptMethod):
     def _deployment(self, model: str | None) -> _Deployment:
         name = model or self.default_model_name or ""
         if name not in self.deployments:
-            raise NotFoundError(f"no model {name!r} was deployed in this client; call deploy first", param="model")
+            raise NotFoundError(
+                f"no model {name!r} was deployed in this client; call deploy first", param="model"
+            )
         return self.deployments[name]
-
-    def _vendor(self, found: _Deployment) -> Any:
-        from byzerllm.vendor_http import Vendor
-
-        return Vendor(found.name, found.base_url, found.api_key, found.model, found.https_verify)
 
     def _request(
         self, found: _Deployment, history: list[Item], llm_config: Config, extra: Config
@@ -311,6 +320,14 @@ class SimpleByzerLLM(Settings, PromptMethod):
             return done.value
         getattr(waits, "close", bool)()
         raise InvalidRequestError("an event callback is a coroutine function; SimpleByzerLLM waits for none")
+
+
+@lru_cache(maxsize=64)
+def _vendor(found: _Deployment) -> Any:
+    """The way to a vendor, made once: reading the certificates of authorities takes a while."""
+    from byzerllm.vendor_http import Vendor
+
+    return Vendor(found.name, found.base_url, found.api_key, found.model, found.https_verify)
 
 
 class _Clock:
@@ -362,7 +379,7 @@ def _put_prefix(body: Item, found: _Deployment, prefix: str | None) -> None:
         return
     message = {"role": "assistant", "content": prefix}
     if "deepseek" in found.base_url:
-        message["prefix"] = True  # type: ignore[assignment]
+        message["prefix"] = True
     messages.append(message)
 
 
@@ -385,7 +402,7 @@ def _results(answer: Item, item: Item, started: float) -> answers.Results:
         }
         results.append({"predict": message.get("content") or "", "metadata": metadata, "input": item})
     if not results:
-        raise answers.make("upstream", f"the vendor's answer has no choices: {str(answer)[:200]}")
+        raise make("upstream", f"the vendor's answer has no choices: {str(answer)[:200]}")
     return results
 
 

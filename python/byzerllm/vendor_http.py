@@ -42,11 +42,14 @@ class Vendor:
         self._name, self._model = name, model
         self._base = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
-        context = ssl.create_default_context()
-        if not verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect())
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+        if base_url.lower().startswith("https://"):
+            context = ssl.create_default_context()
+            if not verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        self._opener = urllib.request.build_opener(*handlers)
 
     def post(self, path: str, body: Mapping[str, Any], timeout: float | None) -> dict[str, Any]:
         """The JSON object that answers a request."""
@@ -82,7 +85,7 @@ class Vendor:
     def _open(self, path: str, body: Mapping[str, Any], timeout: float | None) -> Any:
         data = json.dumps(body, ensure_ascii=False).encode()
         request = urllib.request.Request(f"{self._base}{path}", data, self._headers, method="POST")
-        options = {} if timeout is None else {"timeout": timeout}
+        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         try:
             return self._opener.open(request, **options)
         except urllib.error.HTTPError as error:
@@ -105,7 +108,9 @@ class Vendor:
 
     def _failure(self, kind: str, said: str, retry_after: float | None = None) -> ByzerLLMError:
         return make(
-            kind, f"{self._name} (base_url={self._base}, model={self._model}): {said}", retry_after=retry_after
+            kind,
+            f"{self._name} (base_url={self._base}, model={self._model}): {said}",
+            retry_after=retry_after,
         )
 
 

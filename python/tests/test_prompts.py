@@ -232,7 +232,9 @@ def test_other_annotations_are_refused():
         """x"""
 
     for func in (number, nothing):
-        with pytest.raises(InvalidRequestError, match=f"{func.__name__} should return a pydantic model or string"):
+        with pytest.raises(
+            InvalidRequestError, match=f"{func.__name__} should return a pydantic model or string"
+        ):
             byzerllm.prompt(Script())(func)()
     with pytest.raises(InvalidRequestError, match="markers are for prompts that return text"):
         byzerllm.prompt(Script())(marked).with_response_markers().run()
@@ -261,13 +263,20 @@ def test_misuse_is_said():
 def test_markers_continue_until_the_end_comes():
     llm = Script("Sure: <RESPONSE>one ", "two ", "three</RESPONSE> bye")
     holder = MetaHolder()
-    runner = byzerllm.prompt(llm)(hello._func).with_response_markers().with_continue_prompt("More").with_meta(holder)
+    runner = (
+        byzerllm.prompt(llm)(hello._func)
+        .with_response_markers()
+        .with_continue_prompt("More")
+        .with_meta(holder)
+    )
     assert runner.run("you") == "one two three"
     told = llm.said(0)[0][1]
     assert told.startswith("\nHello, you!\n\n") and "<RESPONSE>" in told and "</RESPONSE>" in told
     assert llm.said(2)[1:] == [("assistant", "Sure: <RESPONSE>one two "), ("user", "More")]
     assert holder.get_meta()["input_tokens_count"] == 30
-    assert holder.get_meta_model().generated_tokens_count == len("Sure: <RESPONSE>one two three</RESPONSE> bye")
+    assert holder.get_meta_model().generated_tokens_count == len(
+        "Sure: <RESPONSE>one two three</RESPONSE> bye"
+    )
 
 
 def test_markers_of_ones_own():
@@ -303,7 +312,9 @@ def test_streams():
     holder = MetaHolder()
     tell = streamed(llm).with_meta(holder)
     assert list(tell("bees")) == list("a tale")
-    assert holder.get_meta_model().finish_reason == "stop" and holder.get_meta()["generated_tokens_count"] == 6
+    assert (
+        holder.get_meta_model().finish_reason == "stop" and holder.get_meta()["generated_tokens_count"] == 6
+    )
     pieces = tell("bees")
     assert next(pieces) == "a"
     pieces.close()
@@ -377,7 +388,12 @@ def test_prompt_of_a_client():
     llm.add_event_callback(EventName.BEFORE_CALL_MODEL, answer)
     holder = MetaHolder()
 
-    @llm.prompt(model="other", marker="Be brief.", meta_holder=holder, conversation=[{"role": "system", "content": "S"}])
+    @llm.prompt(
+        model="other",
+        marker="Be brief.",
+        meta_holder=holder,
+        conversation=[{"role": "system", "content": "S"}],
+    )
     def ask(question: str) -> str:
         """{{ question }}?"""
 

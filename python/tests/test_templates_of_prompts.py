@@ -93,9 +93,9 @@ def test_templates_render_as_jinja2_renders_them(template):
 def test_a_docstring_loses_its_indentation():
     def hello(name):
         """
-        Hello, {{ name }}!
-            indented
-      less
+          Hello, {{ name }}!
+              indented
+        less
         """
 
     def one_line():

@@ -123,7 +123,9 @@ def _striptags(value: Any) -> str:
 
 def _xmlattr(value: Mapping[str, Any], autospace: bool = True) -> str:
     written = " ".join(
-        f'{html.escape(str(key))}="{html.escape(str(item))}"' for key, item in value.items() if item is not None
+        f'{html.escape(str(key))}="{html.escape(str(item))}"'
+        for key, item in value.items()
+        if item is not None
     )
     return f" {written}" if autospace and written else written
 

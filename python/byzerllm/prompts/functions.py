@@ -45,7 +45,9 @@ class _Chooser:
         return self
 
     def with_response_markers(
-        self: Self, response_markers: Sequence[str] | None = None, response_markers_template: str | None = None
+        self: Self,
+        response_markers: Sequence[str] | None = None,
+        response_markers_template: str | None = None,
     ) -> Self:
         """Asks for the answer between two markers, and for more while the second is missing (see `with_max_turns`).
 
@@ -144,7 +146,9 @@ class PromptRunner(_Chooser, Generic[P, R]):
     def _prepared(self, prompt: str) -> Run:
         if self._choices.llm is None:
             name = self._func.__name__
-            raise InvalidRequestError(f"{name} has no model; choose one with {name}.with_llm(llm)", param="llm")
+            raise InvalidRequestError(
+                f"{name} has no model; choose one with {name}.with_llm(llm)", param="llm"
+            )
         # What is chosen later is for later runs.
         return Run(self._func, prompt, replace(self._choices), self._instance)
 
@@ -180,7 +184,9 @@ class PromptFunction(PromptRunner[P, R]):
 class LazyPrompt(_Chooser):
     """A call that waits: choose, then `run()` it or look at its `prompt()`."""
 
-    def __init__(self, runner: PromptRunner[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, runner: PromptRunner[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         self._runner = runner
         self._choices = runner._choices
         self._args, self._kwargs = args, kwargs

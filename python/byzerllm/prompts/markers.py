@@ -29,7 +29,11 @@ class Markers:
     def of(markers: Sequence[str] | None, template: str | None) -> "Markers":
         """Checks a pair of markers; `None` stands for the usual ones."""
         pair = DEFAULT if markers is None else markers
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(mark, str) and mark for mark in pair):
+        if (
+            isinstance(pair, str)
+            or len(pair) != 2
+            or not all(isinstance(mark, str) and mark for mark in pair)
+        ):
             raise InvalidRequestError(
                 f"response markers are two texts, the start and the end, got {markers!r}", param="markers"
             )
@@ -85,4 +89,6 @@ class Unwrapped:
 
 def _common(text: str, mark: str) -> int:
     """How many characters at the end of the text may be the beginning of the mark."""
-    return next((size for size in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:size])), 0)
+    return next(
+        (size for size in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:size])), 0
+    )

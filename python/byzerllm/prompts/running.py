@@ -155,7 +155,9 @@ class Run:
     async def chat_later(self) -> Any:
         """The answer, without blocking the event loop."""
         if not hasattr(self._llm, "async_chat_oai"):
-            raise InvalidRequestError(f"{type(self._llm).__name__} has no async_chat_oai; use a blocking prompt function")
+            raise InvalidRequestError(
+                f"{type(self._llm).__name__} has no async_chat_oai; use a blocking prompt function"
+            )
         steps = self._turns()
         answer = None
         while True:
