@@ -63,12 +63,14 @@ static WITHOUT_EFFECT: &[&str] = &[
 ];
 
 /// What a key did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Effect {
     /// It was applied, or asked for nothing.
     Applied,
     /// It asked for something that has no effect.
     None,
+    /// Nobody knows it; the error names the nearest key.
+    Unknown(Error),
 }
 
 /// Applies one key to the deployment.
@@ -89,7 +91,7 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
     let setting =
         ALIASES.iter().find(|(alias, _)| *alias == key || *alias == name).map_or(name, |(_, own)| own);
     if !DeploymentSpec::settings().any(|known| known == setting) {
-        return Err(unknown(key, name));
+        return Ok(Effect::Unknown(unknown(key, name)));
     }
     let written = match (name, text(value).as_str()) {
         ("seed", "-1") => return Ok(Effect::Applied),
