@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from byzerllm import answers, parameters
 from byzerllm import conversation as talk
+from byzerllm.display import Responses
 from byzerllm.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -20,6 +21,7 @@ from byzerllm.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from byzerllm.implementations import Implementations
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
 from byzerllm.prompts.method import PromptMethod
@@ -62,7 +64,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_finish_imports)
 
 
-class ByzerLLM(Settings, PromptMethod, SqlBridge, NotYet):
+class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
 
     def __init__(self, url: str | None = None, **kwargs: Any) -> None:
@@ -432,7 +434,7 @@ class ByzerLLM(Settings, PromptMethod, SqlBridge, NotYet):
             only_return_prompt,
             extra_request_params,
         )
-        return self._do(steps)
+        return Responses(self._do(steps))
 
     @overload
     async def async_chat_oai(
@@ -503,7 +505,7 @@ class ByzerLLM(Settings, PromptMethod, SqlBridge, NotYet):
             only_return_prompt,
             extra_request_params,
         )
-        return await self._do_later(steps)
+        return Responses(await self._do_later(steps))
 
     def _chat_steps(
         self,
@@ -877,7 +879,7 @@ class ByzerLLM(Settings, PromptMethod, SqlBridge, NotYet):
             finally:
                 for call in calls:
                     call.cancel()
-        return self._responses(model, self._do(self._after(model, results)))
+        return Responses(self._responses(model, self._do(self._after(model, results))))
 
     def _tell_request(self, model: str, items: list[Item], stream: bool) -> None:
         if stream:

@@ -22,7 +22,6 @@ def _not_yet(name: str, what: str) -> Callable[..., NoReturn]:
 
 
 _EMBEDDINGS = "embeddings and reranking are"
-_FUNCTIONS = "functions written by a model are"
 _TRAINING = "training is"
 
 Config = Mapping[str, Any]
@@ -31,9 +30,6 @@ Config = Mapping[str, Any]
 class NotYet:
     """Raises `UnsupportedError` for what does not exist yet."""
 
-    impl = _not_yet("impl", _FUNCTIONS)
-    execute_generate_func = _not_yet("execute_generate_func", _FUNCTIONS)
-    clear_impl_cache = _not_yet("clear_impl_cache", _FUNCTIONS)
 
     def emb(
         self, model: str | None, request: LLMRequest | list[str] | str, extract_params: Config = {}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     )
     from byzerllm.formats import sys_function_calling_format as sys_function_calling_format
     from byzerllm.formats import sys_response_class_format as sys_response_class_format
+    from byzerllm.implementations.prompts import function_impl_format as function_impl_format
+    from byzerllm.implementations.prompts import sys_function_impl_format as sys_function_impl_format
     from byzerllm.prompts.rendering import format_prompt_jinja2 as format_prompt_jinja2
     from byzerllm.prompts.rendering import format_str_jinja2 as format_str_jinja2
     from byzerllm.schema.calls import FunctionCall as FunctionCall
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from byzerllm.utils.text import random_uuid as random_uuid
 
 _HOMES = {
+    "byzerllm.implementations.prompts": "function_impl_format sys_function_impl_format",
     "byzerllm.prompts.rendering": "format_prompt_jinja2 format_str_jinja2",
     "byzerllm.formats": """FUNCTION_CALLING_SCHEMA BaseAbility base_ability_format function_calling_format
     response_class_format response_class_format_after_chat sys_function_calling_format sys_response_class_format""",
@@ -67,5 +70,4 @@ _HOMES = {
 __getattr__ = names(
     __name__,
     _HOMES,
-    """function_impl_format sys_function_impl_format""",
 )
