@@ -262,7 +262,6 @@ def test_formats_are_kept_for_later(name):
         "emb_query",
         "emb_rerank",
         "impl",
-        "prompt",
         "abort",
         "sft",
         "pretrain",
