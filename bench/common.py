@@ -51,14 +51,8 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run(
-    command: Sequence[object],
-    environment: Optional[Dict[str, str]] = None,
-    limit: float = 7200,
-    both: bool = False,
-) -> str:
-    """Runs a program and returns its standard output, on demand its standard error as well, which else is shown only
-    when the program fails."""
+def run(command: Sequence[object], environment: Optional[Dict[str, str]] = None, limit: float = 7200) -> str:
+    """Runs a program and returns its standard output; what it says otherwise is shown only when it fails."""
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
@@ -70,7 +64,7 @@ def run(
     if done.returncode != 0:
         tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
         raise Problem(f"`{shlex.join(map(str, command))}` ended with {done.returncode}:\n{tail}", "See above.")
-    return done.stdout + done.stderr if both else done.stdout
+    return done.stdout
 
 
 def median(values: Sequence[float]) -> float:

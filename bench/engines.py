@@ -15,7 +15,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import load
 import parse
-from common import Problem, run
+from common import Problem, cache_directory, run
 from llama_cpp import BOUND
 
 CONTEXT = 1024  # of the quality measurement
@@ -183,9 +183,16 @@ class LlamaCpp:
             log.unlink(missing_ok=True)
 
     def quality(self, text: Path, core: int) -> Dict[str, object]:
-        """Perplexity of a text, on one core. In each window the tokens of its second half are scored."""
-        command = ["taskset", "--cpu-list", core, self.folder / "llama-perplexity", "-m", self.model, "-t", 1]
-        said = run([*command, "-f", text, "-c", CONTEXT], both=True)
+        """Perplexity of a text, with one thread. In each window the tokens of its second half are scored."""
+        del core  # one thread finds a free one by itself
+        command = [self.folder / "llama-perplexity", "-m", self.model, "-t", 1, "-f", text, "-c", CONTEXT]
+        log = cache_directory() / "quality" / f"{self.model.stem}-{text.stem}.log"  # to watch, for it takes long
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            done = subprocess.run(list(map(str, command)), stdout=output, stderr=output)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if done.returncode != 0:
+            raise Problem(f"llama-perplexity ended with {done.returncode}", f"Its output is in {log}.")
         windows = parse.windows(said)
         return {
             "perplexity": parse.perplexity(said),

@@ -135,11 +135,15 @@ def measure(
     own: Optional[engines.Byzerllm], peers: Sequence[engines.LlamaCpp], texts: Dict[str, Path], threads: int
 ) -> dict:
     """Every engine on every text."""
-    work = [work_of_own(own, text) for text in texts.values()] if own else []
-    work += [work_of_peer(peer, text) for peer in peers for text in texts.values()]
-    results = iter(all_results(work, threads))
-    found = {"own": by_mode({name: next(results) for name in texts}) if own else {}}
-    found["peers"] = {peer.kind: of_texts({name: next(results) for name in texts}) for peer in peers}
+    work = {("own", name): work_of_own(own, text) for name, text in texts.items()} if own else {}
+    work.update({(peer.kind, name): work_of_peer(peer, text) for name, text in texts.items() for peer in peers})
+    results = dict(zip(work, all_results(list(work.values()), threads)))
+
+    def of(engine: str) -> Dict[str, dict]:
+        return {name: results[engine, name] for name in texts}
+
+    found = {"own": by_mode(of("own")) if own else {}}
+    found["peers"] = {peer.kind: of_texts(of(peer.kind)) for peer in peers}
     check_windows(found)
     return found
 
