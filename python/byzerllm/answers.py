@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from byzerllm import running
 from byzerllm.errors import InvalidRequestError, make
 from byzerllm.types import SingleOutputMeta, StreamItem
 
@@ -102,12 +103,19 @@ class Fold:
         self._delta_mode = delta_mode
         self._meta = SingleOutputMeta()
         self._raw = self._seen = self._reasoning = ""
+        self._stream: running.Stream | None = None
+
+    @property
+    def aborted(self) -> bool:
+        """Whether `abort` ended the answer."""
+        return self._stream is not None and self._stream.aborted
 
     def item(self, event: dict[str, Any], call: "Call") -> StreamItem | None:
         """The item that an event makes, if it makes one."""
         meta, kind = self._meta, event["event"]
         if kind == "started":
             meta.extra_info["request_id"] = event["request_id"]
+            self._stream = running.note(event["request_id"], call)
         elif kind == "notice" and event["notice"] == "restarted":
             self._raw = self._seen = self._reasoning = ""
         elif kind == "reasoning":

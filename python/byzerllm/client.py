@@ -9,10 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from byzerllm import answers, parameters
+from byzerllm import answers, parameters, running
 from byzerllm import conversation as talk
 from byzerllm.display import Responses
 from byzerllm.errors import (
+    CancelledError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
@@ -634,6 +635,9 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
                 made = fold.item(event, call)
                 if made is not None:
                     yield made
+        except CancelledError:
+            if not fold.aborted:
+                raise
         finally:
             call.cancel()
         self._do(self._after(model, fold.results(item)))
@@ -670,9 +674,19 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
                     made = fold.item(event, call)
                     if made is not None:
                         yield made
+        except CancelledError:
+            if not fold.aborted:
+                raise
         finally:
             call.cancel()
         await self._do_later(self._after(model, fold.results(item)))
+
+    def abort(self, request_id: str, model: str | None = None) -> bool:
+        """Ends a stream of this process, whose `meta.extra_info["request_id"]` this is: who reads it sees it end.
+
+        Returns whether there was one; a stream that has ended is none. `model` is not needed.
+        """
+        return running.abort(request_id)
 
     def chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}

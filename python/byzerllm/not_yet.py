@@ -1,6 +1,6 @@
 """Methods of Byzer-LLM's client that this version does not have: each says so instead of being absent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from byzerllm.errors import UnsupportedError
@@ -11,16 +11,6 @@ def _refuse(name: str, what: str) -> NoReturn:
     raise UnsupportedError(f"ByzerLLM.{name}: {what} not supported by this version", param=name)
 
 
-def _not_yet(name: str, what: str) -> Callable[..., NoReturn]:
-    def method(self: Any, *arguments: Any, **options: Any) -> NoReturn:
-        _refuse(name, what)
-
-    method.__name__ = name
-    method.__qualname__ = f"ByzerLLM.{name}"
-    method.__doc__ = f"Raises `UnsupportedError`: {what} not supported by this version."
-    return method
-
-
 _EMBEDDINGS = "embeddings and reranking are"
 _TRAINING = "training is"
 
@@ -29,7 +19,6 @@ Config = Mapping[str, Any]
 
 class NotYet:
     """Raises `UnsupportedError` for what does not exist yet."""
-
 
     def emb(
         self, model: str | None, request: LLMRequest | list[str] | str, extract_params: Config = {}
@@ -102,10 +91,3 @@ class NotYet:
     def raw_deepspeed_to_huggingface(self, train_params: Config) -> NoReturn:
         """Raises `UnsupportedError`: training is not supported by this version."""
         _refuse("raw_deepspeed_to_huggingface", _TRAINING)
-
-    def abort(self, request_id: str, model: str | None = None) -> NoReturn:
-        """Raises `UnsupportedError`: close a stream, cancel a task or set `timeout_s` to end a request."""
-        _refuse(
-            "abort",
-            "requests by name (close a stream, cancel a task or set timeout_s to end one) are",
-        )

@@ -331,7 +331,11 @@ NAMES = {
             "asyncio.run(listed(llm.async_stream_chat_oai('hi', model=chat, llm_config=short)))",
             "never blocks the loop",
         ),
-        ("abort", "has(ByzerLLM.abort, 'request_id, model=None') and llm.abort('x', chat) is None"),
+        (
+            "abort",
+            "has(ByzerLLM.abort, 'request_id, model=None') and llm.abort('x', chat) is False",
+            "ends streams of this process, on every backend",
+        ),
         (
             "chat",
             "has(ByzerLLM.chat, 'model, request, extract_params={}') and llm.chat(chat, LLMRequest(instruction='hi', max_length=2))[0].output is not None",

@@ -46,4 +46,8 @@ __all__ = [
     "default_chat_wrapper",
 ]
 
-__getattr__ = names(__name__, {"byzerllm.simple": "SimpleByzerLLM"})
+__getattr__ = names(
+    __name__,
+    {"byzerllm.simple": "SimpleByzerLLM"},
+    modules="code_utils img_utils math_utils message_utils parallel_utils",
+)
