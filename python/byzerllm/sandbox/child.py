@@ -30,8 +30,8 @@ _SCRATCH_FILES = 256
 # A child is replaced after so many time limits of work, before its processor time is used up.
 _LIFE = 20
 _FIRST_UNUSED_DESCRIPTOR = 5
-# An answer holds a result and what was printed, whose characters JSON may write with six.
-_LONGEST = 8
+# What is printed may take this part of what a result may take: JSON writes a character with up to six.
+_PRINTED = 8
 _INSTALL = 'or choose sandbox="none", which runs the code in this process with all its rights'
 
 
@@ -53,7 +53,7 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether it can take another call."""
-        return self._process.returncode is None
+        return self._process.poll() is None
 
     def call(self, function: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, str]:
         """What the function returned, and what it printed."""
@@ -64,6 +64,8 @@ class Child:
             sent = encode((arguments, keywords))
         except RecursionError:
             raise SandboxError("the arguments are nested too deeply, or hold themselves") from None
+        except ValueFormatError as error:
+            raise SandboxError(f"the arguments of {function}: {error}") from None
         answer = self._ask({"function": function, "arguments": sent}, function)
         try:
             value, printed = decode(answer["value"]), answer["printed"]
@@ -141,6 +143,7 @@ class Child:
             "modules": sorted(wanted),
             "allowed": None if allowed is None else list(allowed),
             "output_bytes": settings.output_bytes,
+            "printed_bytes": settings.output_bytes // _PRINTED,
             "policy": policy,
         }
         try:
@@ -196,7 +199,7 @@ class Child:
         try:
             self._write(frames.pack(message), end)
             size = frames.length(self._read(frames.LENGTH_BYTES, end))
-            if size > _LONGEST * self._settings.output_bytes + 4096:
+            if size > 2 * self._settings.output_bytes + frames.ROOM:
                 raise SandboxError(f"an answer of {size} bytes is larger than output_bytes allows")
             return frames.unpack(self._read(size, end))
         except (ValueError, RecursionError):

@@ -5,6 +5,9 @@ from typing import Any
 
 LENGTH_BYTES = 4
 
+ROOM = 4096
+"""Bytes of an answer for what is neither a result nor printed."""
+
 
 def pack(message: Any) -> bytes:
     """A message's bytes."""

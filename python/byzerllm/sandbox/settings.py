@@ -26,7 +26,7 @@ class SandboxSettings:
     memory_bytes: int = 512 * MEBIBYTE
     """Bytes of memory on top of what the interpreter itself takes."""
     output_bytes: int = 1 * MEBIBYTE
-    """Bytes of a result as JSON. What the code prints beyond this is dropped."""
+    """Bytes of a result as JSON. Of what the code prints, an eighth of this is kept and the rest dropped."""
     scratch_bytes: int = 16 * MEBIBYTE
     """Bytes of files that the code may write into a directory in memory, its own; 0 for none. Systems without user
     namespaces give it no directory at all."""

@@ -40,11 +40,16 @@ _ENCODERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     frozenset: ("frozenset", lambda value: [encode(item) for item in value]),
 }
 
+
+def _interval(days: int, seconds: int, microseconds: int) -> timedelta:
+    return timedelta(days, seconds, microseconds)
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
     "time": time.fromisoformat,
-    "timedelta": lambda value: timedelta(*map(int, value)),
+    "timedelta": lambda value: _interval(*map(int, value)),
     "decimal": Decimal,
     "uuid": UUID,
     "bytes": lambda value: base64.b64decode(value, validate=True),

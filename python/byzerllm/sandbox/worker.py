@@ -92,7 +92,7 @@ def _serve(setup: dict[str, Any]) -> None:
     limit = setup["output_bytes"]
     functions: dict[str, Any] = {}
     while (request := _receive()) is not None:
-        printed = Printed(limit)
+        printed = Printed(setup["printed_bytes"])
         sys.stdout = sys.stderr = printed
         # The parent ends what takes too long; this is for code whose parent is gone.
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)
@@ -155,7 +155,9 @@ def _send(message: dict[str, Any], limit: int = 1 << 20) -> None:
         data = frames.pack(message)
         size = len(data) - 6 * len(message.get("printed", ""))
         problem = (
-            f"the result is larger than output_bytes allows ({limit} bytes)" if size > limit + 4096 else ""
+            f"the result is larger than output_bytes allows ({limit} bytes)"
+            if size > limit + frames.ROOM
+            else ""
         )
     except (TypeError, ValueError, RecursionError) as error:
         problem = str(error)
