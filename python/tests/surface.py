@@ -33,6 +33,14 @@ IMPORTS = {
     "byzerllm": """BlockRow restore_model load_model consume_model common_init_model parse_params check_param_exists
     log_to_file ByzerLLM SimpleByzerLLM ByzerRetrieval connect_cluster prompt prompt_lazy agent_reply Image MetaHolder
     MetaOutput get_model_info get_single_llm get_llm_names""",
+    "byzerllm.utils.retrieval.rest": "deploy_retrieval_rest_server",
+    "byzerllm.apps.agent.conversable_agent": "ConversableAgent",
+    "byzerllm.apps.agent.user_proxy_agent": "UserProxyAgent",
+    "byzerllm.apps.agent.groupchat": "GroupChat GroupChatManager",
+    "byzerllm.apps.agent.store.memory_store": "MemoryStore",
+    "byzerllm.apps.agent.extensions.data_analysis": "DataAnalysis",
+    "byzerllm.apps.agent.extensions.python_codesandbox_agent": "PythonSandboxAgent",
+    "byzerllm.apps.agent.extensions.simple_retrieval_client": "SimpleRetrievalClient",
     "byzerllm.apps.agent": "Agents ConversableAgent UserProxyAgent AssistantAgent CommonAgent GroupChat GroupChatManager",
     "byzerllm.apps.byzer_storage.simple_api": "ByzerStorage DataType FieldOption SortOption",
     "byzerllm.store": "transfer_from_ob block_transfer_from_ob",
@@ -679,6 +687,12 @@ NAMES = {
             "VLLMStreamServer, BlockVLLMStreamServer, BlockBinaryStreamServer",
             "utils.BlockVLLMStreamServer().get_item('x') is None",
             "plain objects, no actors",
+        ),
+        (
+            "openai_utils.completion_with_retry, async_completion_with_retry, get_completion_endpoint",
+            "has(openai_utils.completion_with_retry, 'is_chat_model') and "
+            "openai_utils.get_completion_endpoint(True).create",
+            "around openai 1 and newer",
         ),
         (
             "byzerllm.records",

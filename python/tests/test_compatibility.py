@@ -22,6 +22,7 @@ from byzerllm import parameters, ray_stand_in, records, utils
 from byzerllm.absent import Absent
 from byzerllm.errors import InvalidRequestError, UnavailableError, UnsupportedError
 from byzerllm.utils import client as client_module
+from byzerllm.utils import openai_utils
 from byzerllm.utils.client import ByzerLLM
 from byzerllm.utils.nontext import Audio, Image, TagExtractor
 
@@ -138,6 +139,7 @@ def namespace() -> dict[str, Any]:
         "short": {"max_length": 2, "temperature": 0},
         "long": {"max_length": 64, "temperature": 0},
         "stand_in": ray_stand_in,
+        "openai_utils": openai_utils,
         "stand_in_module": module,
         "CALL": CALL,
     }
