@@ -80,7 +80,7 @@ def _chosen(tools: Sequence[Any], choice: Any) -> tuple[_Choice, list[Any]]:
         return _Choice("auto"), given
     if choice == "none":
         return _Choice("none"), given
-    if choice in ("required", "any") if isinstance(choice, str) else False:
+    if choice == "required" or choice == "any":
         if not given:
             raise InvalidRequestError('tool_choice "required" needs tools', param="tool_choice")
         return _Choice("required"), given
@@ -89,12 +89,12 @@ def _chosen(tools: Sequence[Any], choice: Any) -> tuple[_Choice, list[Any]]:
             given.append(choice)
         return _Choice("named", signature.name_of(choice)), given
     if isinstance(choice, str):
-        if choice.lstrip().startswith("{"):
-            [tool] = tools_of([choice])
-            return _Choice("named", tool.name), given if choice in given else [*given, choice]
         names = [tool.name for tool in tools_of(given)]
         if choice in names:
             return _Choice("named", choice), given
+        if choice.lstrip().startswith("{"):
+            [tool] = tools_of([choice])
+            return _Choice("named", tool.name), given if tool.name in names else [*given, choice]
         raise InvalidRequestError(
             f"tool_choice {choice!r} is none of the tools ({', '.join(names)}); use a function, its name, "
             '"auto", "required" or "none"',
@@ -180,7 +180,7 @@ class _Offer:
         history[-1] = {**history[-1], "content": write(history[-1]["content"], tools, forced)}
         if not self._choice.demands:
             return (yield from self._llm._ask(self._ask, history))
-        return (yield from enforcing.steps(self._llm, self._ask, history, self._demanded))
+        return (yield from enforcing.steps(self._llm, self._ask, lambda enforced: history, self._demanded))
 
     def _shown(self, tool: Any) -> Any:
         """A tool for the default prompts: without the arguments that the program gives itself."""

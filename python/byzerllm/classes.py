@@ -30,33 +30,56 @@ def steps(
 ) -> Steps[list[Any]]:
     """A chat whose answers are objects of a class; with `after_chat` a second turn makes one of the first answer."""
     shape = Shape.of(response_class)
-    spent: list[LLMResponse] = []
-    sys = "sys_" if ask.with_abilities else ""
     if after_chat and not ask.only_return_prompt:
-        spent = (yield from llm._ask(ask, history))[:1]
-        write = getattr(llm, f"mapping_{sys}response_class_format_after_chat_func").get(ask.model)
-        request = (write or formats.response_class_format_after_chat)(response_class)
-        history = [*history, *_turn(spent[0].output, request)]
-    elif not after_chat:
-        write = getattr(llm, f"mapping_{sys}response_class_format_func").get(ask.model)
-        write = write or getattr(formats, f"{sys}response_class_format")
-        history = [
-            *history[:-1],
-            {**history[-1], "content": write(history[-1]["content"], cls=response_class)},
-        ]
-    if ask.only_return_prompt:
+        return (yield from _after_chat(llm, ask, history, response_class, shape))
+    if after_chat:
         prompts = yield from llm._ask(ask, history)
         return [_response(prompt, prompt, "Only return prompt") for prompt in prompts]
-    return (yield from _until_it_fits(llm, ask, history, shape, spent))
+    sys = "sys_" if ask.with_abilities else ""
+    write = getattr(llm, f"mapping_{sys}response_class_format_func").get(ask.model)
+    default = formats.sys_response_class_format if ask.with_abilities else None
+
+    def prompted(enforced: bool) -> list[Item]:
+        chosen = write or default
+        if chosen is None:
+            # An example in the prompt is what small models repeat; where JSON is enforced, none is needed.
+            chosen = formats.enforced_class_format if enforced else formats.response_class_format
+        return [*history[:-1], {**history[-1], "content": chosen(history[-1]["content"], cls=response_class)}]
+
+    if ask.only_return_prompt:
+        prompts = yield from llm._ask(ask, prompted("format" not in llm._lacking(ask.model)))
+        return [_response(prompt, prompt, "Only return prompt") for prompt in prompts]
+    return (yield from _until_it_fits(llm, ask, prompted, shape, []))
+
+
+def _after_chat(
+    llm: "ByzerLLM", ask: Ask, history: list[Item], response_class: Any, shape: Shape
+) -> Steps[list[Any]]:
+    """A free answer first, and a second turn that puts it into the class."""
+    spent = (yield from llm._ask(ask, history))[:1]
+    sys = "sys_" if ask.with_abilities else ""
+    write = getattr(llm, f"mapping_{sys}response_class_format_after_chat_func").get(ask.model)
+    request = (write or formats.response_class_format_after_chat)(response_class)
+    turns = [*history, *_turn(spent[0].output, request)]
+    return (yield from _until_it_fits(llm, ask, lambda enforced: turns, shape, spent))
 
 
 def _until_it_fits(
-    llm: "ByzerLLM", ask: Ask, history: list[Item], shape: Shape, spent: list[LLMResponse]
+    llm: "ByzerLLM",
+    ask: Ask,
+    prompted: Callable[[bool], list[Item]],
+    shape: Shape,
+    spent: list[LLMResponse],
 ) -> Steps[list[LLMClassResponse]]:
     found: LLMClassResponse | None = None
+    turns: list[Item] = []
+
+    def asked(enforced: bool) -> list[Item]:
+        return [*prompted(enforced), *turns]
+
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            responses = yield from enforcing.steps(llm, ask, history, shape.enforced)
+            responses = yield from enforcing.steps(llm, ask, asked, shape.enforced)
         except TooLargeError:
             # There is no room to ask again; the first question itself is the caller's to shorten.
             if found is None:
@@ -69,8 +92,7 @@ def _until_it_fits(
         found.metadata["attempts"] = attempt
         if not found.metadata["reason"] or responses[0].metadata.get("finish_reason") == "length":
             break
-        again = _AGAIN.format(problem=found.metadata["reason"])
-        history = [*history, *_turn(responses[0].output, again)]
+        turns += _turn(responses[0].output, _AGAIN.format(problem=found.metadata["reason"]))
     assert found is not None
     _count(found.response, spent)
     return [found]

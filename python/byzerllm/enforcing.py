@@ -17,16 +17,21 @@ OF_FORMATS = ("response_format", "format")
 
 
 def steps(
-    llm: "ByzerLLM", ask: Ask, history: list[dict[str, Any]], schema: Callable[[bool], Schema]
+    llm: "ByzerLLM",
+    ask: Ask,
+    history: Callable[[bool], list[dict[str, Any]]],
+    schema: Callable[[bool], Schema],
 ) -> Steps[list[LLMResponse]]:
-    """An answer of the schema; `schema(True)` is the one without limits on numbers and texts."""
+    """An answer of the schema. `history(True)` is the conversation where it is enforced, `history(False)` the one that
+    has to explain it; `schema(True)` is the schema without limits on numbers and texts.
+    """
     lacking = llm._lacking(ask.model)
     for plain in (False, True):
         if "format" in lacking:
             break
         request = {"format": {"kind": "json_schema", "value": schema(plain)}}
         try:
-            return (yield from llm._ask(ask, history, request))
+            return (yield from llm._ask(ask, history(True), request))
         except UnsupportedError as error:
             if error.param not in OF_FORMATS:
                 raise
@@ -36,4 +41,4 @@ def steps(
                 raise
             if plain:
                 say_once(f"{ask.model}: the answer's JSON is checked but not enforced: {error}")
-    return (yield from llm._ask(ask, history))
+    return (yield from llm._ask(ask, history(False)))

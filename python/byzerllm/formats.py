@@ -240,6 +240,20 @@ JSON Schema：
 """
 
 
+def enforced_class_format(prompt: str, cls: Any) -> str:
+    """`response_class_format` where the schema is enforced while decoding: shorter, and without an example."""
+    return f"""{prompt}
+
+请用一段 JSON 回答，它必须符合下面的 JSON Schema：
+
+```json
+{schema_text(cls)}
+```
+
+字段的内容由你根据问题来写。只输出 JSON，不要重复 JSON Schema。
+"""
+
+
 def response_class_format_after_chat(cls: Any) -> str:
     """The request to put the answer before into a class."""
     return f"""请把你上面的回答整理成一段 JSON，并且符合下面的 JSON Schema：
