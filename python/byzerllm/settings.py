@@ -236,7 +236,9 @@ class Settings:
         return self
 
     def setup_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a function's code is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that asks for a function's code is written: `func(prompt, function, response_class)` in the place of
+        `byzerllm.utils.function_impl_format`.
+        """
         self.mapping_impl_func_format_func[model] = func
         return self
 

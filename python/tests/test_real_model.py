@@ -1,8 +1,12 @@
 """A program of Byzer-LLM's README on a real model. Needs the directory that `BYZERLLM_TEST_MODELS` names."""
 
 import os
+from datetime import datetime
 from pathlib import Path
+from typing import Annotated
+from typing import Annotated
 
+import pydantic
 import pytest
 
 from byzerllm.utils.client import ByzerLLM, InferBackend
@@ -33,3 +37,105 @@ def test_the_quick_start(llm):
         model="llama2_chat", conversations=conversation, llm_config={"temperature": 0}
     )
     assert last + "\n" == "The capital of France is Paris.\n"
+
+
+# The questions of the README about functions and classes, as it asks them.
+
+QUESTIONS = ("计算当前时间", "最近三个月趋势", "最近三天", "你吃饭了么？")
+CONFIG = {"temperature": 0, "max_length": 160}
+
+
+def compute_date_range(
+    count: Annotated[int, "时间跨度，数值类型"],
+    unit: Annotated[str, "时间单位，字符串类型", {"enum": ["day", "week", "month", "year"]}],
+) -> list[str]:
+    """
+    计算日期范围
+
+    Args:
+        count: 时间跨度，数值类型
+        unit: 时间单位，字符串类型，可选值为 day,week,month,year
+    """
+    assert isinstance(count, int) and unit in ("day", "week", "month", "year")
+    return [str(count), unit]
+
+
+def compute_now() -> str:
+    """
+    计算当前时间
+    """
+    return "now"
+
+
+TOOLS = [compute_date_range, compute_now]
+
+
+class Story(pydantic.BaseModel):
+    """
+    故事
+    """
+
+    title: str = pydantic.Field(description="故事的标题", max_length=20)
+    body: str = pydantic.Field(description="故事主体", max_length=40)
+
+
+def deployed(llm, name):
+    path = MODEL.with_name(name)
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    llm.deploy(str(path), udf_name="chat", infer_params={"compute": "exact"})
+    return llm.setup_default_model_name("chat")
+
+
+@pytest.mark.parametrize("name", ["smollm2.gguf", "qwen.gguf"])
+def test_what_is_enforced_always_parses(llm, name):
+    deployed(llm, name)
+    for question in QUESTIONS:
+        conversation = [{"role": "user", "content": question}]
+        [answer] = llm.chat_oai(
+            conversation, tools=TOOLS, tool_choice="required", execute_tool=True, llm_config=CONFIG
+        )
+        assert answer.values and answer.metadata["reason"] == ""
+    [answer] = llm.chat_oai(
+        conversation, tools=TOOLS, tool_choice=compute_now, execute_tool=True, llm_config=CONFIG
+    )
+    assert answer.values == ["now"]
+    [answer] = llm.chat_oai("请给我讲个故事", response_class=Story, llm_config=CONFIG)
+    assert isinstance(answer.value, Story) and answer.metadata["attempts"] == 1
+
+
+def test_the_questions_of_the_readme(llm):
+    deployed(llm, "qwen.gguf")
+    found = []
+    for question in QUESTIONS:
+        conversation = [{"role": "user", "content": question}]
+        [answer] = llm.chat_oai(conversation, tools=TOOLS, execute_tool=True, llm_config=CONFIG)
+        found.append(answer.values)
+        assert answer.values or answer.metadata["reason"]
+    assert found[:3] == [["now"], [["3", "month"]], [["3", "day"]]]
+    [answer] = llm.chat_oai(
+        "请给我讲个故事", response_class=Story, response_after_chat=True, llm_config=CONFIG
+    )
+    assert isinstance(answer.value, Story)
+
+
+CODER = MODEL.with_name("qwen.gguf")
+
+
+@pytest.mark.skipif(not CODER.is_file(), reason="the directory has no qwen.gguf (Qwen2.5-Coder-0.5B)")
+def test_a_model_writes_a_function(llm):
+    pydantic = pytest.importorskip("pydantic")
+
+    class Time(pydantic.BaseModel):
+        time: str = pydantic.Field(..., description="时间，时间格式为 yyyy-MM-dd")
+
+    llm.deploy(model_path=str(CODER), udf_name="chat", infer_params={"compute": "exact", "temperature": 0})
+    llm.setup_default_model_name("chat").setup_extra_generation_params("chat", {"max_length": 256})
+
+    @llm.impl()
+    def add_one_day(current_day: Annotated[datetime, "当前日期，类型是datatime.datetime"]) -> Time:
+        """给传入的日期加一天，得到明天的时间"""
+
+    assert add_one_day(datetime(2024, 1, 28)) == Time(time="2024-01-29")
+    llm.undeploy("chat", force=True)
+    assert add_one_day(datetime(2024, 2, 28)) == Time(time="2024-02-29")
