@@ -109,10 +109,10 @@ def _search_in(directory: str) -> None:
 def _execute(code: CodeType, main: ModuleType) -> None:
     sys.modules["__main__"] = main
     try:
-        exec(code, main.__dict__)
+        exec(code, main.__dict__)  # noqa: S102 - what it is for
     except SystemExit:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again
         assert error.__traceback__ is not None
         _raise_as(error, error.__traceback__.tb_next)
 

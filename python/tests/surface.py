@@ -99,8 +99,10 @@ NAMES = {
         ),
         (
             "EventName",
-            "(EventName.BEFORE_CALL_MODEL.value, EventName.AFTER_CALL_MODEL.value) == "
-            "('before_call_model', 'after_call_model')",
+            (
+                "(EventName.BEFORE_CALL_MODEL.value, EventName.AFTER_CALL_MODEL.value) == "
+                "('before_call_model', 'after_call_model')"
+            ),
         ),
         (
             "LLMMetadata",
@@ -109,8 +111,10 @@ NAMES = {
         ),
         (
             "SingleOutputMeta",
-            "has(SingleOutputMeta, \"input_tokens_count=0, generated_tokens_count=0, reasoning_content='', "
-            "finish_reason='', first_token_time=0.0\")",
+            (
+                "has(SingleOutputMeta, \"input_tokens_count=0, generated_tokens_count=0, reasoning_content='', "
+                "finish_reason='', first_token_time=0.0\")"
+            ),
         ),
         ("SingleOutput", "SingleOutput('x').metadata.input_tokens_count == 0"),
         ("StreamOutputs", "StreamOutputs([SingleOutput('x')]).outputs[0].text == 'x'"),
@@ -122,8 +126,10 @@ NAMES = {
         ),
         (
             "FunctionCallList",
-            "utils.FunctionCallList.parse_obj({'id': 'x', 'tool_calls': "
-            "[{'function': {'name': 'f', 'arguments': {}}}]}).tool_calls[0].function.name == 'f'",
+            (
+                "utils.FunctionCallList.parse_obj({'id': 'x', 'tool_calls': "
+                "[{'function': {'name': 'f', 'arguments': {}}}]}).tool_calls[0].function.name == 'f'"
+            ),
         ),
     ],
     "The client": [
@@ -145,8 +151,10 @@ NAMES = {
         ),
         (
             "sys_conf",
-            "llm.sys_conf == {'pythonMode': 'ray', 'maxConcurrency': 1, 'num_gpus': 1, 'masterMaxConcurrency': 1000, "
-            "'workerMaxConcurrency': 1, 'infer_backend': 'transformers'}",
+            (
+                "llm.sys_conf == {'pythonMode': 'ray', 'maxConcurrency': 1, 'num_gpus': 1, 'masterMaxConcurrency': 1000, "
+                "'workerMaxConcurrency': 1, 'infer_backend': 'transformers'}"
+            ),
         ),
         (
             "default_role_mapping",
@@ -158,10 +166,12 @@ NAMES = {
         ),
         (
             "mapping_*, meta_cache, func_impl_cache, event_callbacks, sub_clients",
-            "not any([llm.mapping_extra_generation_params, llm.mapping_role_mapping, llm.mapping_max_model_length, "
-            "llm.mapping_max_input_length, llm.mapping_max_output_length, llm.mapping_clean_func, "
-            "llm.mapping_auto_use_apply_chat_template, llm.mapping_base_system_message, llm.meta_cache, "
-            "llm.func_impl_cache, llm.event_callbacks, llm.sub_clients])",
+            (
+                "not any([llm.mapping_extra_generation_params, llm.mapping_role_mapping, llm.mapping_max_model_length, "
+                "llm.mapping_max_input_length, llm.mapping_max_output_length, llm.mapping_clean_func, "
+                "llm.mapping_auto_use_apply_chat_template, llm.mapping_base_system_message, llm.meta_cache, "
+                "llm.func_impl_cache, llm.event_callbacks, llm.sub_clients])"
+            ),
         ),
         (
             "context, ray_context",
@@ -188,8 +198,10 @@ NAMES = {
         ),
         (
             "setup_infer_backend",
-            "llm.setup_infer_backend('ray/vllm').sys_conf['workerMaxConcurrency'] == 100 and "
-            "llm.setup_infer_backend('transformers').sys_conf['workerMaxConcurrency'] == 1",
+            (
+                "llm.setup_infer_backend('ray/vllm').sys_conf['workerMaxConcurrency'] == 100 and "
+                "llm.setup_infer_backend('transformers').sys_conf['workerMaxConcurrency'] == 1"
+            ),
             "a label: every backend is our engine",
         ),
         (
@@ -227,8 +239,10 @@ NAMES = {
         ),
         (
             "setup_extra_generation_params",
-            "llm.setup_extra_generation_params('m', {'a': 1, 'b': 1}).setup_extra_generation_params('m', {'b': 2})"
-            ".mapping_extra_generation_params['m'] == {'a': 1, 'b': 2}",
+            (
+                "llm.setup_extra_generation_params('m', {'a': 1, 'b': 1}).setup_extra_generation_params('m', {'b': 2})"
+                ".mapping_extra_generation_params['m'] == {'a': 1, 'b': 2}"
+            ),
         ),
         (
             "setup_template",
@@ -275,8 +289,10 @@ NAMES = {
         ("Templates.default_format", "Templates.default_format('a', 'b') == 'ab'"),
         (
             "generate_instruction_from_history",
-            "has(ByzerLLM.generate_instruction_from_history, 'model, conversations, role_mapping') and "
-            "rendered(llm, Templates.default()) == 'User:你好\\nAssistant:'",
+            (
+                "has(ByzerLLM.generate_instruction_from_history, 'model, conversations, role_mapping') and "
+                "rendered(llm, Templates.default()) == 'User:你好\\nAssistant:'"
+            ),
         ),
         (
             "byzerllm.utils.generate_instruction_from_history",
@@ -286,10 +302,12 @@ NAMES = {
     "Chats": [
         (
             "chat_oai",
-            "has(ByzerLLM.chat_oai, 'conversations, tools=[], tool_choice=None, execute_tool=False, impl_func=None, "
-            "execute_impl_func=False, impl_func_params=None, func_params=None, response_class=None, "
-            "response_after_chat=False, enable_default_sys_message=False, model=None, role_mapping=None, llm_config={}') "
-            "and isinstance(llm.chat_oai(says('hi'), model=chat, llm_config=short)[0].output, str)",
+            (
+                "has(ByzerLLM.chat_oai, 'conversations, tools=[], tool_choice=None, execute_tool=False, impl_func=None, "
+                "execute_impl_func=False, impl_func_params=None, func_params=None, response_class=None, "
+                "response_after_chat=False, enable_default_sys_message=False, model=None, role_mapping=None, llm_config={}') "
+                "and isinstance(llm.chat_oai(says('hi'), model=chat, llm_config=short)[0].output, str)"
+            ),
         ),
         ("chat_oai(a string)", "isinstance(llm.chat_oai('hi', model=chat, llm_config=short)[0].output, str)"),
         (
@@ -298,8 +316,10 @@ NAMES = {
         ),
         (
             "metadata of responses",
-            "{'request_id', 'input_tokens_count', 'generated_tokens_count', 'time_cost', 'first_token_time', 'speed', 'prob'} "
-            "<= set(llm.chat_oai('hi', model=chat, llm_config=short)[0].metadata)",
+            (
+                "{'request_id', 'input_tokens_count', 'generated_tokens_count', 'time_cost', 'first_token_time', 'speed', 'prob'} "
+                "<= set(llm.chat_oai('hi', model=chat, llm_config=short)[0].metadata)"
+            ),
             "times are milliseconds everywhere",
         ),
         (
@@ -317,13 +337,17 @@ NAMES = {
         ),
         (
             "chat_oai(impl_func=…, execute_impl_func=True)",
-            "hasattr(llm.chat_oai('x', impl_func=add, response_class=Word, execute_impl_func=True, impl_func_params={}, "
-            "model=chat, llm_config=long)[0], 'value')",
+            (
+                "hasattr(llm.chat_oai('x', impl_func=add, response_class=Word, execute_impl_func=True, impl_func_params={}, "
+                "model=chat, llm_config=long)[0], 'value')"
+            ),
         ),
         (
             "stream_chat_oai",
-            "has(ByzerLLM.stream_chat_oai, 'conversations, model=None, role_mapping=None') and "
-            "[text for text, meta in llm.stream_chat_oai('hi', model=chat, llm_config=short)]",
+            (
+                "has(ByzerLLM.stream_chat_oai, 'conversations, model=None, role_mapping=None') and "
+                "[text for text, meta in llm.stream_chat_oai('hi', model=chat, llm_config=short)]"
+            ),
         ),
         (
             'for line in stream: line + "\\n"',
@@ -335,8 +359,10 @@ NAMES = {
         ),
         (
             "async_stream_chat_oai",
-            "has(ByzerLLM.async_stream_chat_oai, 'conversations, role_mapping=None, model=None') and "
-            "asyncio.run(listed(llm.async_stream_chat_oai('hi', model=chat, llm_config=short)))",
+            (
+                "has(ByzerLLM.async_stream_chat_oai, 'conversations, role_mapping=None, model=None') and "
+                "asyncio.run(listed(llm.async_stream_chat_oai('hi', model=chat, llm_config=short)))"
+            ),
             "never blocks the loop",
         ),
         (
@@ -363,8 +389,10 @@ NAMES = {
         ),
         (
             "unknown generation keys",
-            "raises(InvalidRequestError, lambda: llm.chat_oai('x', model=chat, llm_config={'gen.temprature': 1})) and "
-            "ByzerLLM(ignore_unknown=True).chat_oai('x', model=chat, llm_config={'gen.temprature': 1, 'max_length': 2})",
+            (
+                "raises(InvalidRequestError, lambda: llm.chat_oai('x', model=chat, llm_config={'gen.temprature': 1})) and "
+                "ByzerLLM(ignore_unknown=True).chat_oai('x', model=chat, llm_config={'gen.temprature': 1, 'max_length': 2})"
+            ),
             "an error that names the nearest key; `ignore_unknown=True` drops them as before",
         ),
     ],
@@ -400,8 +428,10 @@ NAMES = {
         ),
         (
             "@llm.impl()",
-            "callable(llm.impl(model=chat)(impl_me)) and "
-            "has(ByzerLLM.impl, 'instruction=None, model=None, verbose=None, skip_cache=False')",
+            (
+                "callable(llm.impl(model=chat)(impl_me)) and "
+                "has(ByzerLLM.impl, 'instruction=None, model=None, verbose=None, skip_cache=False')"
+            ),
             "runs in a sandbox",
         ),
         (
@@ -429,14 +459,18 @@ NAMES = {
         ),
         (
             "apply_chat_template",
-            "has(ByzerLLM.apply_chat_template, 'model, s, llm_config={}') and "
-            "llm.apply_chat_template(chat, json.dumps(says('hi'))).endswith('<|im_start|>assistant\\n')",
+            (
+                "has(ByzerLLM.apply_chat_template, 'model, s, llm_config={}') and "
+                "llm.apply_chat_template(chat, json.dumps(says('hi'))).endswith('<|im_start|>assistant\\n')"
+            ),
             "ends with what the assistant begins with",
         ),
         (
             "get_meta",
-            "list(llm.get_meta(model=chat)) == ['model_deploy_type', 'backend', 'support_stream', 'support_chat_template', "
-            "'max_model_len', 'architectures', 'engine']",
+            (
+                "list(llm.get_meta(model=chat)) == ['model_deploy_type', 'backend', 'support_stream', 'support_chat_template', "
+                "'max_model_len', 'architectures', 'engine']"
+            ),
             "`engine` is new; never stale",
         ),
         (
@@ -455,8 +489,10 @@ NAMES = {
     "Deployments": [
         (
             "deploy",
-            "has(ByzerLLM.deploy, 'model_path, pretrained_model_type, udf_name, infer_params') and "
-            "llm.deploy(checkpoint, 'custom/auto', 'other', {})['backend'] == 'transformers'",
+            (
+                "has(ByzerLLM.deploy, 'model_path, pretrained_model_type, udf_name, infer_params') and "
+                "llm.deploy(checkpoint, 'custom/auto', 'other', {})['backend'] == 'transformers'"
+            ),
             "returns the meta; runs on our engine",
         ),
         ("undeploy", "has(ByzerLLM.undeploy, 'udf_name, force=False') and llm.undeploy('nobody') is None"),
@@ -507,13 +543,17 @@ NAMES = {
     "SQL": [
         (
             "apply_sql_func",
-            "has(ByzerLLM.apply_sql_func, \"sql, data, owner='admin', url='http://127.0.0.1:9003/model/predict'\") and "
-            "raises(UnavailableError, lambda: llm.apply_sql_func('select 1', [], url='http://127.0.0.1:1'))",
+            (
+                "has(ByzerLLM.apply_sql_func, \"sql, data, owner='admin', url='http://127.0.0.1:9003/model/predict'\") and "
+                "raises(UnavailableError, lambda: llm.apply_sql_func('select 1', [], url='http://127.0.0.1:1'))"
+            ),
         ),
         (
             "_rest_byzer_script",
-            "has(ByzerLLM._rest_byzer_script, \"sql, owner, url='http://127.0.0.1:9003/run/script'\") and "
-            "raises(UnavailableError, lambda: llm._rest_byzer_script('x', 'me', 'http://127.0.0.1:1'))",
+            (
+                "has(ByzerLLM._rest_byzer_script, \"sql, owner, url='http://127.0.0.1:9003/run/script'\") and "
+                "raises(UnavailableError, lambda: llm._rest_byzer_script('x', 'me', 'http://127.0.0.1:1'))"
+            ),
         ),
     ],
     "Requests": [
@@ -562,9 +602,11 @@ NAMES = {
         ),
         (
             "chat_oai, stream_chat_oai, async_stream_chat_oai, emb, emb_query, prompt, abort, metadata, setup_*, from_default_model",
-            "all(hasattr(byzerllm.SimpleByzerLLM, name) for name in 'chat_oai stream_chat_oai async_stream_chat_oai emb emb_query "
-            "prompt abort metadata setup_default_model_name setup_sub_client get_sub_client remove_sub_client "
-            "add_event_callback from_default_model'.split())",
+            (
+                "all(hasattr(byzerllm.SimpleByzerLLM, name) for name in 'chat_oai stream_chat_oai async_stream_chat_oai emb emb_query "
+                "prompt abort metadata setup_default_model_name setup_sub_client get_sub_client remove_sub_client "
+                "add_event_callback from_default_model'.split())"
+            ),
         ),
         (
             "get_model_info",
@@ -690,8 +732,10 @@ NAMES = {
         ),
         (
             "openai_utils.completion_with_retry, async_completion_with_retry, get_completion_endpoint",
-            "has(openai_utils.completion_with_retry, 'is_chat_model') and "
-            "openai_utils.get_completion_endpoint(True).create",
+            (
+                "has(openai_utils.completion_with_retry, 'is_chat_model') and "
+                "openai_utils.get_completion_endpoint(True).create"
+            ),
             "around openai 1 and newer",
         ),
         (

@@ -122,6 +122,17 @@ async def listed(stream: Any) -> list[Any]:
     return [item async for item in stream]
 
 
+TOOLS = {
+    one.__name__.rpartition(".")[2]: one
+    for one in (
+        *(asyncio, json, byzerllm, parameters, records, utils, openai_utils),
+        *(InvalidRequestError, UnavailableError, Audio, Image, TagExtractor),
+        *(Word, add, impl_me, greet, has, raises, says, rendered, replaced_meta, answered_by_callback),
+        *(simple_deployment, listed),
+    )
+}
+
+
 def namespace() -> dict[str, Any]:
     """What an expression may use."""
     names = {name: getattr(client_module, name) for name in IMPORTS["byzerllm.utils.client"].split()}
@@ -132,14 +143,13 @@ def namespace() -> dict[str, Any]:
     module = finder.create_module(types.SimpleNamespace(name="ray"))
     return {
         **names,
-        **globals(),
+        **TOOLS,
         "llm": ByzerLLM(),
         "chat": CHAT,
         "checkpoint": CHECKPOINT,
         "short": {"max_length": 2, "temperature": 0},
         "long": {"max_length": 64, "temperature": 0},
         "stand_in": ray_stand_in,
-        "openai_utils": openai_utils,
         "stand_in_module": module,
         "CALL": CALL,
     }

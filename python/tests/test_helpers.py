@@ -5,7 +5,7 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Annotated, Optional
+from typing import Annotated, ClassVar, Optional
 from urllib.parse import parse_qs
 
 import pytest
@@ -67,7 +67,7 @@ def test_json_of_a_text():
 
 
 def test_names_of_types():
-    names = [utils.get_type_name(kind) for kind in (int, str, list, dict[str, int], list[str], Optional[int])]
+    names = [utils.get_type_name(kind) for kind in (int, str, list, dict[str, int], list[str], Optional[int])]  # noqa: UP045 - as users write it
     assert names == ["int", "str", "list", "dict[str, int]", "list[str]", "Optional"]
     assert utils.is_annotated_type(Annotated[int, "x"]) and not utils.is_annotated_type(int)
 
@@ -208,7 +208,7 @@ def test_names_of_the_models_of_clients():
 class Engine(BaseHTTPRequestHandler):
     """Byzer's SQL engine, as far as forms go."""
 
-    seen: dict = {}
+    seen: ClassVar[dict] = {}
 
     def do_POST(self):
         text = self.rfile.read(int(self.headers["content-length"])).decode()

@@ -48,7 +48,7 @@ def timeout(duration: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
             def work() -> None:
                 try:
                     values.append(func(*args, **kwargs))
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                     failures.append(error)
 
             thread = threading.Thread(target=work, daemon=True)

@@ -17,7 +17,7 @@ def exec_capture_output(code: str, target_names: Mapping[str, Any] = {}) -> tupl
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            exec(compile(code, "<code>", "exec"), namespace)
-    except (Exception, SystemExit):
+            exec(compile(code, "<code>", "exec"), namespace)  # noqa: S102 - what it is for
+    except (Exception, SystemExit):  # noqa: BLE001 - told as a traceback
         return 1, traceback.format_exc(), {}
     return 0, printed.getvalue(), {name: namespace[name] for name in target_names if name in namespace}

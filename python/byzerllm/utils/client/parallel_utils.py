@@ -19,7 +19,7 @@ def chat_oai(llm: "ByzerLLM", workers: int = 3, **kwargs: Any) -> list[Any]:
         for future in as_completed([pool.submit(lambda: llm.chat_oai(**kwargs)) for _ in range(workers)]):
             try:
                 answers.append(future.result())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised when every call fails
                 failure = error
     if not answers and failure is not None:
         raise failure
