@@ -134,7 +134,7 @@ def measure_model(
         scored = {name: corpus.beginning(text) for name, text in texts.items()} if arguments.quick else texts
         found["quality"] = quality.measure(own[0] if own else None, peers, scored, arguments.threads)
     else:
-        found["quality"] = quality.known(peers, texts)
+        found["quality"] = quality.known(own[0] if own else None, peers, texts)
     comparable = quality.comparable_kinds(found["quality"], kinds)
     found["comparable"] = comparable
     values: Dict[str, Values] = {engine.name: {} for engine in [*own, *peers]}
@@ -279,14 +279,15 @@ def markdown(result: dict) -> str:
         lines += ["", f"## {found['title']}"]
         if any(engine["values"] for engine in found["engines"]):
             lines += ["", model_table(found)]
-        if found["quality"]:
-            rivals = f"llama.cpp of comparable quality: {', '.join(found['comparable'])}."
-        else:
-            rivals = "The perplexities of llama.cpp's quantizations are not known (`--only quality`): all are rivals."
+        known = found["quality"]["peers"]
+        rivals = f"llama.cpp of comparable quality: {', '.join(found['comparable'])}."
+        unknown = [kind for kind in found["comparable"] if kind not in known or "file" not in known]
+        if unknown:
+            rivals += f" Not measured, and so taken for comparable: {', '.join(unknown)} (`--only quality`)."
         lines += ["", rivals + (f" Over HTTP: {found['served']}." if served_something(found) else ""), ""]
         kernels = {engine["name"]: engine["kernels"] for engine in found["engines"] if engine["kernels"]}
         lines += [f"- {name}: {kernel}" for name, kernel in kernels.items()]
-        if found["quality"]:
+        if known or found["quality"]["own"]:
             lines += ["", quality.table(found["quality"])]
     return "\n".join(lines) + "\n"
 

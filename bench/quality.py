@@ -148,15 +148,20 @@ def measure(
     return found
 
 
-def known(peers: Sequence[engines.LlamaCpp], texts: Dict[str, Path]) -> Optional[dict]:
-    """What the cache knows of the quantizations; None when it lacks one of them."""
-    found = {}
-    for peer in peers:
-        parts = {name: work_of_peer(peer, text).known() for name, text in texts.items()}
-        if None in parts.values():
-            return None
-        found[peer.kind] = of_texts(parts)
-    return {"own": {}, "peers": found}
+def known(
+    own: Optional[engines.Byzerllm], peers: Sequence[engines.LlamaCpp], texts: Dict[str, Path]
+) -> dict:
+    """What the cache knows; of some engines perhaps not every text."""
+
+    def of(work: Dict[str, Work]) -> Dict[str, dict]:
+        parts = {name: task.known() for name, task in work.items()}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    found = {peer.kind: of({name: work_of_peer(peer, text) for name, text in texts.items()}) for peer in peers}
+    return {
+        "own": by_mode(of({name: work_of_own(own, text) for name, text in texts.items()})) if own else {},
+        "peers": {kind: of_texts(parts) for kind, parts in found.items() if parts},
+    }
 
 
 def of_texts(parts: Dict[str, dict]) -> dict:
@@ -176,39 +181,53 @@ def check_windows(found: dict) -> None:
             )
 
 
-def comparable_kinds(found: Optional[dict], kinds: Sequence[str]) -> List[str]:
-    """The quantizations whose perplexity is near that of the file; all while that is not known."""
-    if not found or "file" not in found["peers"]:
-        return list(kinds)
-    limit = found["peers"]["file"]["perplexity"] * COMPARABLE
-    return [kind for kind in kinds if found["peers"][kind]["perplexity"] <= limit]
+def over(entry: dict, reference: Optional[dict]) -> Optional[float]:
+    """A perplexity over that of a reference, on the texts that both have scored."""
+    shared = [name for name in entry["texts"] if reference and name in reference["texts"]]
+    if not shared:
+        return None
+    own, other = ({name: side["texts"][name] for name in shared} for side in (entry, reference))
+    return together(own)["perplexity"] / together(other)["perplexity"]
 
 
-def change(value: float, reference: Optional[float], digits: int = 2) -> str:
+def comparable_kinds(found: dict, kinds: Sequence[str]) -> List[str]:
+    """The quantizations whose perplexity is near that of the file. One of which nothing is known is a rival, too."""
+    peers = found["peers"]
+
+    def near(kind: str) -> bool:
+        ratio = over(peers[kind], peers.get("file")) if kind in peers else None
+        return ratio is None or ratio <= COMPARABLE
+
+    return [kind for kind in kinds if near(kind)]
+
+
+def change(ratio: Optional[float]) -> str:
     """How far a perplexity lies from that of a reference."""
-    return "–" if reference is None else f"{(value / reference - 1) * 100:+.{digits}f} %"
+    return "–" if ratio is None else f"{(ratio - 1) * 100:+.2f} %"
 
 
 def table(found: dict) -> str:
     """Perplexities beside what they are held against, and how often the modes agree with the exact one."""
-    rows_of = [(f"byzerllm {mode}", entry) for mode, entry in found["own"].items()]
-    rows_of += [(f"llama.cpp {kind}", entry) for kind, entry in found["peers"].items()]
-    if not rows_of:
+    entries = [(f"byzerllm {mode}", entry) for mode, entry in found["own"].items()]
+    entries += [(f"llama.cpp {kind}", entry) for kind, entry in found["peers"].items()]
+    if not entries:
         return ""
     exact, file = found["own"].get("exact"), found["peers"].get("file")
-    first = rows_of[0][1]
+    tokens = {name: score["tokens"] for _, entry in entries for name, score in entry["texts"].items()}
     rows = []
-    for name, entry in rows_of:
-        row = [name]
-        for text, score in entry["texts"].items():
-            beside = exact["texts"][text]["perplexity"] if exact and entry is not exact else None
-            mark = f" ({change(score['perplexity'], beside)})" if beside else ""
-            row.append(f"{score['perplexity']:.3f}{mark}")
-        row += [f"{entry['perplexity']:.3f}", change(entry["perplexity"], exact["perplexity"] if exact else None)]
-        row.append(change(entry["perplexity"], file["perplexity"]) if file and name.startswith("llama") else "–")
+    for title, entry in entries:
+        row = [title]
+        for name in tokens:
+            score = entry["texts"].get(name)
+            row.append(f"{score['perplexity']:.3f}" if score else "–")
+            if score and exact and entry is not exact and name in exact["texts"]:
+                row[-1] += f" ({change(score['perplexity'] / exact['texts'][name]['perplexity'])})"
+        row.append(f"{entry['perplexity']:.3f}" if len(entry["texts"]) == len(tokens) else "–")
+        row.append(change(None if entry is exact else over(entry, exact)))
+        row.append(change(None if entry is file or entry in found["own"].values() else over(entry, file)))
         rows.append(row)
-    texts = [f"{text}, {score['tokens']:,} tokens" for text, score in first["texts"].items()]
-    header = ["perplexity", *texts, f"all {first['tokens']:,}", "over exact", "over the file"]
+    header = ["perplexity", *(f"{name}, {count:,} tokens" for name, count in tokens.items())]
+    header += [f"all {sum(tokens.values()):,}", "over exact", "over the file"]
     return "\n\n".join(part for part in (markdown_table(header, rows), agreement_table(found["own"])) if part)
 
 
@@ -220,7 +239,7 @@ def agreement_table(own: Dict[str, dict]) -> str:
         if entry is exact or exact is None:
             continue
         cells = [
-            f"{score['divergence']:.5f} / {score['greedy_agreement'] * 100:.2f} %"
+            f"{score['divergence']:.2g} / {score['greedy_agreement'] * 100:.2f} %"
             for score in (*entry["texts"].values(), entry)
         ]
         beyond = abs(entry["perplexity"] / exact["perplexity"] - 1) > LIMITS[mode]

@@ -117,9 +117,13 @@ def engine(name, peer, **values):
 
 def test_only_quantizations_of_comparable_quality_are_rivals():
     peers = {"file": 10.0, "Q8_0": 10.05, "Q4_0": 10.3}
-    found = {"peers": {kind: {"perplexity": value} for kind, value in peers.items()}}
-    assert quality.comparable_kinds(found, list(peers)) == ["file", "Q8_0"]
-    assert quality.comparable_kinds(None, ["file", "Q4_0"]) == ["file", "Q4_0"]
+    scored = {kind: quality.of_texts({"a": {"perplexity": value, "tokens": 9}}) for kind, value in peers.items()}
+    assert quality.comparable_kinds({"peers": scored}, list(peers)) == ["file", "Q8_0"]
+    assert quality.comparable_kinds({"peers": {}}, ["file", "Q4_0"]) == ["file", "Q4_0"]
+    # Only texts that both have scored are held against each other.
+    scored["file"] = quality.of_texts({**scored["file"]["texts"], "b": {"perplexity": 99.0, "tokens": 9}})
+    assert quality.over(scored["Q8_0"], scored["file"]) == pytest.approx(1.005)
+    assert quality.comparable_kinds({"peers": scored}, [*peers, "IQ4_NL"]) == ["file", "Q8_0", "IQ4_NL"]
     found = {
         "comparable": ["file", "Q8_0"],
         "engines": [
@@ -165,13 +169,13 @@ def test_a_perplexity_is_measured_once_for_the_same_files(tmp_path, monkeypatch)
         "b.txt": {"perplexity": 2.0, "windows": 3, "tokens": 1533},
     }
     peer = Scorer(model, scores)
-    assert quality.known([peer], texts) is None and peer.calls == 0
+    assert quality.known(None, [peer], texts)["peers"] == {} and peer.calls == 0
     found = quality.measure(None, [peer], texts, 2)
     one = found["peers"]["Q4_0"]
     assert one["perplexity"] == pytest.approx((8.0 * 2.0**3) ** 0.25) and one["tokens"] == 2044
-    assert quality.known([peer], texts) == found and peer.calls == 2
+    assert quality.known(None, [peer], texts) == found and peer.calls == 2
     texts["b"].write_text("changed")
-    assert quality.known([peer], texts) is None
+    assert list(quality.known(None, [peer], texts)["peers"]["Q4_0"]["texts"]) == ["a"]
     quality.measure(None, [peer], texts, 1)
     assert peer.calls == 3, "the text that is the same is not measured again"
     model.write_bytes(b"other")
@@ -206,7 +210,10 @@ def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, 
     program = tmp_path / "program"
     program.write_bytes(b"program")
     reports = {"english.txt": own_report(100, 10.0, 10.01, 10.05), "code.txt": own_report(300, 4.0, 4.0, 4.08)}
-    modes = quality.measure(Scorer(program, reports), [], paths, 1)["own"]
+    engine = Scorer(program, reports)
+    assert quality.known(engine, [], paths)["own"] == {}
+    modes = quality.measure(engine, [], paths, 1)["own"]
+    assert quality.known(engine, [], paths)["own"] == modes
     assert list(modes) == ["exact", "standard", "fast"]
     assert modes["exact"]["perplexity"] == pytest.approx((10.0 * 4.0**3) ** 0.25)
     # Each text's mean weighs as much as it has tokens.
@@ -224,4 +231,6 @@ def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, 
     peer["texts"]["code"]["tokens"] = 299
     with pytest.raises(Problem, match="299 and 300 tokens of the code text"):
         quality.check_windows(found)
-    assert quality.table({"own": {}, "peers": {"file": peer}}).count("llama.cpp file") == 1
+    partly = quality.of_texts({"english": peer["texts"]["english"]})
+    lines = quality.table({"own": modes, "peers": {"file": peer, "Q8_0": partly}}).splitlines()
+    assert "| llama.cpp Q8_0 | 10.200 (+2.00 %) | – | – | +2.00 % | +0.00 % |" in lines
