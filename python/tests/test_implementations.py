@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated
 
 import pydantic
@@ -357,6 +358,7 @@ def test_a_traceback_shows_the_code():
         SandboxedFunction("def f():\n    wanted = 0\n    return 1 / wanted\n", "f")()
     assert 'File "<implementation>", line 3, in f' in str(caught.value)
     assert "return 1 / wanted" in caught.value.child_traceback
+    assert "worker.py" not in caught.value.child_traceback
 
 
 def test_the_best_block_is_taken():
@@ -429,6 +431,78 @@ def test_what_was_written_without_a_sandbox_does_not_leave_it():
     answers.llm.setup_sandbox(allowed_modules=["sys", "datetime"])
     assert answers.llm.impl(sandbox="none")(f)() == Time(time="True")
     assert answers.llm.impl()(f)() == Time(time="False") and len(answers.prompts) == 1
+
+
+USUAL = """
+import base64, calendar, collections, csv, dataclasses, decimal, enum, functools, hashlib, io, itertools, json, locale, math
+import random, re, secrets, statistics, string, textwrap, time, typing, uuid, zoneinfo
+from datetime import date, datetime, timedelta, timezone
+
+import pydantic
+
+
+class Day(pydantic.BaseModel):
+    day: date
+    names: typing.List[str] = pydantic.Field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Point:
+    x: "int"
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def f():
+    parsed = datetime.strptime("2024-02-29 01:02", "%Y-%m-%d %H:%M")
+    text = io.StringIO()
+    csv.writer(text).writerow(["a", 1])
+    return {
+        "parsed": parsed,
+        "named": time.strftime("%B", time.strptime("2024-02-29", "%Y-%m-%d")),
+        "far": datetime(2024, 1, 1, tzinfo=timezone.utc).astimezone(zoneinfo.ZoneInfo("Asia/Shanghai")).hour,
+        "last": calendar.monthrange(2024, 2)[1],
+        "encoded": "文".encode("gbk").decode("gbk") + "é".encode("latin-1").decode("cp1252"),
+        "sum": decimal.Decimal("0.1") + decimal.Decimal("0.2"),
+        "hash": hashlib.sha256(b"x").hexdigest()[:4] + base64.b64encode(b"x").decode(),
+        "found": re.findall(r"\\d+", "a1b22"),
+        "money": locale.format_string("%d", 1000),
+        "csv": text.getvalue(),
+        "random": 0 <= random.random() < 1 and len(secrets.token_hex(2)) == 4 and uuid.uuid4().version == 4,
+        "day": Day(day="2024-01-01", names=["a"]),
+        "point": Point(x=1),
+        "colour": Colour.RED,
+        "mean": statistics.mean([1, 2, 3]),
+    }
+"""
+
+
+@pytest.mark.parametrize("without", [(), ("namespace",), ("landlock",), ("landlock", "namespace")], ids=str)
+def test_usual_code_runs_whatever_layers_there_are(without):
+    source = USUAL
+    if len(without) == 2:
+        # A zone by its name is a file, and there is none to be had.
+        source = source.replace('zoneinfo.ZoneInfo("Asia/Shanghai")', "timezone(timedelta(hours=8))")
+    result = SandboxedFunction(source, "f", without=without)()
+    assert result == {
+        "parsed": datetime(2024, 2, 29, 1, 2),
+        "named": "February",
+        "far": 8,
+        "last": 29,
+        "encoded": "文é",
+        "sum": Decimal("0.3"),
+        "hash": "2d71eA==",
+        "found": ["1", "22"],
+        "money": "1000",
+        "csv": "a,1\r\n",
+        "random": True,
+        "day": {"day": date(2024, 1, 1), "names": ["a"]},
+        "point": {"x": 1},
+        "colour": 1,
+        "mean": 2,
+    }
 
 
 def test_calls_from_many_threads_take_turns():

@@ -5,6 +5,7 @@ nowhere. What stands in this file can be called by the code it runs; nothing her
 """
 
 import builtins
+import contextlib
 import importlib
 import io
 import linecache
@@ -13,6 +14,7 @@ import signal
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +28,8 @@ FILE = "<implementation>"
 
 # Loaded by the interpreter in the middle of ordinary work, when files may be out of reach already.
 _LAZY = (
-    "_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 encodings.utf_16 encodings.utf_32 "
-    "encodings.unicode_escape datetime calendar locale decimal json math re random time traceback typing zoneinfo"
+    "_strptime encodings.ascii encodings.cp1252 encodings.gb18030 encodings.gbk encodings.idna encodings.latin_1 "
+    "encodings.utf_8 encodings.utf_8_sig encodings.utf_16 encodings.utf_32 encodings.unicode_escape datetime calendar locale decimal json math re random time traceback typing zoneinfo"
 ).split()
 
 
@@ -82,10 +84,22 @@ def _prepare(setup: dict[str, Any]) -> None:
             importlib.import_module(name)
         except ImportError:
             continue  # a class within a module, or one that is not installed
+    if "pydantic" in sys.modules:
+        _finish_pydantic(sys.modules["pydantic"])
     import time
 
     time.strptime("2000", "%Y")
     time.localtime()
+
+
+def _finish_pydantic(pydantic: Any) -> None:
+    """Loads what pydantic leaves for later: its names, and what the first class needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in getattr(pydantic, "__all__", ()):
+            with contextlib.suppress(Exception):
+                getattr(pydantic, name)
+        pydantic.create_model("First", field=(int, 1))().model_dump_json()
 
 
 def _serve(setup: dict[str, Any]) -> None:
@@ -130,7 +144,8 @@ def _importer(allowed: list[str] | None) -> Callable[..., Any]:
     def guarded(
         name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
     ) -> Any:
-        if level == 0 and not is_allowed(name, allowed):
+        # Only the interpreter's own imports, as in `datetime.strptime`, come with a list.
+        if level == 0 and not isinstance(fromlist, list) and not is_allowed(name, allowed):
             raise ImportError(
                 f"{name} is not among the modules that generated code may import; "
                 f"allow it with setup_sandbox(allowed_modules=[...])"
@@ -141,7 +156,9 @@ def _importer(allowed: list[str] | None) -> Callable[..., Any]:
 
 
 def _failure(error: BaseException, limit: int) -> dict[str, Any]:
-    inside = error.__traceback__.tb_next if error.__traceback__ else None
+    inside = error.__traceback__
+    while inside is not None and inside.tb_frame.f_code.co_filename == __file__:
+        inside = inside.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, inside))
         message = f"{type(error).__name__}: {error}"
