@@ -214,24 +214,30 @@ class Settings:
         return self
 
     def setup_base_system_messages(self: Self, model: str, base_system_message: str) -> Self:
-        """The text that `enable_default_sys_message=True` puts first. There is none by default: Byzer-LLM's describes
-        abilities (tools, classes, code) that `chat_oai` does not have yet.
+        """The text that `enable_default_sys_message=True` puts first, in the place of the one that explains what the
+        call asks for (`byzerllm.utils.base_ability_format`).
         """
         self.mapping_base_system_message[model] = base_system_message
         return self
 
     def setup_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that offers tools is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that offers tools is written: `func(prompt, tools, tool_choice)` in the place of
+        `byzerllm.utils.function_calling_format`. The model's own format for tools is then not used.
+        """
         self.mapping_function_calling_format_func[model] = func
         return self
 
     def setup_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that asks for a class is written: `func(prompt, cls=response_class)` in the place of
+        `byzerllm.utils.response_class_format`.
+        """
         self.mapping_response_class_format_func[model] = func
         return self
 
     def setup_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that turns an answer into a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that turns an answer into a class is written: `func(response_class)` in the place of
+        `byzerllm.utils.response_class_format_after_chat`.
+        """
         self.mapping_response_class_format_after_chat_func[model] = func
         return self
 

@@ -79,63 +79,33 @@ class Story(pydantic.BaseModel):
     body: str = pydantic.Field(description="故事主体", max_length=40)
 
 
-def deployed(llm, name):
-    path = MODEL.with_name(name)
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    llm.deploy(str(path), udf_name="chat", infer_params={"compute": "exact"})
-    return llm.setup_default_model_name("chat")
-
-
-@pytest.mark.parametrize("name", ["smollm2.gguf", "qwen.gguf"])
-def test_what_is_enforced_always_parses(llm, name):
-    deployed(llm, name)
+def test_what_is_enforced_always_parses(llm):
+    llm.deploy(str(MODEL), udf_name="chat", infer_params={"compute": "exact"})
+    llm.setup_default_model_name("chat")
+    tools = {"tools": TOOLS, "execute_tool": True, "llm_config": CONFIG}
     for question in QUESTIONS:
-        conversation = [{"role": "user", "content": question}]
-        [answer] = llm.chat_oai(
-            conversation, tools=TOOLS, tool_choice="required", execute_tool=True, llm_config=CONFIG
-        )
+        [answer] = llm.chat_oai(question, tool_choice="required", **tools)
         assert answer.values and answer.metadata["reason"] == ""
-    [answer] = llm.chat_oai(
-        conversation, tools=TOOLS, tool_choice=compute_now, execute_tool=True, llm_config=CONFIG
-    )
+    [answer] = llm.chat_oai(question, tool_choice=compute_now, **tools)
     assert answer.values == ["now"]
     [answer] = llm.chat_oai("请给我讲个故事", response_class=Story, llm_config=CONFIG)
     assert isinstance(answer.value, Story) and answer.metadata["attempts"] == 1
 
 
 def test_the_questions_of_the_readme(llm):
-    deployed(llm, "qwen.gguf")
+    path = MODEL.with_name("qwen.gguf")
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    llm.deploy(str(path), udf_name="chat", infer_params={"compute": "exact"})
+    llm.setup_default_model_name("chat")
+    tools = {"tools": TOOLS, "execute_tool": True, "llm_config": CONFIG}
     found = []
     for question in QUESTIONS:
-        conversation = [{"role": "user", "content": question}]
-        [answer] = llm.chat_oai(conversation, tools=TOOLS, execute_tool=True, llm_config=CONFIG)
+        [answer] = llm.chat_oai(question, **tools)
         found.append(answer.values)
         assert answer.values or answer.metadata["reason"]
     assert found[:3] == [["now"], [["3", "month"]], [["3", "day"]]]
-    [answer] = llm.chat_oai(
-        "请给我讲个故事", response_class=Story, response_after_chat=True, llm_config=CONFIG
-    )
+    [answer] = llm.chat_oai(QUESTIONS[2], tool_choice="required", **tools)
+    assert [["3", "day"]] == answer.values
+    [answer] = llm.chat_oai("请给我讲个故事", response_class=Story, llm_config=CONFIG)
     assert isinstance(answer.value, Story)
-
-
-CODER = MODEL.with_name("qwen.gguf")
-
-
-@pytest.mark.skipif(not CODER.is_file(), reason="the directory has no qwen.gguf (Qwen2.5-Coder-0.5B)")
-def test_a_model_writes_a_function(llm):
-    pydantic = pytest.importorskip("pydantic")
-
-    class Time(pydantic.BaseModel):
-        time: str = pydantic.Field(..., description="时间，时间格式为 yyyy-MM-dd")
-
-    llm.deploy(model_path=str(CODER), udf_name="chat", infer_params={"compute": "exact", "temperature": 0})
-    llm.setup_default_model_name("chat").setup_extra_generation_params("chat", {"max_length": 256})
-
-    @llm.impl()
-    def add_one_day(current_day: Annotated[datetime, "当前日期，类型是datatime.datetime"]) -> Time:
-        """给传入的日期加一天，得到明天的时间"""
-
-    assert add_one_day(datetime(2024, 1, 28)) == Time(time="2024-01-29")
-    llm.undeploy("chat", force=True)
-    assert add_one_day(datetime(2024, 2, 28)) == Time(time="2024-02-29")

@@ -18,7 +18,8 @@ def pydantic() -> ModuleType:
         import pydantic
     except ImportError:
         raise UnsupportedError(
-            "tools and response classes need pydantic 2; install it: pip install 'pydantic>=2.5'"
+            "tools and response classes need pydantic 2, which was not installed with byzerllm; run "
+            "pip install 'pydantic>=2.5'"
         ) from None
     if not pydantic.VERSION.startswith("2."):
         raise UnsupportedError(
