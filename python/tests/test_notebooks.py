@@ -69,16 +69,22 @@ def test_blocking_methods_work_inside_a_running_loop(llm, checkpoint):
 
 
 CELLS = [
-    "import byzerllm\nllm = byzerllm.ByzerLLM()\n"
-    "llm.deploy(model_path={checkpoint!r}, udf_name='chat', infer_params={{}})\n"
-    "llm.setup_default_model_name('chat')\nconfig = {{'max_length': 4, 'temperature': 0}}",
+    (
+        "import byzerllm\nllm = byzerllm.ByzerLLM()\n"
+        "llm.deploy(model_path={checkpoint!r}, udf_name='chat', infer_params={{}})\n"
+        "llm.setup_default_model_name('chat')\nconfig = {{'max_length': 4, 'temperature': 0}}"
+    ),
     "llm.chat_oai('hello', llm_config=config)",
     "(await llm.async_chat_oai('hello', llm_config=config))[0]",
-    "texts = [text async for text, _ in llm.async_stream_chat_oai('hello', llm_config=config)]\n"
-    "assert texts[-1] == llm.chat_oai('hello', llm_config=config)[0].output",
-    "@byzerllm.prompt(llm, options={{'llm_config': config}})\n"
-    "def ask(word: str) -> str:\n    '''\n    {{{{ word }}}}\n    '''\n"
-    "assert ask.prompt('hello') == '\\nhello' and isinstance(ask('hello'), str)",
+    (
+        "texts = [text async for text, _ in llm.async_stream_chat_oai('hello', llm_config=config)]\n"
+        "assert texts[-1] == llm.chat_oai('hello', llm_config=config)[0].output"
+    ),
+    (
+        "@byzerllm.prompt(llm, options={{'llm_config': config}})\n"
+        "def ask(word: str) -> str:\n    '''\n    {{{{ word }}}}\n    '''\n"
+        "assert ask.prompt('hello') == '\\nhello' and isinstance(ask('hello'), str)"
+    ),
 ]
 
 
