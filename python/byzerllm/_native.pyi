@@ -14,6 +14,7 @@ __all__ = [
     "main",
     "mismatch",
     "parse_toml",
+    "render_template",
     "translate",
 ]
 
