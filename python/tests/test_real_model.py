@@ -4,7 +4,6 @@ import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
-from typing import Annotated
 
 import pydantic
 import pytest
@@ -12,6 +11,9 @@ import pytest
 from byzerllm.utils.client import ByzerLLM, InferBackend
 
 MODEL = Path(os.environ.get("BYZERLLM_TEST_MODELS", "")) / "smollm2.gguf"
+
+CODER = MODEL.with_name("qwen.gguf")
+CODING = pytest.mark.skipif(not CODER.is_file(), reason="the directory has no qwen.gguf (Qwen2.5-Coder-0.5B)")
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("BYZERLLM_TEST_MODELS"), reason="BYZERLLM_TEST_MODELS names no directory"
@@ -92,11 +94,9 @@ def test_what_is_enforced_always_parses(llm):
     assert isinstance(answer.value, Story) and answer.metadata["attempts"] == 1
 
 
+@CODING
 def test_the_questions_of_the_readme(llm):
-    path = MODEL.with_name("qwen.gguf")
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    llm.deploy(str(path), udf_name="chat", infer_params={"compute": "exact"})
+    llm.deploy(str(CODER), udf_name="chat", infer_params={"compute": "exact"})
     llm.setup_default_model_name("chat")
     tools = {"tools": TOOLS, "execute_tool": True, "llm_config": CONFIG}
     found = []
@@ -109,3 +109,20 @@ def test_the_questions_of_the_readme(llm):
     assert [["3", "day"]] == answer.values
     [answer] = llm.chat_oai("请给我讲个故事", response_class=Story, llm_config=CONFIG)
     assert isinstance(answer.value, Story)
+
+
+@CODING
+def test_a_model_writes_a_function(llm):
+    class Time(pydantic.BaseModel):
+        time: str = pydantic.Field(..., description="时间，时间格式为 yyyy-MM-dd")
+
+    llm.deploy(model_path=str(CODER), udf_name="chat", infer_params={"compute": "exact", "temperature": 0})
+    llm.setup_default_model_name("chat").setup_extra_generation_params("chat", {"max_length": 256, "temperature": 0})
+
+    @llm.impl()
+    def add_one_day(current_day: Annotated[datetime, "当前日期，类型是datatime.datetime"]) -> Time:
+        """给传入的日期加一天，得到明天的时间"""
+
+    assert add_one_day(datetime(2024, 1, 28)) == Time(time="2024-01-29")
+    llm.undeploy("chat", force=True)
+    assert add_one_day(datetime(2024, 2, 28)) == Time(time="2024-02-29")
