@@ -718,7 +718,7 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
             config = {key: value for key, value in item.items() if key != "instruction"}
             steps = self._request(model, {"kind": "text", "value": prompt}, config)
             pairs.append((item, self._do(steps)))
-        return self._query(model, pairs)
+        return Responses(self._responses(model, self._results(model, pairs)))
 
     def raw_chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
@@ -876,7 +876,13 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
 
     # How a request becomes an answer.
 
-    def _query(self, model: str, pairs: list[tuple[Item, Item]]) -> list[LLMResponse]:
+    def _query(self, model: str, input_value: Sequence[Config]) -> answers.Results:
+        """Sends requests in the form of Byzer-LLM's workers, see `byzerllm.wire`."""
+        from byzerllm import wire
+
+        return wire.query(self, self._model(model), input_value)
+
+    def _results(self, model: str, pairs: list[tuple[Item, Item]]) -> answers.Results:
         items = [item for item, _ in pairs]
         self._tell_request(model, items, any(request["stream"] for _, request in pairs))
         results = self._do(self._before(model, items))
@@ -893,7 +899,7 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
             finally:
                 for call in calls:
                     call.cancel()
-        return Responses(self._responses(model, self._do(self._after(model, results))))
+        return self._do(self._after(model, results))
 
     def _tell_request(self, model: str, items: list[Item], stream: bool) -> None:
         if stream:

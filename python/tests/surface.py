@@ -557,6 +557,15 @@ NAMES = {
         ),
     ],
     "Requests": [
+        (
+            "_query",
+            (
+                "has(ByzerLLM._query, 'model, input_value') and [one['predict'] for one in llm._query(chat, "
+                "[{'instruction': 'hi', 'tokenizer': True}, {'instruction': '', 'meta': True}])] == "
+                "[llm.tokenize(chat, 'hi')[0].output, [llm.get_meta(chat)]]"
+            ),
+            "no stream server: use `stream_chat_oai`",
+        ),
         ("a model that is not deployed", "raises(ValueError, lambda: llm.chat_oai('hi', model='nobody'))"),
         ("no model named", "raises(Exception, lambda: llm.chat_oai('hi'), 'setup_default_model_name')"),
         (
@@ -566,9 +575,10 @@ NAMES = {
         ),
         ("event callbacks", "answered_by_callback(llm, chat)"),
         (
-            "gen.request_id, gen.abort",
-            "llm.chat_oai('x', model=chat, llm_config={'gen.request_id': 'x', 'gen.abort': True})",
+            "gen.abort in a request",
+            "llm._query(chat, [{'instruction': 'x', 'gen.request_id': 'x', 'gen.abort': True}])[0]['predict'] == ''",
         ),
+        ("gen.request_id", "llm.chat_oai('x', model=chat, llm_config={'gen.request_id': 'x'})"),
         ('llm_config={"image": …}', "llm.chat_oai('x', model=chat, llm_config={'image': 'x'})"),
     ],
     "Prompt functions": [
