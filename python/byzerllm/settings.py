@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from byzerllm.errors import InvalidRequestError
+from byzerllm.errors import InvalidRequestError, UnsupportedError
 from byzerllm.notices import say_once
 from byzerllm.parameters import boolean, integer
 from byzerllm.templates import RoleMapping, default_role_mapping
@@ -53,7 +53,10 @@ class Settings:
         self.ignore_unknown: bool = _switch("ignore_unknown", "BYZERLLM_IGNORE_UNKNOWN", kwargs)
         """Whether unknown parameters are dropped in silence, as Byzer-LLM does."""
         if kwargs:
-            say_once(f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}")
+            told = f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}"
+            if self.strict:
+                raise UnsupportedError(f"strict: {told}; leave them out", param=min(kwargs))
+            say_once(told)
 
         self.default_model_name: str | None = None
         self.default_emb_model_name: str | None = None

@@ -102,6 +102,8 @@ def test_strict_refuses_what_has_no_effect(llm, checkpoint, monkeypatch):
     strict.setup_gpus_per_worker(0).setup_num_workers(2).setup_worker_concurrency(2).deploy(
         checkpoint, udf_name="chat"
     )
+    with pytest.raises(UnsupportedError, match="ray_address"):
+        ByzerLLM(strict=True, ray_address="auto")
     with pytest.raises(UnsupportedError, match=r"gen\.use_beam_search"):
         strict.chat_oai(HELLO, model="chat", llm_config={"gen.use_beam_search": True})
     monkeypatch.setenv("BYZERLLM_STRICT", "true")
