@@ -2,19 +2,21 @@
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 import pydantic
 import pytest
-from conftest import scripted
+from conftest import PATIENCE, run_program, scripted
 
 from byzerllm.errors import InvalidRequestError
 from byzerllm.implementations.execution import ImplementationError, LocalFunction
-from byzerllm.sandbox import SandboxedFunction, SandboxError, SandboxSettings
+from byzerllm.sandbox import SandboxedFunction, SandboxError, SandboxSettings, SandboxUnavailableError
 from byzerllm.utils import function_impl_format, serialize_function_to_json, sys_function_impl_format
 from byzerllm.utils.client import ByzerLLM, EventName, LLMResponse
 
@@ -284,6 +286,8 @@ def test_the_prompt_holds_what_is_asked_for():
             assert part in prompt
     assert "FUNCTION_IMPL" in sys_function_impl_format("", f, Time)
     assert "```python" in function_impl_format("", f, Time)
+    assert "`def f(day):`" in function_impl_format("", f, Time)
+    assert "def g" not in function_impl_format("", '{"name": "g"}', Time)
 
 
 def test_formats_of_ones_own():
@@ -539,6 +543,45 @@ def test_children_are_few_and_end_with_the_program():
     assert functions[0]() == 0
     POOL.close()
     assert all(process.returncode is not None for process in processes)
+
+
+def test_what_starts_no_sandbox_is_told(tmp_path, monkeypatch):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'no module of that name' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    for executable, message in (
+        (str(broken), "status 3: no module of that name"),
+        (str(tmp_path / "none"), "No such"),
+    ):
+        monkeypatch.setattr("sys.executable", executable)
+        with pytest.raises(SandboxUnavailableError, match=message) as caught:
+            SandboxedFunction("def f():\n    return 1\n", "f")()
+        assert 'sandbox="none"' in str(caught.value)
+
+
+def test_a_child_does_not_outlive_its_parent():
+    program = """
+import os, signal, threading, time
+from byzerllm.sandbox import SandboxedFunction, SandboxSettings
+from byzerllm.sandbox.pool import POOL
+source = "def f():\\n    return 1\\ndef g():\\n    while True:\\n        pass\\n"
+settings = SandboxSettings(time_limit=2)
+SandboxedFunction(source, "f", settings)()
+[slot] = POOL._slots.values()
+print(slot.child._process.pid, flush=True)
+threading.Thread(target=SandboxedFunction(source, "g", settings), daemon=True).start()
+while not slot.lock.locked() or slot.child._requests < 3:
+    time.sleep(0.001)
+time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = run_program(program)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    status = Path(f"/proc/{done.stdout.strip()}/stat")
+    end = time.monotonic() + PATIENCE
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end, "it runs for ever"
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

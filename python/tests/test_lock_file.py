@@ -5,10 +5,10 @@ import sys
 
 import pydantic
 import pytest
+from test_implementations import Answers
 
 from byzerllm.implementations.lock_file import Entry, LockFile, LockFileError
 from byzerllm.utils.client import ByzerLLM
-from test_implementations import Answers
 
 SOURCE = "def f(x):\n    return {'time': f'{x} written'}\n"
 

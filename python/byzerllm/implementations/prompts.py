@@ -1,5 +1,6 @@
 """The prompts that ask a model for a function's code, in Byzer-LLM's form: Chinese text around JSON."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,7 @@ def function_impl_format(prompt: str, func: Callable[..., Any] | str, cls: Any) 
 
 要求：
 
-1. 函数名和参数必须与上面给出的完全一致。
+1. 函数名和参数必须与上面给出的完全一致{_first_line(func)}。
 2. 只使用 Python 标准库，并且写出需要的 import。
 3. 与当前时间有关的内容，要在函数里计算，不要写成固定的值。
 4. 只输出一个完整的 Python 代码块，不要调用这个函数，也不要展示它的结果。
@@ -101,6 +102,17 @@ JSON Schema：
 
 输出：
 """
+
+
+def _first_line(func: Callable[..., Any] | str) -> str:
+    """How the code has to begin, where that is known."""
+    if isinstance(func, str):
+        return ""
+    plain = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(func).parameters.values()
+    ]
+    return f"，即以 `def {name_of(func)}{inspect.Signature(plain)}:` 开头"
 
 
 def _purpose(func: Callable[..., Any] | str) -> str:

@@ -32,6 +32,7 @@ _LIFE = 20
 _FIRST_UNUSED_DESCRIPTOR = 5
 # What is printed may take this part of what a result may take: JSON writes a character with up to six.
 _PRINTED = 8
+_MOST_SAID = 1 << 14
 _INSTALL = 'or choose sandbox="none", which runs the code in this process with all its rights'
 
 
@@ -111,7 +112,7 @@ class Child:
                 env=environment,
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise SandboxUnavailableError(
                 f"there is no sandbox: no Python could be started ({error}); {_INSTALL}"
             ) from None
@@ -153,11 +154,7 @@ class Child:
                 f"there is no sandbox: its process was not ready after {_START_SECONDS:.0f} s; {_INSTALL}"
             ) from None
         except SandboxError as error:
-            assert self._process.stderr
-            said = self._process.stderr.read(1 << 14).decode(errors="replace").strip() or error.message
-            raise SandboxUnavailableError(
-                f"there is no sandbox: its process ended: {said[-2000:]}; {_INSTALL}"
-            ) from None
+            raise SandboxUnavailableError(f"there is no sandbox: {error.message}; {_INSTALL}") from None
         if "ready" not in answer:
             self._fail(SandboxUnavailableError(f"there is no sandbox: {answer.get('refused')}; {_INSTALL}"))
         report: dict[str, Any] = answer["ready"]
@@ -249,7 +246,10 @@ class Child:
         if status in (-signal.SIGXCPU, -signal.SIGALRM):
             raise SandboxTimeoutError("the time is over")
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        raise SandboxError(f"the sandbox's process ended with {how}")
+        assert self._process.stderr
+        # Only what comes before the code is written there.
+        said = self._process.stderr.read(_MOST_SAID).decode(errors="replace").strip()
+        raise SandboxError(f"the sandbox's process ended with {how}{': ' if said else ''}{said}")
 
     def _fail(self, error: Exception) -> NoReturn:
         self.close()

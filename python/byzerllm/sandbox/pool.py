@@ -4,6 +4,8 @@ import atexit
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from byzerllm.sandbox.child import Child
@@ -39,21 +41,18 @@ class Pool:
         self, key: Key, function: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[Any, str]:
         """Runs a function of a source, in its child when that is there."""
-        slot = self._slot(key)
-        with slot.lock:
-            return self._child(slot, key).call(function, arguments, keywords)
+        with self._child(key) as child:
+            return child.call(function, arguments, keywords)
 
     def functions(self, key: Key) -> list[str]:
         """Loads a source and names its functions."""
-        slot = self._slot(key)
-        with slot.lock:
-            return self._child(slot, key).functions
+        with self._child(key) as child:
+            return child.functions
 
     def report(self, key: Key) -> dict[str, Any]:
         """Which layers are around a source."""
-        slot = self._slot(key)
-        with slot.lock:
-            return self._child(slot, key).report
+        with self._child(key) as child:
+            return child.report
 
     def close(self) -> None:
         """Ends every child."""
@@ -71,11 +70,19 @@ class Pool:
                 slot.child.forget()
         self.__init__(self._most)  # type: ignore[misc]
 
-    def _child(self, slot: _Slot, key: Key) -> Child:
-        if slot.child is None or not slot.child.alive:
-            slot.child = None
-            slot.child = Child(*key)
-        return slot.child
+    @contextmanager
+    def _child(self, key: Key) -> Iterator[Child]:
+        """The child of a source, to be used by nobody else meanwhile."""
+        while True:
+            slot = self._slot(key)
+            with slot.lock:
+                if self._slots.get(key) is not slot:
+                    continue  # it has made room for another between the two lines
+                if slot.child is None or not slot.child.alive:
+                    slot.close()
+                    slot.child = Child(*key)
+                yield slot.child
+                return
 
     def _slot(self, key: Key) -> _Slot:
         with self._lock:

@@ -112,6 +112,9 @@ const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
 /// What can be asked about, or copied from, a descriptor. Owners and signals of descriptors are not among it.
 const FCNTL: &[c_int] = &[libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
 
+/// Whether a descriptor is a terminal. The C libraries do not agree about the type of their constant.
+const TCGETS: u64 = 0x5401;
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Seccomp(error.to_string())
 }
@@ -150,7 +153,7 @@ fn allowed(opens: bool, changes: bool) -> Result<BpfProgram, Error> {
     }
     let commands = FCNTL.iter().map(|command| rule(&[(1, u64::from(command.unsigned_abs()))]));
     rules.insert(libc::SYS_fcntl, commands.collect::<Result<_, _>>()?);
-    rules.insert(libc::SYS_ioctl, vec![rule(&[(1, libc::TCGETS)])?]);
+    rules.insert(libc::SYS_ioctl, vec![rule(&[(1, TCGETS)])?]);
     // Its own limits may be read: process 0 is the caller, and there are no new ones.
     rules.insert(libc::SYS_prlimit64, vec![rule(&[(0, 0), (2, 0)])?]);
     compile(rules, SeccompAction::Errno(libc::EPERM.unsigned_abs()), SeccompAction::Allow)
