@@ -8,7 +8,7 @@ import json
 import math
 import os
 import queue
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
@@ -72,7 +72,8 @@ def all_results(work: Sequence[Work], threads: int) -> List[dict]:
     with Step("perplexities") as step, ThreadPoolExecutor(max_workers=threads) as pool:
         tasks = [pool.submit(one, task) for task in work]
         try:
-            return [task.result() for task in tasks]
+            wait(tasks, return_when=FIRST_EXCEPTION)
+            return [task.result() for task in tasks if task.done()]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
