@@ -123,11 +123,11 @@ impl StepWork {
 }
 
 impl WorkModel {
-    /// A step that computes `count` tokens of each sequence after `past` ones that are in the cache, and the logits of
+    /// A step that computes so many tokens of each sequence (the second number) after those that are in the cache (the first), and the logits of
     /// `rows` of them.
     #[must_use]
-    pub fn step(&self, sequences: impl IntoIterator<Item = (usize, usize)> + Clone, rows: usize) -> StepWork {
-        let tokens: u64 = sequences.clone().into_iter().map(|(_, count)| count as u64).sum();
+    pub fn step(&self, sequences: &[(usize, usize)], rows: usize) -> StepWork {
+        let tokens: u64 = sequences.iter().map(|&(_, count)| count as u64).sum();
         let mut work = StepWork { weight_bytes: tokens * self.embedding_bytes, ..StepWork::default() };
         for layer in &self.layers {
             work.weight_bytes += layer.dense.bytes;
@@ -136,7 +136,7 @@ impl WorkModel {
                 work.weight_bytes += (experts.each.bytes as f64 * experts.read(tokens)) as u64;
                 work.multiply(&experts.each, tokens * experts.per_token as u64);
             }
-            for (past, count) in sequences.clone() {
+            for &(past, count) in sequences {
                 work.attend(&layer.attention, past, count);
             }
         }
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn a_window_hides_keys() {
         // Places 4, 5 and 6 see five, six and seven keys, or three each.
-        let all = model(None, None).step([(4, 3)], 0);
+        let all = model(None, None).step(&[(4, 3)], 0);
         assert_eq!((all.f32_operations, all.int8_operations), (16 * 18, 16 * 18 + 3 * 7));
         assert_eq!((all.cache_bytes, all.weight_bytes), (20 * 7, 109));
-        let some = model(Some(3), None).step([(4, 3)], 0);
+        let some = model(Some(3), None).step(&[(4, 3)], 0);
         assert_eq!((some.f32_operations, some.int8_operations), (16 * 9, 16 * 9 + 3 * 7));
         assert_eq!(some.cache_bytes, 20 * 5);
     }
@@ -177,11 +177,11 @@ mod tests {
     fn experts_are_read_when_a_token_chose_them() {
         let experts = ExpertWork { each: product(64, 5), count: 4, per_token: 2 };
         let model = model(None, Some(experts));
-        let one = model.step([(0, 1)], 1);
+        let one = model.step(&[(0, 1)], 1);
         assert_eq!(one.weight_bytes, 3 + 100 + 2 * 64 + 1000);
         assert_eq!(one.int8_operations, 7 + 2 * 5 + 9 + 16);
         // Two tokens leave out a quarter of the experts between them.
-        assert_eq!(model.step([(0, 1), (0, 1)], 0).weight_bytes, 6 + 100 + 3 * 64);
-        assert_eq!(model.step([(0, 200)], 0).weight_bytes, 600 + 100 + 4 * 64);
+        assert_eq!(model.step(&[(0, 1), (0, 1)], 0).weight_bytes, 6 + 100 + 3 * 64);
+        assert_eq!(model.step(&[(0, 200)], 0).weight_bytes, 600 + 100 + 4 * 64);
     }
 }

@@ -76,15 +76,14 @@ impl Roofline {
         ceilings: Ceilings,
     ) -> Self {
         let prompt = measured.prompt_tokens;
-        let work = model.step([(0, prompt as usize)], 1);
+        let work = model.step(&[(0, prompt as usize)], 1);
         let speed = measured.prefill_tokens_per_second;
         let mut rows = vec![Row::new("prefill".to_owned(), &work, prompt, speed, &ceilings)];
         for decode in &measured.decode {
             // In the middle of the answers.
             let past = arguments.decode_prompt_tokens + arguments.decode_tokens / 2;
             let streams = decode.streams();
-            let sequences = (0..streams).map(|_| (past as usize, 1));
-            let work = model.step(sequences, streams as usize);
+            let work = model.step(&vec![(past as usize, 1); streams as usize], streams as usize);
             rows.push(Row::new(decode.name(), &work, streams, decode.tokens_per_second(), &ceilings));
         }
         Self { ceilings, rows }

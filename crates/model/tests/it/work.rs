@@ -24,7 +24,7 @@ fn work_is_what_one_counts_by_hand() {
     // The head is packed in panels of 32 rows; all other matrices are multiples of that.
     let packed = 2 * layer + 320 * 64;
     let pairs = 11;
-    let one = model(&fixture, Compute::Exact).step([(10, 1)], 1);
+    let one = model(&fixture, Compute::Exact).step(&[(10, 1)], 1);
     let expected = StepWork {
         weight_bytes: 4 * packed + 4 * 64,
         cache_bytes: pairs * 2 * (2 * 2 * 16) * 4,
@@ -34,20 +34,20 @@ fn work_is_what_one_counts_by_hand() {
     assert_eq!(one, expected);
 
     // A prompt of three tokens sees one, two and three keys; weights are read once; one row of logits is wanted.
-    let prompt = model(&fixture, Compute::Exact).step([(0, 3)], 1);
+    let prompt = model(&fixture, Compute::Exact).step(&[(0, 3)], 1);
     assert_eq!(prompt.weight_bytes, 4 * packed + 3 * 4 * 64);
     assert_eq!(prompt.f32_operations, 2 * (3 * 2 * layer + head) + 6 * 2 * 4 * (4 * 16));
     assert_eq!(prompt.cache_bytes, 3 * 2 * 64 * 4);
 
     // Codes of eight bits with a scale of four bytes per 32; two bytes stand for an activation; a cache of f16.
-    let standard = model(&fixture, Compute::Standard).step([(10, 1)], 1);
+    let standard = model(&fixture, Compute::Standard).step(&[(10, 1)], 1);
     assert_eq!(standard.weight_bytes, packed + packed / 32 * 4 + 4 * 64);
     assert_eq!(standard.int8_operations, 2 * 2 * (2 * layer + head));
     assert_eq!(standard.f32_operations, pairs * 2 * 4 * (4 * 16));
     assert_eq!(standard.cache_bytes, pairs * 2 * 64 * 2);
 
     // One byte stands for an activation; scores are products of bytes; keys and values share a scale per head.
-    let fast = model(&fixture, Compute::Fast).step([(10, 1), (10, 1)], 2);
+    let fast = model(&fixture, Compute::Fast).step(&[(10, 1), (10, 1)], 2);
     assert_eq!(fast.weight_bytes, standard.weight_bytes + 4 * 64);
     assert_eq!(fast.int8_operations, 2 * (2 * (2 * layer + head) + pairs * 2 * 2 * (4 * 16)));
     assert_eq!(fast.f32_operations, 2 * pairs * 2 * 2 * (4 * 16));
@@ -59,9 +59,9 @@ fn every_fixture_reads_all_of_its_weights() {
     for fixture in Fixture::all() {
         for compute in Compute::ALL {
             let model = model(&fixture, compute);
-            let (none, one) = (model.step([], 1), model.step([(0, 1)], 1));
+            let (none, one) = (model.step(&[], 1), model.step(&[(0, 1)], 1));
             // Nothing but the row of the table comes with a token.
-            let row = model.step([(0, 2)], 1).weight_bytes - one.weight_bytes;
+            let row = model.step(&[(0, 2)], 1).weight_bytes - one.weight_bytes;
             let estimate = fixture.checkpoint.memory_estimate(compute);
             assert_eq!((none.weight_bytes, one.weight_bytes), (estimate, estimate + row), "{}", fixture.name);
             assert_eq!(none.cache_bytes, 0);
