@@ -5,33 +5,29 @@ user, else one engine shared by the whole process.
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from byzerllm import answers, parameters, running
+from byzerllm import answers, running
 from byzerllm import conversation as talk
+from byzerllm.asking import Asking, Config, Item, unchanged
 from byzerllm.display import Responses
 from byzerllm.errors import (
     CancelledError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
-    TooLargeError,
     UnauthenticatedError,
     UnavailableError,
-    UnsupportedError,
 )
 from byzerllm.implementations import Implementations
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
 from byzerllm.prompts.method import PromptMethod
-from byzerllm.settings import Settings
 from byzerllm.sql import SqlBridge
-from byzerllm.stepping import Ask, Steps, Work
+from byzerllm.stepping import Ask, Steps
 from byzerllm.templates import RoleMapping, Template, Templates, render
 from byzerllm.types import (
-    EventName,
     LLMClassResponse,
     LLMFunctionCallResponse,
     LLMMetadata,
@@ -41,129 +37,20 @@ from byzerllm.types import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-
     from typing_extensions import Unpack
 
-    from byzerllm._native import Endpoint
     from byzerllm.stepping import Options
 
-Config = Mapping[str, Any]
-Item = dict[str, Any]
-T = TypeVar("T")
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
-def _finish_imports() -> None:
-    """Waits for other threads that are importing: a forked child would inherit their locks and never get them."""
-    for name in ("byzerllm._native", "byzerllm.event_loop"):
-        if name in sys.modules:
-            __import__(name)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_finish_imports)
-
-
-class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
+class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
-
-    def __init__(self, url: str | None = None, **kwargs: Any) -> None:
-        super().__init__(url, **kwargs)
-        self._connected: Endpoint | None = None
-        self._connecting: asyncio.Future[Endpoint] | None = None
-        self._lacks: dict[str, set[str]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, and a client that travels to another process, connects for itself.
-        return {**self.__dict__, "_connected": None, "_connecting": None}
 
     @staticmethod
     def from_default_model(model: str, auto_connect_cluster: bool = True) -> "ByzerLLM":
         """A client whose default model this is, with the model's own template. There is no cluster to connect to."""
         return ByzerLLM().setup_template(model, "auto").setup_default_model_name(model)
-
-    @property
-    def _endpoint(self) -> "Endpoint":
-        if self._connected is None:
-            from byzerllm import _native
-
-            url = self.url
-            if url is not None and not url.lower().startswith(("http://", "https://")):
-                say_once(f"ByzerLLM(): {url!r} is no http(s) URL and has no effect")
-                url = None
-            self._connected = _native.connect(url, self._token)
-        return self._connected
-
-    async def _reach(self) -> "Endpoint":
-        """The endpoint. The first look for it is taken in a thread, once for everybody who waits."""
-        if self._connected is None:
-            import asyncio
-
-            loop = asyncio.get_running_loop()
-            if self._connecting is None or self._connecting.done() or self._connecting.get_loop() is not loop:
-                self._connecting = loop.run_in_executor(None, lambda: self._endpoint)
-            await asyncio.shield(self._connecting)
-        return self._endpoint
-
-    def _do(self, steps: Steps[T]) -> T:
-        """Takes steps here, waiting for each."""
-        take, outcome = steps.send, None
-        while True:
-            try:
-                wanted = take(outcome)
-            except StopIteration as done:
-                value: T = done.value
-                return value
-            take = steps.send
-            if isinstance(wanted, tuple):
-                try:
-                    outcome = self._get(*wanted)
-                except Exception as error:  # noqa: BLE001 - thrown into the steps
-                    take, outcome = steps.throw, error
-            elif isinstance(wanted, Work):
-                try:
-                    outcome = wanted.run()
-                except Exception as error:  # noqa: BLE001 - thrown into the steps
-                    take, outcome = steps.throw, error
-            else:
-                getattr(wanted, "close", bool)()
-                raise InvalidRequestError(
-                    "an event callback or a tool is a coroutine function; only the async methods wait for one"
-                )
-
-    def _get(self, name: str, *arguments: Any) -> Any:
-        """What a method of the endpoint gives."""
-        if name != "answer":
-            return getattr(self._endpoint, name)(*arguments)
-        call = self._endpoint.chat(*arguments)
-        try:
-            return call.result()
-        finally:
-            call.cancel()
-
-    async def _do_later(self, steps: Steps[T]) -> T:
-        """Takes steps without blocking the event loop."""
-        from byzerllm import event_loop
-
-        take, outcome = steps.send, None
-        while True:
-            try:
-                wanted = take(outcome)
-            except StopIteration as done:
-                value: T = done.value
-                return value
-            take = steps.send
-            try:
-                if isinstance(wanted, tuple):
-                    name, *arguments = wanted
-                    outcome = await event_loop.run(getattr(await self._reach(), f"{name}_later"), *arguments)
-                elif isinstance(wanted, Work):
-                    outcome = await event_loop.in_thread(wanted.run)
-                else:
-                    outcome = await wanted
-            except Exception as error:  # noqa: BLE001 - thrown into the steps
-                take, outcome = steps.throw, error
 
     # Deployments.
 
@@ -213,11 +100,6 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
         except NotFoundError:
             pass
 
-    def _forget(self, model: str) -> None:
-        """Drops what was known of a deployment."""
-        self.meta_cache.pop(model, None)
-        self._lacks.pop(model, None)
-
     def is_model_exist(self, udf_name: str) -> bool:
         """Whether a deployment of that name exists, ready or not."""
         try:
@@ -231,30 +113,6 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
             except (UnauthenticatedError, PermissionDeniedError):
                 return True
         return True
-
-    def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
-        """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
-        model = self._model(model)
-        return self._meta(model, self._endpoint.model(model))
-
-    def _meta(self, model: str, found: dict[str, Any]) -> dict[str, Any]:
-        info, labels = found["info"], found.get("labels") or {}
-        meta = {
-            "model_deploy_type": "proprietary",
-            "backend": labels.get("backend", "byzerllm"),
-            "support_stream": True,
-            "support_chat_template": bool(info.get("chat_template")),
-            "max_model_len": info.get("context_length") or -1,
-            "architectures": info.get("architectures", []),
-            "engine": info.get("engine", "byzerllm"),
-        }
-        self.meta_cache[model] = meta
-        return dict(meta)
-
-    def _meta_steps(self, model: str) -> Steps[dict[str, Any]]:
-        if "get_meta" in self.__dict__ or type(self).get_meta is not ByzerLLM.get_meta:
-            return self.get_meta(model)  # somebody put their own in its place
-        return self._meta(model, (yield "model", model))
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -623,7 +481,7 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
         item, request = self._do(
             self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
         )
-        clean = self.mapping_clean_func.get(model, _unchanged)
+        clean = self.mapping_clean_func.get(model, unchanged)
         results = self._do(self._before(model, [item]))
         if results is not None:
             yield from answers.given(self._do(self._after(model, results)), clean)
@@ -659,7 +517,7 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
         item, request = await self._do_later(
             self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
         )
-        clean = self.mapping_clean_func.get(model, _unchanged)
+        clean = self.mapping_clean_func.get(model, unchanged)
         results = await self._do_later(self._before(model, [item]))
         if results is not None:
             for given in answers.given(await self._do_later(self._after(model, results)), clean):
@@ -726,154 +584,6 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
         """The same as `chat`."""
         return self.chat(model, request, extract_params)
 
-    # How a chat becomes a request.
-
-    def _model(self, model: str | None, message: str = "model name is required") -> str:
-        name = model or self.default_model_name
-        if not name:
-            raise InvalidRequestError(message, param="model")
-        return name
-
-    def _with_abilities(self, model: str, history: list[Item], ability: str | None) -> list[Item]:
-        """The conversation with a system message that explains what this call asks for."""
-        base = self.mapping_base_system_message.get(model)
-        if base is None and ability is not None:
-            from byzerllm import formats
-
-            base = formats.base_ability_format(base_abilities=[formats.BaseAbility[ability]])
-        if not base:
-            return history
-        if history[0]["role"] == "system":
-            return [{**history[0], "content": f"{base}\n{history[0]['content']}"}, *history[1:]]
-        return [{"role": "system", "content": base}, *history]
-
-    def _lacking(self, model: str) -> set[str]:
-        """What the place of a model has refused to do: `tools`, `format`."""
-        return self._lacks.setdefault(model, set())
-
-    def _takes_messages(self, ask: Ask) -> Steps[bool]:
-        """Whether a model gets messages, not a prompt that was rendered here."""
-        if ask.role_mapping or self.mapping_role_mapping.get(ask.model):
-            return False
-        meta = yield from self._meta_steps(ask.model)
-        return bool(
-            meta.get("support_chat_template")
-            or meta.get("message_format")
-            or meta.get("model_deploy_type") == "saas"
-        )
-
-    def _ask(self, ask: Ask, history: list[Item], extra: Config = {}) -> Steps[list[LLMResponse]]:
-        """Puts a conversation to a model. `extra` are further fields of the request, like `tools`."""
-        model = ask.model
-        item, request = yield from self._chat_request(
-            model, history, ask.role_mapping, ask.llm_config, ask.extra_request_params
-        )
-        if extra:
-            item.update(extra)
-            request["request"].update(extra)
-        if ask.only_return_prompt:
-            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
-        self._tell_request(model, [item], request["stream"])
-        results = yield from self._before(model, [item])
-        if results is None:
-            answer = yield "answer", request["request"], request["timeout"]
-            results = answers.results(answer, item)
-        return self._responses(model, (yield from self._after(model, results)))
-
-    def _chat_request(
-        self,
-        model: str,
-        history: list[Item],
-        role_mapping: RoleMapping | None,
-        llm_config: Config,
-        extra_request_params: Config,
-    ) -> Steps[tuple[Item, Item]]:
-        """What is told about the request, and the request itself."""
-        config = {**self.mapping_extra_generation_params.get(model, {}), **llm_config}
-        if extra_request_params:
-            config["extra_request_params"] = dict(extra_request_params)
-        mapping = role_mapping or self.mapping_role_mapping.get(model)
-        if mapping is None:
-            meta = yield from self._meta_steps(model)
-            if (
-                meta.get("support_chat_template")
-                or meta.get("message_format")
-                or meta.get("model_deploy_type") == "saas"
-            ):
-                item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
-                content: Item = {"kind": "messages", "value": talk.for_engine(history)}
-                return item, (yield from self._request(model, content, config))
-            mapping = self.default_role_mapping
-        prompt = render(history, mapping)
-        item = {"instruction": prompt, "history": [], **config}
-        return item, (yield from self._request(model, {"kind": "text", "value": prompt}, config))
-
-    def _stream_request(
-        self,
-        model: str,
-        conversations: talk.Conversations,
-        role_mapping: RoleMapping | None,
-        llm_config: Config,
-        extra_request_params: Config,
-    ) -> Steps[tuple[Item, Item]]:
-        history = talk.messages(conversations)
-        item, request = yield from self._chat_request(
-            model, history, role_mapping, llm_config, extra_request_params
-        )
-        if request["request"]["n"] != 1:
-            raise UnsupportedError(
-                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
-            )
-        self._tell_request(model, [item], False)
-        return item, request
-
-    def _request(self, model: str, content: Item, config: Config) -> Steps[Item]:
-        generation = parameters.generation(config, self.ignore_unknown)
-        sampling = generation.sampling
-        for key in generation.ignored:
-            if self.strict:
-                raise UnsupportedError(f"strict: {key} has no effect on byzerllm's own engine", param=key)
-            say_once(f"{model}: {key} has no effect on byzerllm's own engine")
-        if "max_tokens" not in sampling and (
-            model in self.mapping_max_output_length or self._output_length_was_set
-        ):
-            sampling["max_tokens"] = self.get_max_output_length(model)
-        yield from self._check_lengths(model, content, sampling)
-        request: Item = {
-            "model": model,
-            "input": content,
-            "n": generation.n,
-            "sampling": sampling,
-            "front_end": "legacy",
-        }
-        if generation.best_of is not None:
-            request["best_of"] = generation.best_of
-        return {
-            "request": request,
-            "timeout": generation.timeout,
-            "stream": generation.stream,
-        }
-
-    def _check_lengths(self, model: str, content: Item, sampling: Item) -> Steps[None]:
-        """Applies the client's own limits, when it has any; the engine applies the model's."""
-        most_input = self.mapping_max_input_length.get(model)
-        most = self.mapping_max_model_length.get(model)
-        if self.force_skip_context_length_check or (most_input is None and most is None):
-            return
-        text = content["value"]
-        if content["kind"] == "messages":
-            text = yield "apply_template", model, text, True
-        length = len((yield "tokenize", model, text))
-        if most_input is not None and length > most_input:
-            raise TooLargeError(f"input length {length} is larger than max_input_length {most_input}")
-        if most is not None:
-            if length >= most:
-                raise TooLargeError(
-                    f"input length {length} leaves no room for an answer in max_model_length {most}"
-                )
-            wanted = sampling.get("max_tokens", self.get_max_output_length(model))
-            sampling["max_tokens"] = min(wanted, most - length)
-
     # How a request becomes an answer.
 
     def _query(self, model: str, input_value: Sequence[Config]) -> answers.Results:
@@ -901,33 +611,6 @@ class ByzerLLM(Implementations, Settings, PromptMethod, SqlBridge, NotYet):
                     call.cancel()
         return self._do(self._after(model, results))
 
-    def _tell_request(self, model: str, items: list[Item], stream: bool) -> None:
-        if stream:
-            raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
-        if self.verbose:
-            print(f"Send to model[{model}]:{items}", flush=True)
-
-    def _before(self, model: str, items: list[Item]) -> Steps[answers.Results | None]:
-        """The results that an event callback gives instead of the model, if one does."""
-        given = yield from self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
-        return None if given is None else answers.checked(given)
-
-    def _after(self, model: str, results: answers.Results) -> Steps[answers.Results]:
-        """The results, or what an event callback makes of them."""
-        replaced = yield from self._trigger(EventName.AFTER_CALL_MODEL, model, results)
-        return results if replaced is None else answers.checked(replaced)
-
-    def _responses(self, model: str, results: answers.Results) -> list[LLMResponse]:
-        clean = self.mapping_clean_func.get(model, _unchanged)
-        return [
-            LLMResponse(
-                output=clean(result["predict"]) if isinstance(result["predict"], str) else result["predict"],
-                input=result.get("input", {}),
-                metadata=result.get("metadata", {}),
-            )
-            for result in results
-        ]
-
 
 def _ability(calls: bool, writes: bool, answers_with_class: bool) -> str | None:
     """What the default system message has to explain."""
@@ -941,10 +624,6 @@ def _ability(calls: bool, writes: bool, answers_with_class: bool) -> str | None:
 def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[bool, Config]:
     """Older programs have `llm_config` in the place of `delta_mode`."""
     return (False, delta_mode) if isinstance(delta_mode, Mapping) else (delta_mode, llm_config)
-
-
-def _unchanged(text: str) -> str:
-    return text
 
 
 def default_chat_wrapper(

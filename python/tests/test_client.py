@@ -613,6 +613,33 @@ def test_get_meta_may_be_replaced(llm, place):
     assert place.requests[0]["input"]["kind"] == "text"
 
 
+def test_the_way_to_the_server_is_taken_once(llm, place, monkeypatch):
+    asked = []
+    model, chat = place.model, place.chat
+    monkeypatch.setattr(place, "model", lambda name: (asked.append(name), model(name))[1])
+
+    def strict(request, timeout=None):
+        if request["input"]["kind"] == "messages" and not place.template:
+            raise UnsupportedError("the model has no chat template")
+        return chat(request, timeout)
+
+    monkeypatch.setattr(place, "chat", strict)
+    for _ in range(3):
+        llm.chat_oai(HELLO)
+    assert asked == ["chat"]
+    # Another model took the name.
+    place.template = False
+    llm.chat_oai(HELLO)
+    llm.chat_oai(HELLO)
+    assert [request["input"]["kind"] for request in place.requests[3:]] == ["text", "text"]
+    place.template = True
+    llm.chat_oai(HELLO)
+    assert place.requests[-1]["input"]["kind"] == "messages"
+    with pytest.raises(UnsupportedError, match="broken"):
+        monkeypatch.setattr(place, "chat", lambda *_: (_ for _ in ()).throw(UnsupportedError("broken")))
+        llm.chat_oai(HELLO)
+
+
 def test_event_callbacks(llm, place):
     seen = []
 
