@@ -16,7 +16,7 @@ def test_the_measurement_runs():
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr
-    rows = re.findall(r"^(byzerllm|openai), (embedded|loopback)\s+[\d ]*?(-?\d+)$", done.stdout, re.M)
+    rows = re.findall(r"^(byzerllm|openai), (embedded|loopback)\s+[\d ]*?(-?\d+)$", done.stdout, re.MULTILINE)
     assert [row[:2] for row in rows] == [
         ("byzerllm", "embedded"),
         ("byzerllm", "loopback"),
