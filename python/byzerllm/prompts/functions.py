@@ -161,7 +161,9 @@ class PromptFunction(PromptRunner[P, R]):
 
     def __init__(self, func: Callable[P, R], choices: Choices) -> None:
         if not callable(func):
-            raise InvalidRequestError(f"a prompt function must be a function, got {func!r}")
+            raise InvalidRequestError(
+                f"a prompt function must be a function, got {func!r}; write @byzerllm.prompt() with its parentheses"
+            )
         super().__init__(func, choices)
         self._made_with = replace(choices)
         functools.update_wrapper(self, func)
