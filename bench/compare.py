@@ -33,7 +33,6 @@ from common import (
     write_json,
 )
 
-KINDS = ("file", "Q4_0", "IQ4_NL", "Q8_0")
 STREAMS = (16, 32)
 # Measure, words for people, whether more is better, the ratio that is aimed at.
 MEASURES: Tuple[Tuple[str, str, bool, float], ...] = (
@@ -76,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--binary", type=Path, default=default / "target" / "release" / "byzerllm")
     parser.add_argument("--model", choices=sorted(models.MODELS), action="append", help="may be repeated; all by default")
     parser.add_argument("--compute", default="standard,fast", help="modes of this engine, with commas")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="quantizations of llama.cpp; `file` is the file itself")
+    parser.add_argument("--kinds", default=",".join(quality.KINDS), help="quantizations of llama.cpp; `file` is the file itself")
     parser.add_argument("--repeat", type=int, default=5, help="turns of each engine")
     parser.add_argument("--only", default="raw,http,chat,quality", help="parts: raw, http, chat, quality")
     parser.add_argument("--threads", type=int, default=min(2, len(os.sched_getaffinity(0))))

@@ -1,23 +1,27 @@
 """Perplexity of every engine on the same windows of the same texts, measured once and kept in the cache.
 
 A result is kept under the checksums of all that it depends on: the text, the model's file, the program. So speed can be
-measured again and again beside quantizations whose quality is known.
+measured again and again beside quantizations whose quality is known. `python3 bench/quality.py` shows what the cache knows.
 """
 
+import argparse
 import json
 import math
 import os
 import queue
+import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
+import corpus
 import engines
 import llama_cpp
 import models
-from common import Problem, Step, cache_directory, markdown_table, text_sha256, write_json
+from common import ROOT, Problem, Step, cache_directory, markdown_table, text_sha256, write_json
 
+KINDS = ("file", "Q4_0", "IQ4_NL", "Q8_0")
 COMPARABLE = 1.02  # perplexity of a quantization over that of the file
 # How far a mode's perplexity may lie from that of the exact mode.
 LIMITS = {"exact": 0.0, "standard": 0.005, "fast": 0.01}
@@ -249,3 +253,23 @@ def agreement_table(own: Dict[str, dict]) -> str:
         return ""
     header = ["divergence from exact / same most likely token", *exact["texts"], "all", "limit of perplexity"]
     return markdown_table(header, rows)
+
+
+def main() -> int:
+    """Shows what the cache knows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "byzerllm")
+    arguments = parser.parse_args()
+    for model in sorted(models.MODELS.values(), key=lambda model: model.name, reverse=True):
+        path = models.cached(model)
+        if path is None:
+            continue
+        files = {kind: llama_cpp.quantized(path, kind) for kind in KINDS}
+        peers = [engines.LlamaCpp(path.parent, file, kind) for kind, file in files.items() if file.is_file()]
+        own = engines.Byzerllm(arguments.binary, path, "standard", {}) if arguments.binary.is_file() else None
+        print(f"## {model.title}\n\n{table(known(own, peers, corpus.cached())) or 'Nothing was measured yet.'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
