@@ -206,7 +206,12 @@ def _attempts(target):
 def attempt(target):
     """What each attempt brought: `None` where it was stopped."""
     results, stopped = {}, {}
-    for name, run in _attempts(target):
+    try:
+        attempts = list(_attempts(target))
+    except (ImportError, OSError) as error:
+        # Where nothing can be opened, nothing can be imported either.
+        return {"results": {}, "stopped": {"everything": f"{type(error).__name__}: {error}"}}
+    for name, run in attempts:
         try:
             brought = run()
         except (OSError, RuntimeError, ValueError, ImportError) as error:

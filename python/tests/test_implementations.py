@@ -421,9 +421,29 @@ def test_without_a_sandbox_is_a_choice_in_words(monkeypatch):
     answers.llm.setup_sandbox("none")
     (response,) = answers.llm.chat_oai("x", impl_func=f, response_class=Time, execute_impl_func=True)
     assert response.value == Time(time="seen") and isinstance(response.metadata["func"], LocalFunction)
-    for wrong in ({"sandbox": "off"}, {"memory": 3}, {"time_limit": 0}, {"allowed_modules": "os"}):
+    for wrong in (
+        {"sandbox": "off"},
+        {"sandbox": "none", "time_limit": 1},
+        {"memory": 3},
+        {"time_limit": 0},
+        {"time_limit": float("inf")},
+        {"memory_bytes": 1.5},
+        {"scratch_bytes": -1},
+        {"allowed_modules": "os"},
+    ):
         with pytest.raises(InvalidRequestError):
             answers.llm.setup_sandbox(**wrong)
+
+
+def test_limits_are_changed_one_by_one():
+    llm = ByzerLLM().setup_sandbox(time_limit=3).setup_sandbox(output_bytes=100)
+    assert llm._chosen_sandbox() == SandboxSettings(time_limit=3, output_bytes=100)
+    assert llm.setup_sandbox("process")._chosen_sandbox() == SandboxSettings()
+    assert llm.setup_sandbox("none").setup_sandbox(time_limit=1)._chosen_sandbox() == SandboxSettings(
+        time_limit=1
+    )
+    with pytest.raises(InvalidRequestError, match="impl takes"):
+        llm.impl(sandbox="process")
 
 
 def test_what_was_written_without_a_sandbox_does_not_leave_it():

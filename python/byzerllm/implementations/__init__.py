@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Implementations")
 T = TypeVar("T")
+Stub = TypeVar("Stub", bound=Callable[..., Any])
 
 
 def steps(
@@ -73,7 +74,7 @@ class Implementations(Settings):
         verbose: bool | None = None,
         skip_cache: bool = False,
         sandbox: "Sandbox | None" = None,
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    ) -> Callable[[Stub], Stub]:
         """Has the model write the decorated function, whose docstring and annotations say what it does.
 
         The first call asks the model and keeps the code in `func_impl_cache`; every call runs it in the sandbox and
@@ -103,11 +104,14 @@ class Implementations(Settings):
         around = sys._getframe(1).f_locals
         llm = cast("ByzerLLM", self)
         from byzerllm.implementations.task import Task
+        from byzerllm.sandbox import SandboxSettings
 
+        if not (sandbox in (None, "none") or isinstance(sandbox, SandboxSettings)):
+            raise InvalidRequestError('impl takes SandboxSettings or "none" as sandbox', param="sandbox")
         asked = model or self.default_model_name
         shown = self.verbose if verbose is None else verbose
 
-        def decorate(func: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(func: Stub) -> Stub:
             task = Task(func, around, asked, instruction, skip_cache, shown, sandbox)
             if inspect.iscoroutinefunction(func):
 
@@ -115,13 +119,13 @@ class Implementations(Settings):
                 async def awaited(*arguments: Any, **keywords: Any) -> Any:
                     return await self._do_later(task.call(llm, arguments, keywords))
 
-                return awaited
+                return cast(Stub, awaited)
 
             @wraps(func)
             def written(*arguments: Any, **keywords: Any) -> Any:
                 return self._do(task.call(llm, arguments, keywords))
 
-            return written
+            return cast(Stub, written)
 
         return decorate
 
@@ -130,14 +134,18 @@ class Implementations(Settings):
     ) -> Self:
         """Chooses how code that a model wrote is run: in the sandbox, with limits of your own, or without one.
 
-        `setup_sandbox(time_limit=3)` changes a limit of `SandboxSettings`; `setup_sandbox("none")` runs the code in
-        this process with all its rights: only for models and questions that you trust like your own code.
+        `setup_sandbox(time_limit=3)` changes one limit of `SandboxSettings`, `setup_sandbox("process")` goes back to
+        the usual ones, and `setup_sandbox("none")` runs the code in this process with all its rights: only for models
+        and questions that you trust like your own code.
         """
+        from dataclasses import replace
+
         from byzerllm.sandbox import SandboxSettings
 
         if sandbox in (None, "process"):
+            known = self._sandbox if sandbox is None and self._sandbox != "none" else None
             try:
-                self._sandbox = SandboxSettings(**limits)
+                self._sandbox = replace(known or SandboxSettings(), **limits)
             except TypeError as error:
                 raise InvalidRequestError(f"setup_sandbox: {error}", param="limits") from None
             return self

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from byzerllm.errors import InvalidRequestError
+from byzerllm.parameters import integer, number
 
 MEBIBYTE = 1 << 20
+_DAY = 86_400
 
 DEFAULT_MODULES = tuple(
     (
@@ -35,14 +37,18 @@ class SandboxSettings:
     sandbox holds without it."""
 
     def __post_init__(self) -> None:
-        for name in ("time_limit", "memory_bytes", "output_bytes"):
-            if not getattr(self, name) > 0:
-                raise InvalidRequestError(f"{name} must be above 0, got {getattr(self, name)!r}", param=name)
-        if self.scratch_bytes < 0:
-            raise InvalidRequestError("scratch_bytes must be 0 or more", param="scratch_bytes")
+        if not 0 < number("time_limit", self.time_limit) <= _DAY:
+            raise InvalidRequestError(
+                f"time_limit must be above 0 and at most a day, got {self.time_limit!r}", param="time_limit"
+            )
+        for name, least in (("memory_bytes", 1), ("output_bytes", 1), ("scratch_bytes", 0)):
+            value = integer(name, getattr(self, name))
+            if value < least:
+                raise InvalidRequestError(f"{name} must be at least {least}, got {value}", param=name)
+            object.__setattr__(self, name, value)
+        if isinstance(self.allowed_modules, str):
+            raise InvalidRequestError(
+                "allowed_modules must be a list of names, or None for any", param="allowed_modules"
+            )
         if self.allowed_modules is not None:
-            if isinstance(self.allowed_modules, str):
-                raise InvalidRequestError(
-                    "allowed_modules must be a list of names, or None for any", param="allowed_modules"
-                )
             object.__setattr__(self, "allowed_modules", tuple(self.allowed_modules))
