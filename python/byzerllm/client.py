@@ -145,16 +145,8 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
             self.setup_role_mapping(model, template.role_mapping)
             self.setup_extra_generation_params(model, template.generation_config)
             self.mapping_clean_func[model] = template.clean_func
-            for mapping, func in (
-                (self.mapping_function_calling_format_func, template.function_calling_format_func),
-                (self.mapping_response_class_format_func, template.response_class_format_func),
-                (
-                    self.mapping_response_class_format_after_chat_func,
-                    template.response_class_format_after_chat_func,
-                ),
-            ):
-                if func is not None:
-                    mapping[model] = func
+            for name, func in template.own_formats.items():
+                getattr(self, f"mapping_{name}")[model] = func
             return self
         if template != "auto":
             raise InvalidRequestError(
