@@ -14,6 +14,9 @@ use pyo3::types::{
 
 use crate::error::invalid;
 
+/// How deep lists and dictionaries that a template makes may be nested: the conversion recurses.
+const MAX_DEPTH: usize = 150;
+
 /// What of functions, generators and tracebacks leads to the interpreter.
 const INTERNAL: [&str; 8] =
     ["ag_code", "ag_frame", "cr_code", "cr_frame", "gi_code", "gi_frame", "mro", "tb_frame"];
@@ -239,6 +242,13 @@ pub(crate) fn text(py: Python<'_>, value: &Value) -> PyResult<String> {
 
 /// A value as a Python object.
 pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    converted(py, value, MAX_DEPTH)
+}
+
+fn converted<'py>(py: Python<'py>, value: &Value, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(invalid(py, format!("what a template makes may be nested at most {MAX_DEPTH} deep")));
+    };
     if let Some(held) = value.downcast_object_ref::<Held>() {
         return Ok(held.object.bind(py).clone());
     }
@@ -251,14 +261,15 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
         ValueKind::Number => number(py, value)?,
         ValueKind::Bytes => PyBytes::new(py, value.as_bytes().unwrap_or_default()).into_any(),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items = iterate(py, value)?.map(|item| to_python(py, &item)).collect::<PyResult<Vec<_>>>()?;
+            let items =
+                iterate(py, value)?.map(|item| converted(py, &item, depth)).collect::<PyResult<Vec<_>>>()?;
             if value.is_tuple() {
                 PyTuple::new(py, items)?.into_any()
             } else {
                 PyList::new(py, items)?.into_any()
             }
         }
-        ValueKind::Map => dictionary(py, value)?.into_any(),
+        ValueKind::Map => dictionary(py, value, depth)?.into_any(),
         _ => PyString::new(py, &value.to_string()).into_any(),
     })
 }
@@ -273,11 +284,11 @@ fn number<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(PyFloat::new(py, number).into_any())
 }
 
-fn dictionary<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyDict>> {
+fn dictionary<'py>(py: Python<'py>, value: &Value, depth: usize) -> PyResult<Bound<'py, PyDict>> {
     let dictionary = PyDict::new(py);
     for key in iterate(py, value)? {
         let item = value.get_item(&key).map_err(|error| invalid(py, error.to_string()))?;
-        dictionary.set_item(to_python(py, &key)?, to_python(py, &item)?)?;
+        dictionary.set_item(converted(py, &key, depth)?, converted(py, &item, depth)?)?;
     }
     Ok(dictionary)
 }
@@ -292,7 +303,7 @@ pub(crate) fn arguments<'py>(
     args: &[Value],
 ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
     let (positional, named) = match args.split_last() {
-        Some((last, rest)) if last.is_kwargs() => (rest, dictionary(py, last)?),
+        Some((last, rest)) if last.is_kwargs() => (rest, dictionary(py, last, MAX_DEPTH)?),
         _ => (args, PyDict::new(py)),
     };
     let positional = positional.iter().map(|value| to_python(py, value)).collect::<PyResult<Vec<_>>>()?;

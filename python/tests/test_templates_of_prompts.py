@@ -134,6 +134,12 @@ def test_what_python_raises_comes_through():
         ("{{ '{0.__class__}'.format(file) }}", "underscore"),
         ("{% set l = [] %}{{ l.append(1) }}", "append"),
         ("{% include 'other' %}", "other"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "recursion"),
+        (
+            "{% set ns = namespace(l=[]) %}{% for i in range(9000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
+            "nested at most",
+        ),
     ],
 )
 def test_what_a_template_cannot_do_is_said(template, words):
