@@ -55,15 +55,18 @@ def local(source: str, name: str) -> LocalFunction:
     return LocalFunction(source, name, found[name])
 
 
+def function(source: str, name: str, sandbox: Sandbox) -> Callable[..., Any]:
+    """A function of the source, for the chosen place."""
+    return local(source, name) if sandbox == "none" else SandboxedFunction(source, name, sandbox)
+
+
 def loaded(source: str, name: str, sandbox: Sandbox) -> Callable[..., Any]:
-    """The function of the source, ready to be called."""
-    if sandbox == "none":
-        return local(source, name)
-    function = SandboxedFunction(source, name, sandbox)
-    names = function.load()
+    """The function of the source, ready to be called. This starts its child."""
+    found = function(source, name, sandbox)
+    names = found.load() if isinstance(found, SandboxedFunction) else [name]
     if name not in names:
         raise SandboxError(f"the code has no function {name}; it has {', '.join(names) or 'none'}")
-    return function
+    return found
 
 
 def written(output: Any, name: str) -> str:

@@ -4,17 +4,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from byzerllm import implementations
+from byzerllm.client import _NO_MODEL, ByzerLLM
 from byzerllm.implementations import execution
 from byzerllm.implementations.stub import Stub
 from byzerllm.stepping import Ask, Steps, Work
-
-if TYPE_CHECKING:
-    from byzerllm.client import ByzerLLM
-
-_NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Task:
         self._request = ""
         self._key = f"{model}_{instruction}_{self._stub.full_name}"
 
-    def call(self, llm: "ByzerLLM", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Steps[Any]:
+    def call(self, llm: ByzerLLM, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Steps[Any]:
         """Steps of one call; the value is an object of the response class."""
         began = time.monotonic()
         stub = self._stub
@@ -75,17 +71,17 @@ class Task:
             self._say(f"{stub.full_name} took {time.monotonic() - began:.6f} s")
         return value
 
-    def _cached(self, llm: "ByzerLLM", sandbox: "execution.Sandbox") -> Callable[..., Any] | None:
+    def _cached(self, llm: ByzerLLM, sandbox: "execution.Sandbox") -> Callable[..., Any] | None:
         known = llm.func_impl_cache.get(self._key)
         if isinstance(known, Implementation):
             if known.request != self._request:
                 return None  # the function was defined anew, as something else
             if known.sandbox != sandbox:
-                function = execution.loaded(known.source, self._stub.name, sandbox)
+                function = execution.function(known.source, self._stub.name, sandbox)
                 known = llm.func_impl_cache[self._key] = Implementation(function, known.request, sandbox)
         return known
 
-    def _found_or_written(self, llm: "ByzerLLM", sandbox: "execution.Sandbox") -> Steps[Implementation]:
+    def _found_or_written(self, llm: ByzerLLM, sandbox: "execution.Sandbox") -> Steps[Implementation]:
         source = None if self._skip_cache and not llm._impl_offline else self._locked(llm)
         if source is None:
             source = yield from self._written(llm)
@@ -94,14 +90,14 @@ class Task:
         function = yield Work(partial(execution.loaded, source, self._stub.name, sandbox))
         return Implementation(function, self._request, sandbox)
 
-    def _written(self, llm: "ByzerLLM") -> Steps[str]:
+    def _written(self, llm: ByzerLLM) -> Steps[str]:
         ask = Ask(llm._model(self._model, _NO_MODEL), None, {}, {}, False, False)
         question = [{"role": "user", "content": self._instruction or ""}]
         func, response_class = self._stub.func, self._stub.response_class
         answers = yield from implementations.steps(llm, ask, question, func, False, None, response_class)
         return execution.written(answers[0].output, self._stub.name)
 
-    def _locked(self, llm: "ByzerLLM") -> str | None:
+    def _locked(self, llm: ByzerLLM) -> str | None:
         """The source in the lock file, if it is there and for the same request."""
         if llm._impl_lock is None:
             return None
@@ -118,7 +114,7 @@ class Task:
             f"with offline=False, and review the file"
         )
 
-    def _lock(self, llm: "ByzerLLM", function: Any) -> None:
+    def _lock(self, llm: ByzerLLM, function: Any) -> None:
         if llm._impl_lock is None or llm._impl_offline:
             return
         from byzerllm.implementations.lock_file import Entry
