@@ -161,8 +161,15 @@ class SimpleByzerLLM(Settings, PromptMethod):
         tools: Sequence[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
+        impl_func: Any = None,
+        execute_impl_func: bool = False,
+        impl_func_params: dict[str, Any] | None = None,
+        func_params: dict[str, Any] | None = None,
         response_class: Any = None,
+        response_after_chat: bool = False,
+        enable_default_sys_message: bool = False,
         model: str | None = None,
+        role_mapping: Any = None,
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
@@ -170,10 +177,17 @@ class SimpleByzerLLM(Settings, PromptMethod):
         """Continues a conversation: messages with roles, or one user message as a string.
 
         With a `response_class` the prompt asks for JSON of it, and `[0].value` is the object, or `None` when the
-        answer is none (see `[0].metadata["reason"]`). Tools are for `ByzerLLM`.
+        answer is none (see `[0].metadata["reason"]`). Tools, functions to write and `response_after_chat` are for
+        `ByzerLLM` and refused here. `role_mapping` has no effect, since vendors take messages.
         """
-        if tools or tool_choice is not None or execute_tool:
-            raise UnsupportedError("SimpleByzerLLM has no tools; use ByzerLLM", param="tools")
+        for name, asked in (
+            ("tools", bool(tools) or tool_choice is not None or execute_tool),
+            ("impl_func", impl_func is not None or execute_impl_func),
+            ("response_after_chat", response_after_chat),
+            ("enable_default_sys_message", enable_default_sys_message),
+        ):
+            if asked:
+                raise UnsupportedError(f"SimpleByzerLLM has no {name}; use ByzerLLM", param=name)
         found = self._deployment(model)
         history = talk.messages(conversations)
         if response_class is not None:
@@ -241,13 +255,21 @@ class SimpleByzerLLM(Settings, PromptMethod):
         self._event(EventName.AFTER_CALL_MODEL, found.name, fold.results(item))
 
     async def async_stream_chat_oai(
-        self, conversations: talk.Conversations, **options: Any
+        self,
+        conversations: talk.Conversations,
+        role_mapping: Any = None,
+        model: str | None = None,
+        delta_mode: bool = False,
+        llm_config: Config = {},
+        extra_request_params: Config = {},
     ) -> AsyncIterator[StreamItem]:
-        """`stream_chat_oai` from a thread of its own."""
+        """`stream_chat_oai` in threads, so that the event loop goes on."""
         import asyncio
 
         loop = asyncio.get_running_loop()
-        items = self.stream_chat_oai(conversations, **options)
+        items = self.stream_chat_oai(
+            conversations, model, role_mapping, delta_mode, llm_config, extra_request_params
+        )
         try:
             while (item := await loop.run_in_executor(None, next, items, None)) is not None:
                 yield item
@@ -293,7 +315,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
         config = {**self.mapping_extra_generation_params.get(found.name, {}), **llm_config}
         item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
         prefix = config.pop("response_prefix", None)
-        generation = parameters.generation(config)
+        generation = parameters.generation(config, self.ignore_unknown)
         if generation.stream:
             raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
         limit = self.mapping_max_output_length.get(found.name, found.max_output_tokens)

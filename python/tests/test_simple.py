@@ -176,8 +176,9 @@ def test_deployments():
     assert not llm.is_model_exist("chat")
     with pytest.raises(ValueError, match="deploy first"):
         llm.get_meta("chat")
-    with pytest.raises(UnsupportedError, match="tools"):
-        llm.chat_oai("x", tools=[print])
+    for refused in ({"tools": [print]}, {"impl_func": print}, {"response_after_chat": True}):
+        with pytest.raises(UnsupportedError, match=next(iter(refused))):
+            llm.chat_oai("x", **refused)
 
 
 def test_embeddings():
