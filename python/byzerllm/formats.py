@@ -241,8 +241,11 @@ JSON Schema：
 
 
 def enforced_class_format(prompt: str, cls: Any) -> str:
-    """`response_class_format` where the schema is enforced while decoding: shorter, and without an example."""
-    return f"""{prompt}
+    """`response_class_format` where the schema is enforced while decoding: shorter, without an example, and in English
+    where the question is not Chinese or Japanese. Small models do better so.
+    """
+    if any("\u3040" <= character <= "\u9fff" for character in prompt):
+        return f"""{prompt}
 
 请用一段 JSON 回答，它必须符合下面的 JSON Schema：
 
@@ -251,6 +254,14 @@ def enforced_class_format(prompt: str, cls: Any) -> str:
 ```
 
 字段的内容由你根据问题来写。只输出 JSON，不要重复 JSON Schema。
+"""
+    return f"""Answer with JSON that fits this JSON Schema:
+
+```json
+{schema_text(cls)}
+```
+
+{prompt}
 """
 
 

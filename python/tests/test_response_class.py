@@ -175,6 +175,11 @@ def test_prompts():
     assert "question?" in prompt and formats.schema_text(Story) in prompt
     assert formats.schema_text(Story) in formats.response_class_format_after_chat(Story)
     assert formats.response_class_format("q", '{"raw": 1}').count('{"raw": 1}') == 1
+    for question in ("question?", "问题？"):
+        short = formats.enforced_class_format(question, Story)
+        assert question in short and formats.schema_text(Story) in short
+        assert len(short) < len(formats.response_class_format(question, Story))
+        assert ("请" in short) == (question == "问题？")
     every = formats.base_ability_format()
     assert [word in every for word in ("RESPONSE_WITH_CLASS", "FUNCTION_CALLING", "FUNCTION_IMPL")] == [
         True
