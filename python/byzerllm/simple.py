@@ -1,15 +1,14 @@
 """`SimpleByzerLLM`: talks to OpenAI-compatible vendors by HTTP, from this process, without engine or server."""
 
-import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from byzerllm import answers, parameters
+from byzerllm import answers, parameters, vendor_wire
 from byzerllm import conversation as talk
-from byzerllm.errors import InvalidRequestError, NotFoundError, UnsupportedError, make
+from byzerllm.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from byzerllm.parameters import boolean
 from byzerllm.prompts.method import PromptMethod
 from byzerllm.settings import Settings
@@ -201,7 +200,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
         if results is None:
             started = time.monotonic()
             answer = _vendor(found).post("/chat/completions", body, timeout)
-            results = _results(answer, item, started)
+            results = vendor_wire.results(answer, item, started)
         results = answers.checked(results)
         replaced = self._event(EventName.AFTER_CALL_MODEL, found.name, results)
         responses = [
@@ -246,9 +245,9 @@ class SimpleByzerLLM(Settings, PromptMethod):
             return
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         fold = answers.Fold(str, delta_mode)
-        clock: Any = _Clock()
+        clock: Any = vendor_wire.Clock()
         for chunk in _vendor(found).stream("/chat/completions", body, timeout):
-            for event in _events(chunk, clock):
+            for event in vendor_wire.events(chunk, clock):
                 made = fold.item(event, clock)
                 if made is not None:
                     yield made
@@ -320,7 +319,10 @@ class SimpleByzerLLM(Settings, PromptMethod):
             raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
         limit = self.mapping_max_output_length.get(found.name, found.max_output_tokens)
         sampling = {"temperature": 0.7, "top_p": 0.9, "max_tokens": limit, **generation.sampling}
-        body: Item = {"model": found.model, "messages": _messages(history, self.skip_nontext_check)}
+        body: Item = {
+            "model": found.model,
+            "messages": vendor_wire.messages(history, self.skip_nontext_check),
+        }
         for field, value in sampling.items():
             if not (found.is_reasoning and field in _SAMPLING):
                 body[_RENAMED.get(field, field)] = value
@@ -328,7 +330,7 @@ class SimpleByzerLLM(Settings, PromptMethod):
             body["logprobs"] = True
         if generation.n != 1:
             body["n"] = generation.n
-        _put_prefix(body, found, prefix)
+        vendor_wire.put_prefix(body, found.base_url, prefix)
         body.update(extra)
         if self.verbose:
             print(f"Send to model[{found.name}]:{[item]}", flush=True)
@@ -350,107 +352,6 @@ def _vendor(found: _Deployment) -> Any:
     from byzerllm.vendor_http import Vendor
 
     return Vendor(found.name, found.base_url, found.api_key, found.model, found.https_verify)
-
-
-class _Clock:
-    """When a stream began and what came when, as `answers.Fold` asks for it."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._first = 0.0
-        self.open = False
-
-    def tick(self) -> None:
-        """Notes the first piece of text."""
-        self._first = self._first or self._now()
-
-    def timing(self) -> dict[str, float]:
-        return {"first_token_ms": self._first, "total_ms": self._now()}
-
-    def _now(self) -> float:
-        return (time.monotonic() - self._started) * 1000
-
-
-def _messages(history: list[Item], plain: bool) -> list[Item]:
-    messages = []
-    for message in history:
-        content = message["content"]
-        if not plain and isinstance(content, str) and "<_image_>" in content:
-            from byzerllm.utils.nontext import Image
-
-            content = [
-                {"type": "image_url", "image_url": {"url": part["image"]}}
-                if "image" in part
-                else {"type": "text", "text": part["text"]}
-                for part in json.loads(Image(content).to_content())
-            ]
-        messages.append({**message, "content": content})
-    return messages
-
-
-def _put_prefix(body: Item, found: _Deployment, prefix: str | None) -> None:
-    """What the answer is to start with: given, or the second of two user messages at the end, or the model's own."""
-    messages = body["messages"]
-    if prefix is None:
-        roles = [message["role"] for message in messages[-2:]]
-        if roles != ["user", "user"] and roles[-1:] != ["assistant"]:
-            return
-        prefix = messages.pop()["content"]
-    if "siliconflow" in found.base_url:
-        body["prefix"] = prefix
-        return
-    message = {"role": "assistant", "content": prefix}
-    if "deepseek" in found.base_url:
-        message["prefix"] = True
-    messages.append(message)
-
-
-def _results(answer: Item, item: Item, started: float) -> answers.Results:
-    usage = answer.get("usage") or {}
-    spent = (time.monotonic() - started) * 1000
-    written = usage.get("completion_tokens") or 0
-    results = []
-    for choice in answer.get("choices") or []:
-        message = choice.get("message") or {}
-        metadata = {
-            "request_id": answer.get("id", ""),
-            "input_tokens_count": usage.get("prompt_tokens") or 0,
-            "generated_tokens_count": written,
-            "time_cost": spent,
-            "first_token_time": 0,
-            "speed": written / spent * 1000 if spent > 0 else 0.0,
-            "finish_reason": choice.get("finish_reason") or "",
-            "reasoning_content": message.get("reasoning_content") or message.get("reasoning") or "",
-        }
-        results.append({"predict": message.get("content") or "", "metadata": metadata, "input": item})
-    if not results:
-        raise make("upstream", f"the vendor's answer has no choices: {str(answer)[:200]}")
-    return results
-
-
-def _events(chunk: Item, clock: _Clock) -> Iterator[Item]:
-    """The events that a chunk of a stream stands for."""
-    if not clock.open:
-        clock.open = True
-        yield {"event": "started", "request_id": chunk.get("id", "")}
-    for choice in chunk.get("choices") or []:
-        delta = choice.get("delta") or {}
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning:
-            clock.tick()
-            yield {"event": "reasoning", "text": reasoning}
-        if delta.get("content"):
-            clock.tick()
-            yield {"event": "text", "text": delta["content"]}
-        if choice.get("finish_reason"):
-            yield {"event": "finished", "reason": choice["finish_reason"]}
-    if chunk.get("usage"):
-        usage = chunk["usage"]
-        yield {
-            "event": "usage",
-            "prompt_tokens": usage.get("prompt_tokens") or 0,
-            "completion_tokens": usage.get("completion_tokens") or 0,
-        }
 
 
 def _read(response: LLMResponse, response_class: Any) -> LLMClassResponse:
