@@ -52,7 +52,6 @@ class Script:
                 yield StreamItem(character, meta)
             meta.input_tokens_count, meta.generated_tokens_count = 10, len(text)
             meta.finish_reason = "stop"
-            yield StreamItem("", meta)
         finally:
             self.closed += 1
 
@@ -434,3 +433,34 @@ def test_holders():
     meta = SingleOutputMeta(input_tokens_count=3, reasoning_content="hm")
     assert MetaHolder(meta).get_meta()["reasoning_content"] == "hm"
     assert MetaHolder(meta).get_meta_model().input_tokens_count == 3
+
+
+def test_on_an_engine(llm, checkpoint):
+    llm.deploy(model_path=checkpoint, udf_name="chat", infer_params={})
+    llm.setup_default_model_name("chat")
+    config = {"llm_config": {"max_length": 6, "temperature": 0}}
+
+    def whole() -> str:
+        """hello"""
+
+    def pieces() -> Generator[str, None, None]:
+        """hello"""
+
+    def later() -> AsyncGenerator[str, None]:
+        """hello"""
+
+    def story() -> Story:
+        """hello"""
+
+    async def collect():
+        return "".join([piece async for piece in byzerllm.prompt(llm, options=config)(later)()])
+
+    holder = MetaHolder()
+    text = byzerllm.prompt(llm, options=config)(whole).with_meta(holder).run()
+    assert text and holder.get_meta_model().finish_reason == "length"
+    stream = byzerllm.prompt("chat", options=config)(pieces).with_meta(holder)
+    assert "".join(stream()) == text == asyncio.run(collect())
+    assert holder.get_meta_model().generated_tokens_count == 6
+    short = {"llm_config": {"max_length": 60, "temperature": 0}}
+    value = byzerllm.prompt(llm, options=short)(story).run()
+    assert value is None or isinstance(value, Story)

@@ -138,6 +138,7 @@ class Run:
         if choices.return_prefix:
             self._conversation.append({"role": "assistant", "content": choices.return_prefix})
         self._metas: list[dict[str, Any]] = []
+        self._streamed: Any = None
 
     # Whole answers.
 
@@ -240,6 +241,7 @@ class Run:
                     piece = progress.feed(text)
                     if piece:
                         yield piece
+                self._note_end()
             finally:
                 items.close()
             if progress.complete():
@@ -260,6 +262,7 @@ class Run:
                     piece = progress.feed(text)
                     if piece:
                         yield piece
+                self._note_end()
             finally:
                 await items.aclose()
             if progress.complete():
@@ -269,11 +272,18 @@ class Run:
 
     def _stream_request(self, progress: "_Progress") -> dict[str, Any]:
         self._metas.append({})
+        self._streamed = None
         conversation = self._continued(progress.text) if progress.turns else self._conversation
         return {**self._options, "conversations": conversation, "delta_mode": True}
 
     def _note_stream(self, meta: Any) -> None:
-        self._metas[-1] = dict(vars(meta))
+        self._streamed = meta
+        self._note_end()
+
+    def _note_end(self) -> None:
+        """Notes what is known of a stream. Token counts come behind its last item, in the object of all items."""
+        if self._streamed is not None:
+            self._metas[-1] = dict(vars(self._streamed))
         if self._choices.meta is not None:
             self._choices.meta.meta = summed(self._metas)
 
