@@ -105,10 +105,12 @@ class Fold:
         self._raw = self._seen = self._reasoning = ""
         self._stream: running.Stream | None = None
 
-    @property
-    def aborted(self) -> bool:
-        """Whether `abort` ended the answer."""
-        return self._stream is not None and self._stream.aborted
+    def was_aborted(self) -> bool:
+        """Whether `abort` ended the answer, which is then its finish reason."""
+        if self._stream is None or not self._stream.aborted:
+            return False
+        self._meta.finish_reason = "abort"
+        return True
 
     def item(self, event: dict[str, Any], call: "Call") -> StreamItem | None:
         """The item that an event makes, if it makes one."""

@@ -486,7 +486,7 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
                 if made is not None:
                     yield made
         except CancelledError:
-            if not fold.aborted:
+            if not fold.was_aborted():
                 raise
         finally:
             call.cancel()
@@ -525,7 +525,7 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
                     if made is not None:
                         yield made
         except CancelledError:
-            if not fold.aborted:
+            if not fold.was_aborted():
                 raise
         finally:
             call.cancel()

@@ -21,7 +21,7 @@ def test_who_reads_an_aborted_stream_sees_it_end(llm, endless):
     thread.start()
     texts = [item.text for item in stream]
     thread.join()
-    assert aborted == [True] and len(texts) < 50_000
+    assert aborted == [True] and len(texts) < 50_000 and first.meta.finish_reason == "abort"
     assert told[0][0]["metadata"]["request_id"] == request_id
     del stream, first
     assert not llm.abort(request_id), "it has ended"
