@@ -343,6 +343,29 @@ def test_what_goes_wrong_is_told(output, reason):
     assert not answers.llm.func_impl_cache
 
 
+def test_an_answer_made_up_while_loading_is_refused():
+    source = "import os, json\ndata = json.dumps({'id': 1, 'functions': 3}).encode()\n"
+    source += "os.write(4, len(data).to_bytes(4, 'big') + data)\ndef f():\n    return 1\n"
+    with pytest.raises(SandboxError, match="something else than an answer"):
+        SandboxedFunction(source, "f", SandboxSettings(allowed_modules=None))()
+
+
+def test_a_program_ends_in_the_middle_of_a_call():
+    program = """
+import threading, time
+from byzerllm.sandbox import SandboxedFunction, SandboxSettings
+from byzerllm.sandbox.pool import POOL
+settings = SandboxSettings(time_limit=3600)
+endless = SandboxedFunction("def f():\\n    while True:\\n        pass\\n", "f", settings)
+endless.load()
+[slot] = POOL._slots.values()
+threading.Thread(target=endless, daemon=True).start()
+while slot.child._requests < 2:
+    time.sleep(0.001)
+"""
+    assert run_program(program).returncode == 0
+
+
 def test_arguments_that_cannot_cross_are_named():
     endless = []
     endless.append(endless)

@@ -46,7 +46,7 @@ class Child:
         self._process = self._start()
         try:
             self.report = self._enter(source, settings, without)
-            self.functions: list[str] = self._ask({"source": source}, "loading the code")["functions"]
+            self.functions = self._load(source)
         except BaseException:
             self.close()
             raise
@@ -75,6 +75,10 @@ class Child:
         if self._spent + self._settings.time_limit > self._budget:
             self.close()
         return value, str(printed)
+
+    def kill(self) -> None:
+        """Ends the process while another thread may wait for it; that one sees the end."""
+        self._process.kill()
 
     def close(self) -> None:
         """Ends the process."""
@@ -159,6 +163,12 @@ class Child:
             self._fail(SandboxUnavailableError(f"there is no sandbox: {answer.get('refused')}; {_INSTALL}"))
         report: dict[str, Any] = answer["ready"]
         return report
+
+    def _load(self, source: str) -> list[str]:
+        names = self._ask({"source": source}, "loading the code").get("functions")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._fail(SandboxError("loading the code: the sandbox sent something else than an answer"))
+        return names
 
     def _ask(self, request: dict[str, Any], what: str) -> dict[str, Any]:
         """The answer to a request; the code's own failures are raised."""

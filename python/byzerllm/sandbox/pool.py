@@ -55,13 +55,18 @@ class Pool:
             return child.report
 
     def close(self) -> None:
-        """Ends every child."""
+        """Ends every child, those in the middle of a call too."""
         with self._lock:
             slots = list(self._slots.values())
             self._slots.clear()
         for slot in slots:
-            with slot.lock:
-                slot.close()
+            if slot.lock.acquire(blocking=False):
+                try:
+                    slot.close()
+                finally:
+                    slot.lock.release()
+            elif slot.child is not None:
+                slot.child.kill()
 
     def forget(self) -> None:
         """Leaves the children to the process that this one was forked from."""
