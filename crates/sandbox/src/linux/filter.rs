@@ -83,7 +83,6 @@ const CHANGE: &[c_long] = &[
     libc::SYS_fsync,
     libc::SYS_ftruncate,
     libc::SYS_mkdirat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_symlinkat,
     libc::SYS_umask,
@@ -97,14 +96,21 @@ const ALWAYS_OLD: &[c_long] =
 const LOOK_OLD: &[c_long] =
     &[libc::SYS_access, libc::SYS_lstat, libc::SYS_open, libc::SYS_readlink, libc::SYS_stat];
 #[cfg(target_arch = "x86_64")]
-const CHANGE_OLD: &[c_long] =
-    &[libc::SYS_mkdir, libc::SYS_rename, libc::SYS_rmdir, libc::SYS_symlink, libc::SYS_unlink];
+const CHANGE_OLD: &[c_long] = &[
+    libc::SYS_mkdir,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_rmdir,
+    libc::SYS_symlink,
+    libc::SYS_unlink,
+];
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_OLD: &[c_long] = &[];
 #[cfg(not(target_arch = "x86_64"))]
 const LOOK_OLD: &[c_long] = &[];
+// renameat, which libc does not name there.
 #[cfg(not(target_arch = "x86_64"))]
-const CHANGE_OLD: &[c_long] = &[];
+const CHANGE_OLD: &[c_long] = &[38];
 
 /// Calls that look as if the kernel did not have them: C libraries then go on to an older one, which is judged.
 const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_openat2];
