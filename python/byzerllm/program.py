@@ -1,6 +1,5 @@
 """`byzerllm run`: runs a Python program as plain python does, with a stand-in for Ray where no cluster answers."""
 
-import importlib.util
 import io
 import os
 import sys
@@ -73,6 +72,8 @@ def _run_file(name: str) -> int:
 
 
 def _run_module(name: str) -> int:
+    import importlib.util
+
     _search_in(os.getcwd())
     try:
         spec = importlib.util.find_spec(name)

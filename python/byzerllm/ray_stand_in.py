@@ -8,13 +8,11 @@ installed: a finder makes the module in the running process.
 
 import importlib
 import os
-import socket
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from byzerllm.absent import Absent
 from byzerllm.errors import ByzerLLMError, UnsupportedError
@@ -142,6 +140,8 @@ def _answers(address: str | None) -> bool:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return False
+    import socket
+
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_SECONDS).close()
     except (OSError, OverflowError):
@@ -177,8 +177,8 @@ class _StandIn(ModuleType):
         return _NotRay(self.__name__, name)
 
 
-class Finder(MetaPathFinder, Loader):
-    """Makes the stand-in when somebody imports `ray`."""
+class Finder:
+    """Makes the stand-in when somebody imports `ray`: a finder and a loader, without the slow import of their bases."""
 
     gone = False
     """Ray itself is in use."""
@@ -192,7 +192,7 @@ class Finder(MetaPathFinder, Loader):
         if fullname == "ray" and _answers("auto") and _installed() is not None:
             self.gone = True
             return None
-        return ModuleSpec(fullname, self, origin="byzerllm's stand-in for Ray", is_package=True)
+        return ModuleSpec(fullname, cast(Any, self), origin="byzerllm's stand-in for Ray", is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """An empty module."""
