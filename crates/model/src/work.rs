@@ -74,6 +74,8 @@ pub(crate) struct AttentionWork {
     pub(crate) cache_bytes: u64,
     /// Whether scores are products of bytes.
     pub(crate) integer_scores: bool,
+    /// Whether values are weighed by products of bytes.
+    pub(crate) integer_values: bool,
 }
 
 /// The product of one row with some matrices.
@@ -111,13 +113,13 @@ impl StepWork {
         let window = attention.window.unwrap_or(usize::MAX);
         let visible: u64 = (past..past + count).map(|place| (place + 1).min(window) as u64).sum();
         let operations = 2 * attention.width * visible;
-        if attention.integer_scores {
-            self.int8_operations += operations;
-        } else {
-            self.f32_operations += operations;
+        for integer in [attention.integer_scores, attention.integer_values] {
+            if integer {
+                self.int8_operations += operations;
+            } else {
+                self.f32_operations += operations;
+            }
         }
-        // The values.
-        self.f32_operations += operations;
         self.cache_bytes += attention.cache_bytes * (past.min(window.saturating_sub(1)) + count) as u64;
     }
 }
@@ -157,7 +159,8 @@ mod tests {
     }
 
     fn model(window: Option<usize>, experts: Option<ExpertWork>) -> WorkModel {
-        let attention = AttentionWork { width: 8, window, cache_bytes: 20, integer_scores: true };
+        let (integer_scores, integer_values) = (true, false);
+        let attention = AttentionWork { width: 8, window, cache_bytes: 20, integer_scores, integer_values };
         let layer = LayerWork { dense: product(100, 7), experts, attention };
         WorkModel { layers: vec![layer], head: product(1000, 9), embedding_bytes: 3 }
     }

@@ -1,10 +1,11 @@
 //! The work of a decoder's steps, counted from its packed weights.
 
+use byzerllm_kernels::CacheType;
+
 use super::CpuOptions;
 use super::layer::{Layer, Linear};
 use crate::decoder_weights::LookupTable;
 use crate::work::{AttentionWork, ExpertWork, LayerWork, ProductWork, WorkModel};
-use byzerllm_kernels::CacheType;
 
 pub(super) fn model(
     options: &CpuOptions,
@@ -40,6 +41,7 @@ fn layer(options: &CpuOptions, layer: &Layer) -> LayerWork {
             window: layer.attention.window,
             cache_bytes: cache_bytes as u64,
             integer_scores: options.cache == CacheType::I8,
+            integer_values: false,
         },
     }
 }
