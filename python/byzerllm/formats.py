@@ -116,8 +116,8 @@ _CALL_EXAMPLE_OUTPUT = """{
       "function": {
         "name": "compute_date_range",
         "arguments": {
-          "count": 3,
-          "unit": "day"
+          "count": 2,
+          "unit": "week"
         }
       }
     }
@@ -192,7 +192,7 @@ def function_calling_format(
 {_CALL_EXAMPLE}
 ```
 
-当用户说“最近三天”时，正确的回答是：
+当用户说“过去两周”时，正确的回答是：
 
 ```json
 {_CALL_EXAMPLE_OUTPUT}
@@ -410,7 +410,7 @@ JSON Schema：
 
 输入：
 
-最近三天
+过去两周
 
 JSON Schema：
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import pydantic
 import pytest
 
-from byzerllm.utils.client import ByzerLLM, InferBackend
+from byzerllm.utils.client import ByzerLLM, InferBackend, Templates
 
 MODEL = Path(os.environ.get("BYZERLLM_TEST_MODELS", "")) / "smollm2.gguf"
 
@@ -100,11 +100,15 @@ def test_the_questions_of_the_readme(llm):
     llm.setup_default_model_name("chat")
     tools = {"tools": TOOLS, "execute_tool": True, "llm_config": CONFIG}
     found = []
+    llm.setup_template("chat", Templates.qwen())
     for question in QUESTIONS:
         [answer] = llm.chat_oai(question, **tools)
         found.append(answer.values)
         assert answer.values or answer.metadata["reason"]
     assert found[:3] == [["now"], [["3", "month"]], [["3", "day"]]]
+    # With the model's own format.
+    llm.setup_template("chat", "auto")
+    assert llm.chat_oai(QUESTIONS[1], **tools)[0].values == [["3", "month"]]
     [answer] = llm.chat_oai(QUESTIONS[2], tool_choice="required", **tools)
     assert [["3", "day"]] == answer.values
     [answer] = llm.chat_oai("请给我讲个故事", response_class=Story, llm_config=CONFIG)
