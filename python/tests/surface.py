@@ -77,10 +77,12 @@ NAMES = {
         (
             "LLMFunctionCallResponse",
             "LLMFunctionCallResponse(response=LLMResponse('x', {}), values=[1], metadata={'reason': ''}).values == [1]",
+            "a dataclass instead of a pydantic class; `metadata` also holds `calls`",
         ),
         (
             "LLMClassResponse",
             "LLMClassResponse(response=LLMResponse('x', {}), value=1, metadata={'reason': ''}).value == 1",
+            "a dataclass instead of a pydantic class; `metadata` also holds `attempts`",
         ),
         (
             "FintuneRequestExtra",
@@ -417,6 +419,7 @@ NAMES = {
         (
             "execute_function_calling",
             "llm.execute_function_calling(LLMResponse(CALL, {}), [add], None).values == [3]",
+            "checks arguments, reads every JSON block, tells unknown names, and goes on after a function that fails",
         ),
         (
             "execute_response_format",
