@@ -127,6 +127,8 @@ def executed(response: LLMResponse, shape: Shape) -> LLMClassResponse:
             return _response(response, shape.value(candidate), "")
         except ValueError as error:
             reason = reason or str(error)
+        except Exception as error:  # noqa: BLE001 - a program's validators may raise anything
+            reason = reason or f"{type(error).__name__}: {error}"
     return _response(response, None, reason)
 
 

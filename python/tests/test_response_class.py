@@ -6,7 +6,7 @@ import datetime
 import enum
 import json
 from decimal import Decimal
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 from uuid import UUID
 
 import jsonschema
@@ -225,6 +225,32 @@ def test_a_mistake_is_told_and_asked_about_again():
     last = llm._connected.requests[-1]["input"]["value"]
     assert [m["role"] for m in last] == ["user", "assistant", "user", "assistant", "user"]
     assert "No json block found" in last[2]["content"] and "body: Field required" in last[4]["content"]
+
+
+def test_a_validator_may_raise_anything():
+    class Broken(pydantic.BaseModel):
+        x: int
+
+        @pydantic.field_validator("x")
+        @classmethod
+        def look(cls, value):
+            raise RuntimeError("out of order")
+
+    [answer] = answering('{"x": 1}').chat_oai(HELLO, response_class=Broken)
+    assert answer.value is None and answer.metadata["reason"] == "RuntimeError: out of order"
+
+
+def test_names_of_dictionaries_are_enforced():
+    short = Annotated[str, pydantic.Field(max_length=2)]
+    for kind, good, bad in (
+        (dict[int, bool], {"3": True}, {"x": True}),
+        (dict[short, int], {"ab": 1}, {"abc": 1}),
+    ):
+        schema = Shape.of(kind).enforced()
+        jsonschema.validate(good, schema)
+        Shape.of(kind).value(good)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
 
 
 def test_asking_again_ends():

@@ -143,8 +143,12 @@ class _Cleaner:
         if "enum" in names:
             result["properties"] = {str(name): member for name in names["enum"]}
             result["additionalProperties"] = False
-        elif "pattern" in names and not self._plain and not _LOOKS_AROUND.search(names["pattern"]):
-            result["patternProperties"] = {names["pattern"]: member}
+            return
+        pattern = names.get("pattern")
+        if pattern is None and "maxLength" in names:
+            pattern = f"^.{{{names.get('minLength', 0)},{names['maxLength']}}}$"
+        if pattern is not None and not self._plain and not _LOOKS_AROUND.search(pattern):
+            result["patternProperties"] = {pattern: member}
             result["additionalProperties"] = False
 
 

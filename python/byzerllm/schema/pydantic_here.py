@@ -72,6 +72,13 @@ def _generator() -> Any:
                 (part for part in described.get("anyOf", ()) if part.get("type") == "number"), described
             )
 
+        def dict_schema(self, schema: Any) -> Schema:
+            """Names that are whole numbers; pydantic says nothing of them."""
+            described: Schema = super().dict_schema(schema)
+            if schema.get("keys_schema", {}).get("type") == "int":
+                described.setdefault("propertyNames", {"pattern": "^(?:0|[1-9][0-9]{0,8})$"})
+            return described
+
         def emit_warning(self, kind: Any, detail: str) -> None:
             """Defaults that JSON cannot hold are left out; nobody needs to hear of it."""
 
