@@ -19,7 +19,7 @@ def pydantic() -> ModuleType:
     except ImportError:
         raise UnsupportedError(
             "tools and response classes need pydantic 2, which was not installed with byzerllm; run "
-            "pip install 'pydantic>=2.5'"
+            "pip install 'pydantic>=2.10'"
         ) from None
     if not pydantic.VERSION.startswith("2."):
         raise UnsupportedError(
