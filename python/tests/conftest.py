@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,14 @@ def start_server(tmp_path, runtime_directory):
 def checkpoint():
     """A tiny checkpoint with a chat template."""
     return str(CHECKPOINTS / "qwen2-bf16")
+
+
+def until(true):
+    """Waits for a state that is reached by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def edited(source, target, **changes):

