@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import functools
 import json
+import sys
 import threading
 from enum import Enum
 from typing import Annotated, Any, List, Literal, Optional  # noqa: UP035 - as users write it
@@ -15,7 +16,7 @@ from conftest import CHECKPOINTS, edited, scripted
 from places import answering, run_later, server
 
 from byzerllm import formats
-from byzerllm.errors import InvalidRequestError
+from byzerllm.errors import InvalidRequestError, UnsupportedError
 from byzerllm.schema.tool import BadArguments, tools_of
 from byzerllm.utils import FUNCTION_CALLING_SCHEMA, FunctionCallList, serialize_function_to_json
 from byzerllm.utils.client import ByzerLLM, EventName, LLMFunctionCallResponse, LLMResponse
@@ -486,6 +487,14 @@ def test_callbacks_see_calls():
     llm.add_event_callback(EventName.AFTER_CALL_MODEL, lambda _l, _m, results: seen.append(results))
     assert llm.chat_oai(HELLO, tools=[now], execute_tool=True)[0].values == ["now"]
     assert seen[0][0]["predict"] == call("now")
+
+
+def test_without_pydantic(monkeypatch):
+    def unseen() -> str: ...
+
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(UnsupportedError, match="pip install 'pydantic"):
+        answering("x").chat_oai(HELLO, tools=[unseen])
 
 
 def test_over_http_from_a_server_without_tools():
