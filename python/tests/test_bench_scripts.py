@@ -117,7 +117,9 @@ def engine(name, peer, **values):
 
 def test_only_quantizations_of_comparable_quality_are_rivals():
     peers = {"file": 10.0, "Q8_0": 10.05, "Q4_0": 10.3}
-    scored = {kind: quality.of_texts({"a": {"perplexity": value, "tokens": 9}}) for kind, value in peers.items()}
+    scored = {
+        kind: quality.of_texts({"a": {"perplexity": value, "tokens": 9}}) for kind, value in peers.items()
+    }
     assert quality.comparable_kinds({"peers": scored}, list(peers)) == ["file", "Q8_0"]
     assert quality.comparable_kinds({"peers": {}}, ["file", "Q4_0"]) == ["file", "Q4_0"]
     # Only texts that both have scored are held against each other.
@@ -209,7 +211,10 @@ def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, 
         path.write_text(name)
     program = tmp_path / "program"
     program.write_bytes(b"program")
-    reports = {"english.txt": own_report(100, 10.0, 10.01, 10.05), "code.txt": own_report(300, 4.0, 4.0, 4.08)}
+    reports = {
+        "english.txt": own_report(100, 10.0, 10.01, 10.05),
+        "code.txt": own_report(300, 4.0, 4.0, 4.08),
+    }
     engine = Scorer(program, reports)
     assert quality.known(engine, [], paths)["own"] == {}
     modes = quality.measure(engine, [], paths, 1)["own"]
@@ -218,7 +223,9 @@ def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, 
     assert modes["exact"]["perplexity"] == pytest.approx((10.0 * 4.0**3) ** 0.25)
     # Each text's mean weighs as much as it has tokens.
     assert modes["fast"]["divergence"] == pytest.approx(0.002)
-    peer = {"texts": {"english": {"perplexity": 10.2, "tokens": 100}, "code": {"perplexity": 4.0, "tokens": 300}}}
+    peer = {
+        "texts": {"english": {"perplexity": 10.2, "tokens": 100}, "code": {"perplexity": 4.0, "tokens": 300}}
+    }
     peer = quality.of_texts(peer["texts"])
     assert "divergence" not in peer
     found = {"own": modes, "peers": {"file": peer}}
