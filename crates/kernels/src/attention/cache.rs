@@ -2,8 +2,8 @@
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
 //! lanes; a tile of values is stored slot by slot, padded to whole vectors. In a cache of bytes each tile begins with
-//! a scale per slot, and a lane of a tile of keys holds four values, each 128 more than its code: what integer products
-//! want.
+//! a scale per slot, and every byte is 128 more than its code; a lane of a tile of keys holds four values of a slot, a
+//! lane of a tile of values one value of four slots: what integer products want.
 #![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
@@ -253,7 +253,8 @@ impl Kernel for Token<'_> {
             let (keys, values) = (&keys[part.clone()], &values[part]);
             let key = self.data.at(self.plane.keys_at(self.block, head, tile));
             let value = self.data.at(self.plane.values_at(self.block, head, tile));
-            let slot = lane * shape.padded_dim();
+            let padded = shape.padded_dim();
+            let slot = lane * padded;
             let (mut key_factor, mut value_factor) = (1.0, 1.0);
             if shape.kind == CacheType::I8 {
                 key_factor = store_scale::<L>(key, lane, keys);
@@ -281,10 +282,12 @@ impl Kernel for Token<'_> {
                         let quads = quads.map(|quad| quad.map(|code| (code as u8) ^ 128));
                         let first = key.cast::<[u8; QUAD]>().add(lane + at / QUAD * LANES);
                         scatter(first, &quads[..count.div_ceil(QUAD)]);
-                        L::store_i8(
-                            value.cast::<i8>().add(slot + at),
-                            L::mul(values, L::splat(value_factor)),
-                        );
+                        let mut codes = [0_i8; LANES];
+                        L::store_i8(codes.as_mut_ptr(), L::mul(values, L::splat(value_factor)));
+                        let first = value.add((lane / QUAD * padded + at) * QUAD + lane % QUAD);
+                        for (index, code) in codes.iter().enumerate() {
+                            first.add(index * QUAD).write((*code as u8) ^ 128);
+                        }
                     }
                 }
             }

@@ -190,6 +190,11 @@ impl Lanes for Avx2 {
         [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])]
     }
     #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        let by = _mm_cvtsi32_si128(N as i32);
+        [_mm256_sll_epi32(a[0], by), _mm256_sll_epi32(a[1], by)]
+    }
+    #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
         let one = |a: __m256i, plus: __m256i| _mm256_add_epi32(_mm256_slli_epi32::<7>(a), plus);
         [one(a[0], plus[0]), one(a[1], plus[1])]
@@ -222,6 +227,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())]
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        _mm256_storeu_si256(to.cast(), value[0]);
+        _mm256_storeu_si256(to.add(32).cast(), value[1]);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

@@ -136,6 +136,10 @@ impl Lanes for Avx512 {
         _mm512_cvtepi32_ps(a)
     }
     #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        _mm512_slli_epi32::<N>(a)
+    }
+    #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
         _mm512_add_epi32(_mm512_slli_epi32::<7>(a), plus)
     }
@@ -154,6 +158,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         _mm512_loadu_si512(from.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        _mm512_storeu_si512(to.cast(), value);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

@@ -67,6 +67,8 @@ pub(crate) trait Lanes: Copy + 'static {
 
     unsafe fn splat_i(value: i32) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
+    /// Each lane times two to the power of `N`.
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I;
     /// `128 * a + b`.
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I;
     unsafe fn load_i8(from: *const i8) -> Self::F;
@@ -75,6 +77,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;
 
     unsafe fn load_b(from: *const u8) -> Self::B;
+    unsafe fn store_b(to: *mut u8, value: Self::B);
     unsafe fn low_nibbles(a: Self::B) -> Self::B;
     unsafe fn high_nibbles(a: Self::B) -> Self::B;
     /// `low` with 16 added to each byte whose bit is set in the 64 bits at `bits`.

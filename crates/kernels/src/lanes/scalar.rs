@@ -131,6 +131,10 @@ impl Lanes for Scalar {
         each(|i| a[i] as f32)
     }
     #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        a.map(|lane| lane << N)
+    }
+    #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
         each(|i| (a[i] << 7) + plus[i])
     }
@@ -153,6 +157,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         from.cast::<Self::B>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        to.cast::<Self::B>().write_unaligned(value);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

@@ -224,7 +224,9 @@ proptest! {
         let case = Case::random(&mut Random::new(seed), shape, block_tokens, kind);
         let reference = case.reference();
         let scalar = case.run(Isa::Scalar, 1, seed);
-        prop_assert!(error(&scalar, &reference) < 2e-5, "{}", error(&scalar, &reference));
+        // With a cache of bytes weights are rounded, too: to 127 steps of the greatest of 64 keys.
+        let tolerance = if kind == CacheType::I8 { 0.05 } else { 2e-5 };
+        prop_assert!(error(&scalar, &reference) < tolerance, "{}", error(&scalar, &reference));
         for isa in Isa::available() {
             prop_assert_eq!(bits(&case.run(isa, 2, seed ^ 1)), bits(&scalar), "{}", isa);
         }
