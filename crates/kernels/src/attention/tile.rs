@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::cache::{QUAD, scale_and_factor};
+use super::cache::{QUAD, prepared_head, scale_and_factor};
+use super::rotation;
 use super::{AttentionSequence, AttentionShape, CachePlane, CacheType, FREED_BLOCK, Mask};
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::math::{exp, step_and_factor, tanh};
@@ -168,6 +169,7 @@ impl Tile<'_> {
         let weight_scales = query_scales.add(2 * rows);
         let weight_sums = weight_scales.add(rows).cast::<i32>();
         let group = self.group();
+        let mut rotated = [0.0; rotation::LONGEST];
         for row in 0..rows {
             let head = self.kv_head * group + row % group;
             let at = (self.sequence.rows.start + self.queries.start + row / group) * self.query_stride
@@ -175,13 +177,15 @@ impl Tile<'_> {
             let query = &self.query_rows[at..at + dim];
             let to = queries.add(row * query_width(dim));
             if BYTES == 1 {
+                let query = prepared_head::<L>(query, self.plane.query_factors(self.kv_head), &mut rotated);
                 let (scale, factor) = scale_and_factor::<L>(query);
                 let mut sum = 0;
                 for at in (0..dim).step_by(LANES) {
                     let scaled = L::mul(load_some::<L>(query, at), L::splat(factor));
                     sum += L::store_i8(to.cast::<i8>().add(at), scaled);
                 }
-                *query_scales.add(row) = scale * self.shape.scale;
+                // The transforms of query and key together multiply every product.
+                *query_scales.add(row) = scale * self.shape.scale / rotation::block(dim) as f32;
                 *query_sums.add(row) = sum;
             } else {
                 let to = std::slice::from_raw_parts_mut(to, dim);

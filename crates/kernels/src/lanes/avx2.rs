@@ -168,6 +168,15 @@ impl Lanes for Avx2 {
         [one(lanes[0], inside[0], outside[0]), one(lanes[1], inside[1], outside[1])]
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        match STRIDE {
+            1 => [_mm256_permute_ps::<0b10_11_00_01>(a[0]), _mm256_permute_ps::<0b10_11_00_01>(a[1])],
+            2 => [_mm256_permute_ps::<0b01_00_11_10>(a[0]), _mm256_permute_ps::<0b01_00_11_10>(a[1])],
+            4 => [_mm256_permute2f128_ps::<1>(a[0], a[0]), _mm256_permute2f128_ps::<1>(a[1], a[1])],
+            _ => [a[1], a[0]],
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {
         fold(a, |a, b| _mm256_add_ps(a, b), |a, b| _mm_add_ps(a, b))
     }

@@ -115,6 +115,15 @@ impl Lanes for Avx512 {
         _mm512_mask_blend_ps((below(high) & !below(low)) as __mmask16, outside, inside)
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        match STRIDE {
+            1 => _mm512_permute_ps::<0b10_11_00_01>(a),
+            2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+            4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+            _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {
         fold(a, |a, b| _mm256_add_ps(a, b), |a, b| _mm_add_ps(a, b))
     }

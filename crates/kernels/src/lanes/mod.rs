@@ -59,6 +59,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn choose_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// `inside` in the lanes `low..high`, else `outside`.
     unsafe fn choose_range(low: usize, high: usize, inside: Self::F, outside: Self::F) -> Self::F;
+    /// Each lane exchanged with the one that is `STRIDE` (1, 2, 4 or 8) apart.
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F;
     /// The sum in the order 8, 4, 2, 1 apart.
     unsafe fn sum(a: Self::F) -> f32;
     /// The greatest lane, compared in the order 8, 4, 2, 1 apart.

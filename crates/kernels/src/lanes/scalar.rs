@@ -100,6 +100,10 @@ impl Lanes for Scalar {
         each(|i| if low <= i && i < high { inside[i] } else { outside[i] })
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        each(|i| a[i ^ STRIDE])
+    }
+    #[inline(always)]
     unsafe fn sum(mut a: Self::F) -> f32 {
         for width in [8, 4, 2, 1] {
             for i in 0..width {

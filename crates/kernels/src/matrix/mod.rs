@@ -275,7 +275,9 @@ impl Matrix {
                 // checked above, and tasks write disjoint output blocks.
                 unsafe {
                     match quantized {
-                        Some(activations) => product(isa, digits, panel.packing, records, groups, activations, rows, &sink),
+                        Some(activations) => {
+                            product(isa, digits, panel.packing, records, groups, activations, rows, &sink)
+                        }
                         None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),
                     }
                 }
@@ -303,10 +305,18 @@ unsafe fn product(
     // SAFETY: promised by the caller.
     unsafe {
         match (rows.len() >= tall::FEWEST_ROWS, digits) {
-            (true, 1) => with_packing!(packing, tall::run::<1>(isa, records, groups, activations, rows, sink)),
-            (true, _) => with_packing!(packing, tall::run::<2>(isa, records, groups, activations, rows, sink)),
-            (false, 1) => with_packing!(packing, integer::run::<1>(isa, records, groups, activations, rows, sink)),
-            (false, _) => with_packing!(packing, integer::run::<2>(isa, records, groups, activations, rows, sink)),
+            (true, 1) => {
+                with_packing!(packing, tall::run::<1>(isa, records, groups, activations, rows, sink))
+            }
+            (true, _) => {
+                with_packing!(packing, tall::run::<2>(isa, records, groups, activations, rows, sink))
+            }
+            (false, 1) => {
+                with_packing!(packing, integer::run::<1>(isa, records, groups, activations, rows, sink))
+            }
+            (false, _) => {
+                with_packing!(packing, integer::run::<2>(isa, records, groups, activations, rows, sink))
+            }
         }
     }
 }
