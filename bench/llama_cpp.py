@@ -100,14 +100,16 @@ def tool_directory(step: Step) -> Path:
     return folder
 
 
+def quantized(model: Path, kind: str) -> Path:
+    """Where a requantization lies once it was made."""
+    return model if kind == "file" else cache_directory() / "quantized" / f"{model.stem}-{kind}-{VERSION}.gguf"
+
+
 def quantize(folder: Path, model: Path, kind: str, step: Step) -> Path:
     """A requantization of a model's file, kept in the cache; `file` is the file itself."""
-    if kind == "file":
-        return model
-    directory = cache_directory() / "quantized"
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{model.stem}-{kind}-{VERSION}.gguf"
+    path = quantized(model, kind)
     if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         step.update(f"{model.stem} as {kind}")
         partial = path.with_suffix(".partial")
         run([folder / "llama-quantize", "--allow-requantize", model, partial, kind, str(os.cpu_count() or 2)])

@@ -115,6 +115,8 @@ def install(environment: Environment, profile: str) -> bool:
         if len(built) != 1:
             raise Problem(f"the build left {len(built)} wheels in {wheels}", "Remove that directory and run again.")
         environment.pip(["install", "--quiet", "--force-reinstall", "--no-deps", str(built[0])])
+        # What it depends on, where that is missing.
+        environment.pip(["install", "--quiet", str(built[0])])
     environment.set_stamp("wheel", digest)
     return True
 

@@ -1,16 +1,33 @@
 """The Rust side of byzerllm."""
 
 import builtins
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
-__all__ = ["Call", "Endpoint", "Mailbox", "__version__", "connect", "main", "mismatch", "translate"]
+__all__ = [
+    "Call",
+    "Endpoint",
+    "Mailbox",
+    "__version__",
+    "connect",
+    "enter_sandbox",
+    "main",
+    "mismatch",
+    "parse_toml",
+    "render_template",
+    "translate",
+]
 
 __version__: str
 
 def connect(url: str | None = None, token: str | None = None) -> Endpoint: ...
+def enter_sandbox(policy: Mapping[str, Any]) -> dict[str, Any]: ...
 def main(argv: Sequence[str]) -> int: ...
 def mismatch(pretrained_model_type: str, architectures: Sequence[str]) -> str | None: ...
+def parse_toml(text: str) -> dict[str, Any]: ...
+def render_template(
+    source: str, context: dict[str, Any], filters: dict[str, Callable[..., Any]]
+) -> str: ...
 def translate(words: Mapping[str, Any]) -> dict[str, Any]: ...
 
 @final

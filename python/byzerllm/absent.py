@@ -3,7 +3,9 @@
 They can be imported, so that a program that mentions them starts; using one raises `UnsupportedError` with its name.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NoReturn
 
 from byzerllm.errors import UnsupportedError
@@ -51,3 +53,13 @@ def names(module: str, absent: str) -> Callable[[str], Any]:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find
+
+
+def modules(package: str, listed: Mapping[str, str]) -> None:
+    """Makes modules below a package whose names are absent, each with its names."""
+    for path, absent in listed.items():
+        module = ModuleType(f"{package}.{path}", "Import paths of Byzer-LLM, see `byzerllm.absent`.")
+        module.__dict__.update(__path__=[], __getattr__=names(module.__name__, absent))
+        sys.modules[module.__name__] = module
+        parent, _, name = module.__name__.rpartition(".")
+        setattr(sys.modules[parent], name, module)

@@ -1,8 +1,9 @@
 """Makes results and stream items of what the engine tells."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from byzerllm import running
 from byzerllm.errors import InvalidRequestError, make
 from byzerllm.types import SingleOutputMeta, StreamItem
 
@@ -34,8 +35,35 @@ def results(response: dict[str, Any], item: Item) -> Results:
         }
         if choice["reasoning"]:
             metadata["reasoning_content"] = choice["reasoning"]
-        found.append({"predict": choice["text"], "metadata": metadata, "input": item})
+        text = choice["text"]
+        if choice["tool_calls"]:
+            if text:
+                metadata["content"] = text
+            metadata["tool_calls"], text = _called(choice["tool_calls"])
+        found.append({"predict": text, "metadata": metadata, "input": item})
+    for notice in response.get("notices") or ():
+        if notice["notice"] == "invalid_tool_call" and notice["choice"] < len(found):
+            found[notice["choice"]]["metadata"]["invalid_tool_call"] = notice["reason"]
     return found
+
+
+def _called(calls: Sequence[Sequence[str]]) -> tuple[list[Item], str]:
+    """The calls of a choice in OpenAI's form, and as the text that Byzer-LLM's prompt asks for."""
+    import json
+
+    known = [
+        {"id": identifier, "type": "function", "function": {"name": name, "arguments": arguments}}
+        for identifier, name, arguments in calls
+    ]
+    written = []
+    for _, name, arguments in calls:
+        try:
+            read = json.loads(arguments)
+        except ValueError:
+            read = arguments
+        written.append({"function": {"name": name, "arguments": read}})
+    text = {"id": calls[0][0], "type": "function", "tool_calls": written}
+    return known, json.dumps(text, ensure_ascii=False)
 
 
 def _speed(tokens: int, milliseconds: float) -> float:
@@ -75,12 +103,21 @@ class Fold:
         self._delta_mode = delta_mode
         self._meta = SingleOutputMeta()
         self._raw = self._seen = self._reasoning = ""
+        self._stream: running.Stream | None = None
+
+    def was_aborted(self) -> bool:
+        """Whether `abort` ended the answer, which is then its finish reason."""
+        if self._stream is None or not self._stream.aborted:
+            return False
+        self._meta.finish_reason = "abort"
+        return True
 
     def item(self, event: dict[str, Any], call: "Call") -> StreamItem | None:
         """The item that an event makes, if it makes one."""
         meta, kind = self._meta, event["event"]
         if kind == "started":
             meta.extra_info["request_id"] = event["request_id"]
+            self._stream = running.note(event["request_id"], call)
         elif kind == "notice" and event["notice"] == "restarted":
             self._raw = self._seen = self._reasoning = ""
         elif kind == "reasoning":

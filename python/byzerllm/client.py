@@ -5,126 +5,52 @@ user, else one engine shared by the whole process.
 """
 
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from byzerllm import answers, parameters
+from byzerllm import answers, running
 from byzerllm import conversation as talk
+from byzerllm.asking import Asking, Config, Item, unchanged
+from byzerllm.display import Responses
 from byzerllm.errors import (
+    CancelledError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
-    TooLargeError,
     UnauthenticatedError,
     UnavailableError,
-    UnsupportedError,
 )
+from byzerllm.implementations import Implementations
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
-from byzerllm.settings import Settings
+from byzerllm.prompts.method import PromptMethod
+from byzerllm.sql import SqlBridge
+from byzerllm.stepping import Ask, Steps
 from byzerllm.templates import RoleMapping, Template, Templates, render
-from byzerllm.types import EventName, LLMMetadata, LLMRequest, LLMResponse, StreamItem
+from byzerllm.types import (
+    LLMClassResponse,
+    LLMFunctionCallResponse,
+    LLMMetadata,
+    LLMRequest,
+    LLMResponse,
+    StreamItem,
+)
 
 if TYPE_CHECKING:
-    import asyncio
+    from typing_extensions import Unpack
 
-    from byzerllm._native import Endpoint
-
-Config = Mapping[str, Any]
-Item = dict[str, Any]
-T = TypeVar("T")
-Steps = Generator[Any, Any, T]
-"""Work that the blocking and the async methods share. It yields what it waits for: a method of the endpoint with its
-arguments, or an awaitable that an event callback returned."""
+    from byzerllm.stepping import Options
 
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
-def _finish_imports() -> None:
-    """Waits for other threads that are importing: a forked child would inherit their locks and never get them."""
-    for name in ("byzerllm._native", "byzerllm.event_loop"):
-        if name in sys.modules:
-            __import__(name)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_finish_imports)
-
-
-class ByzerLLM(Settings, NotYet):
+class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
-
-    def __init__(self, url: str | None = None, **kwargs: Any) -> None:
-        super().__init__(url, **kwargs)
-        self._connected: Endpoint | None = None
-        self._connecting: asyncio.Future[Endpoint] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, and a client that travels to another process, connects for itself.
-        return {**self.__dict__, "_connected": None, "_connecting": None}
 
     @staticmethod
     def from_default_model(model: str, auto_connect_cluster: bool = True) -> "ByzerLLM":
         """A client whose default model this is, with the model's own template. There is no cluster to connect to."""
         return ByzerLLM().setup_template(model, "auto").setup_default_model_name(model)
-
-    @property
-    def _endpoint(self) -> "Endpoint":
-        if self._connected is None:
-            from byzerllm import _native
-
-            url = self.url
-            if url is not None and not url.lower().startswith(("http://", "https://")):
-                say_once(f"ByzerLLM(): {url!r} is no http(s) URL and has no effect")
-                url = None
-            self._connected = _native.connect(url, self._token)
-        return self._connected
-
-    async def _reach(self) -> "Endpoint":
-        """The endpoint. The first look for it is taken in a thread, once for everybody who waits."""
-        if self._connected is None:
-            import asyncio
-
-            loop = asyncio.get_running_loop()
-            if self._connecting is None or self._connecting.done() or self._connecting.get_loop() is not loop:
-                self._connecting = loop.run_in_executor(None, lambda: self._endpoint)
-            await asyncio.shield(self._connecting)
-        return self._endpoint
-
-    def _do(self, steps: Steps[T]) -> T:
-        """Takes steps here, waiting for each."""
-        answer = None
-        while True:
-            try:
-                wanted = steps.send(answer)
-            except StopIteration as done:
-                value: T = done.value
-                return value
-            if not isinstance(wanted, tuple):
-                getattr(wanted, "close", bool)()
-                raise InvalidRequestError(
-                    "an event callback is a coroutine function; only the async methods wait for one"
-                )
-            name, *arguments = wanted
-            answer = getattr(self._endpoint, name)(*arguments)
-
-    async def _do_later(self, steps: Steps[T]) -> T:
-        """Takes steps without blocking the event loop."""
-        from byzerllm import event_loop
-
-        answer = None
-        while True:
-            try:
-                wanted = steps.send(answer)
-            except StopIteration as done:
-                value: T = done.value
-                return value
-            if isinstance(wanted, tuple):
-                name, *arguments = wanted
-                answer = await event_loop.run(getattr(await self._reach(), f"{name}_later"), *arguments)
-            else:
-                answer = await wanted
 
     # Deployments.
 
@@ -146,13 +72,15 @@ class ByzerLLM(Settings, NotYet):
                 "pretrained_model_type": pretrained_model_type or "",
                 "infer_params": infer_params,
                 "sys_conf": {key: value for key, value in self.sys_conf.items() if key in self._chosen},
+                "strict": self.strict,
+                "ignore_unknown": self.ignore_unknown,
             }
         )
         if translated["notice"]:
             say_once(translated["notice"])
         endpoint = self._endpoint
         status = endpoint.deploy(translated["spec"])
-        self.meta_cache.pop(udf_name, None)
+        self._forget(udf_name)
         architectures = (status.get("info") or {}).get("architectures", [])
         oddity = _native.mismatch(pretrained_model_type or "", architectures)
         if oddity:
@@ -166,7 +94,7 @@ class ByzerLLM(Settings, NotYet):
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
         """Removes a deployment after its running requests, or at once with `force`. A missing one is no error."""
-        self.meta_cache.pop(udf_name, None)
+        self._forget(udf_name)
         try:
             self._endpoint.undeploy(udf_name, 0.0 if force else 30.0)
         except NotFoundError:
@@ -185,32 +113,6 @@ class ByzerLLM(Settings, NotYet):
             except (UnauthenticatedError, PermissionDeniedError):
                 return True
         return True
-
-    def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
-        """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
-        model = self._model(model)
-        return self._meta(model, self._endpoint.model(model))
-
-    def _meta(self, model: str, found: dict[str, Any]) -> dict[str, Any]:
-        info, labels = found["info"], found.get("labels") or {}
-        template = bool(info.get("chat_template"))
-        meta = {
-            "model_deploy_type": "proprietary",
-            "backend": labels.get("backend", "byzerllm"),
-            "engine": info.get("engine", "byzerllm"),
-            "support_stream": True,
-            "support_chat_template": template,
-            "message_format": False,
-            "max_model_len": info.get("context_length") or -1,
-            "architectures": info.get("architectures", []),
-        }
-        self.meta_cache[model] = meta
-        return dict(meta)
-
-    def _meta_steps(self, model: str) -> Steps[dict[str, Any]]:
-        if "get_meta" in self.__dict__ or type(self).get_meta is not ByzerLLM.get_meta:
-            return self.get_meta(model)  # somebody put their own in its place
-        return self._meta(model, (yield "model", model))
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -243,16 +145,8 @@ class ByzerLLM(Settings, NotYet):
             self.setup_role_mapping(model, template.role_mapping)
             self.setup_extra_generation_params(model, template.generation_config)
             self.mapping_clean_func[model] = template.clean_func
-            for mapping, func in (
-                (self.mapping_function_calling_format_func, template.function_calling_format_func),
-                (self.mapping_response_class_format_func, template.response_class_format_func),
-                (
-                    self.mapping_response_class_format_after_chat_func,
-                    template.response_class_format_after_chat_func,
-                ),
-            ):
-                if func is not None:
-                    mapping[model] = func
+            for name, func in template.own_formats.items():
+                getattr(self, f"mapping_{name}")[model] = func
             return self
         if template != "auto":
             raise InvalidRequestError(
@@ -308,10 +202,38 @@ class ByzerLLM(Settings, NotYet):
 
     # Chats.
 
+    @overload
     def chat_oai(
         self,
         conversations: talk.Conversations,
-        tools: list[Any] = [],
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        *,
+        execute_tool: Literal[True],
+        **options: "Unpack[Options]",
+    ) -> list[LLMFunctionCallResponse]: ...
+
+    @overload
+    def chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        execute_tool: Literal[False] = ...,
+        *,
+        response_class: None = ...,
+        **options: "Unpack[Options]",
+    ) -> list[LLMResponse]: ...
+
+    @overload
+    def chat_oai(
+        self, conversations: talk.Conversations, *, response_class: Any, **options: "Unpack[Options]"
+    ) -> list[LLMClassResponse]: ...
+
+    def chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
         impl_func: Callable[..., Any] | None = None,
@@ -326,29 +248,77 @@ class ByzerLLM(Settings, NotYet):
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
-    ) -> list[LLMResponse]:
-        """Continues a conversation: messages with roles, or one user message as a string."""
-        model = self._model(model, _NO_MODEL)
-        _refuse_what_is_not_here(
+    ) -> Any:
+        """Continues a conversation: messages with roles, or one user message as a string.
+
+        `tools` are functions that the model may call, `tool_choice` one that it must (a function, its name,
+        `"required"`, `"none"`). With `execute_tool` they are called, and each answer is an `LLMFunctionCallResponse`
+        with what they returned in `values`; `func_params` are arguments that the program gives them itself.
+
+        With `response_class` each answer is an `LLMClassResponse` with an object of that class in `value`; with
+        `response_after_chat` it is made of a first, free answer. What went wrong stands in `metadata["reason"]`.
+
+        `enable_default_sys_message` explains tools and classes to the model in the system message.
+        `only_return_prompt` asks no model; the prompt is in `input`.
+
+        Raises `InvalidRequestError` for arguments that do not go together, and what the model's place raises.
+
+        Example:
+            >>> llm.chat_oai("The last three days", tools=[compute_date_range], execute_tool=True)[0].values
+            [['2026-01-01 10:00:00', '2026-01-04 10:00:00']]
+        """
+        steps = self._chat_steps(
+            conversations,
             tools,
             tool_choice,
             execute_tool,
             impl_func,
             execute_impl_func,
+            impl_func_params,
+            func_params,
             response_class,
             response_after_chat,
+            enable_default_sys_message,
+            model,
+            role_mapping,
+            llm_config,
+            only_return_prompt,
+            extra_request_params,
         )
-        history = self._history(model, conversations, enable_default_sys_message)
-        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
-        item, request = self._do(steps)
-        if only_return_prompt:
-            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
-        return self._query(model, [(item, request)])
+        return Responses(self._do(steps))
+
+    @overload
+    async def async_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        *,
+        execute_tool: Literal[True],
+        **options: "Unpack[Options]",
+    ) -> list[LLMFunctionCallResponse]: ...
+
+    @overload
+    async def async_chat_oai(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any] = ...,
+        tool_choice: Any = ...,
+        execute_tool: Literal[False] = ...,
+        *,
+        response_class: None = ...,
+        **options: "Unpack[Options]",
+    ) -> list[LLMResponse]: ...
+
+    @overload
+    async def async_chat_oai(
+        self, conversations: talk.Conversations, *, response_class: Any, **options: "Unpack[Options]"
+    ) -> list[LLMClassResponse]: ...
 
     async def async_chat_oai(
         self,
         conversations: talk.Conversations,
-        tools: list[Any] = [],
+        tools: Sequence[Any] = [],
         tool_choice: Any = None,
         execute_tool: bool = False,
         impl_func: Callable[..., Any] | None = None,
@@ -363,32 +333,127 @@ class ByzerLLM(Settings, NotYet):
         llm_config: Config = {},
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
-    ) -> list[LLMResponse]:
+    ) -> Any:
         """`chat_oai` for an event loop, which it never blocks. Thousands may wait at once: none holds a thread.
 
-        Cancelling the task stops the work.
+        Tools may be coroutine functions; others run in a thread. Cancelling the task stops the work.
         """
-        model = self._model(model, _NO_MODEL)
-        _refuse_what_is_not_here(
+        steps = self._chat_steps(
+            conversations,
             tools,
             tool_choice,
             execute_tool,
             impl_func,
             execute_impl_func,
+            impl_func_params,
+            func_params,
             response_class,
             response_after_chat,
+            enable_default_sys_message,
+            model,
+            role_mapping,
+            llm_config,
+            only_return_prompt,
+            extra_request_params,
         )
-        history = self._history(model, conversations, enable_default_sys_message)
-        steps = self._chat_request(model, history, role_mapping, llm_config, extra_request_params)
-        item, request = await self._do_later(steps)
-        if only_return_prompt:
-            return [LLMResponse(output="", input=item["instruction"], metadata=item)]
-        self._tell_request(model, [item], request["stream"])
-        results = await self._do_later(self._before(model, [item]))
-        if results is None:
-            answer = self._answer_steps(request["request"], request["timeout"])
-            results = answers.results(await self._do_later(answer), item)
-        return self._responses(model, await self._do_later(self._after(model, results)))
+        return Responses(await self._do_later(steps))
+
+    def _chat_steps(
+        self,
+        conversations: talk.Conversations,
+        tools: Sequence[Any],
+        tool_choice: Any,
+        execute_tool: bool,
+        impl_func: Callable[..., Any] | None,
+        execute_impl_func: bool,
+        impl_func_params: dict[str, Any] | None,
+        func_params: dict[str, Any] | None,
+        response_class: Any,
+        response_after_chat: bool,
+        enable_default_sys_message: bool,
+        model: str | None,
+        role_mapping: RoleMapping | None,
+        llm_config: Config,
+        only_return_prompt: bool,
+        extra_request_params: Config,
+    ) -> Steps[list[Any]]:
+        """What `chat_oai` does."""
+        model = self._model(model, _NO_MODEL)
+        wants_tools = bool(tools) or tool_choice is not None
+        if wants_tools and response_class is not None:
+            raise InvalidRequestError("function calling is enabled,response_class should not be set.")
+        if impl_func is not None and response_class is None:
+            raise InvalidRequestError("impl_func is enabled,response_class should be set.")
+        ask = Ask(
+            model,
+            role_mapping,
+            llm_config,
+            extra_request_params,
+            enable_default_sys_message,
+            only_return_prompt,
+        )
+        history = talk.messages(conversations)
+        if enable_default_sys_message:
+            ability = _ability(wants_tools, impl_func is not None, response_class is not None)
+            history = self._with_abilities(model, history, ability)
+        if wants_tools or (execute_tool and impl_func is None and response_class is None):
+            from byzerllm import calling
+
+            return (
+                yield from calling.steps(self, ask, history, tools, tool_choice, execute_tool, func_params)
+            )
+        if impl_func is not None:
+            from byzerllm import implementations
+
+            params = impl_func_params or func_params
+            return (
+                yield from implementations.steps(
+                    self, ask, history, impl_func, execute_impl_func, params, response_class
+                )
+            )
+        if response_class is not None:
+            from byzerllm import classes
+
+            return (yield from classes.steps(self, ask, history, response_class, response_after_chat))
+        return (yield from self._ask(ask, history))
+
+    def execute_function_calling(
+        self, response: LLMResponse, tools: Sequence[Any], func_params: Mapping[str, Any] | None = None
+    ) -> LLMFunctionCallResponse:
+        """Calls the tools that an answer of `chat_oai(tools=…)` asks for.
+
+        Example:
+            >>> response = llm.chat_oai("What time is it?", tools=[compute_now])[0]
+            >>> llm.execute_function_calling(response, [compute_now]).values
+            ['2026-01-04 10:00:00']
+        """
+        from byzerllm import calling
+        from byzerllm.schema.tool import tools_of
+
+        return self._do(calling.executed(response, tools_of(tools, func_params or {}), func_params))
+
+    def execute_response_format(self, response: LLMResponse, response_class: Any) -> LLMClassResponse:
+        """The object of a class that an answer's JSON stands for; `value` is `None` where there is none."""
+        from byzerllm import classes
+        from byzerllm.schema.shape import Shape
+
+        return classes.executed(response, Shape.of(response_class))
+
+    def response(
+        self, instruction: str | None = None, model: str | None = None, verbose: bool | None = None
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Makes a function of one text that returns what the model makes of the text, as an object of the class that
+        the function is annotated to return. `instruction` becomes the system message.
+
+        Example:
+            >>> @llm.response()
+            ... def story(text: str) -> Story: "A story about the text."
+            >>> story("a brave rabbit").title
+            'The Brave Rabbit'
+        """
+        from byzerllm import classes
+
+        return classes.decorator(self, instruction, model, verbose)
 
     def stream_chat_oai(
         self,
@@ -408,7 +473,7 @@ class ByzerLLM(Settings, NotYet):
         item, request = self._do(
             self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
         )
-        clean = self.mapping_clean_func.get(model, _unchanged)
+        clean = self.mapping_clean_func.get(model, unchanged)
         results = self._do(self._before(model, [item]))
         if results is not None:
             yield from answers.given(self._do(self._after(model, results)), clean)
@@ -420,6 +485,9 @@ class ByzerLLM(Settings, NotYet):
                 made = fold.item(event, call)
                 if made is not None:
                     yield made
+        except CancelledError:
+            if not fold.was_aborted():
+                raise
         finally:
             call.cancel()
         self._do(self._after(model, fold.results(item)))
@@ -441,7 +509,7 @@ class ByzerLLM(Settings, NotYet):
         item, request = await self._do_later(
             self._stream_request(model, conversations, role_mapping, llm_config, extra_request_params)
         )
-        clean = self.mapping_clean_func.get(model, _unchanged)
+        clean = self.mapping_clean_func.get(model, unchanged)
         results = await self._do_later(self._before(model, [item]))
         if results is not None:
             for given in answers.given(await self._do_later(self._after(model, results)), clean):
@@ -456,9 +524,19 @@ class ByzerLLM(Settings, NotYet):
                     made = fold.item(event, call)
                     if made is not None:
                         yield made
+        except CancelledError:
+            if not fold.was_aborted():
+                raise
         finally:
             call.cancel()
         await self._do_later(self._after(model, fold.results(item)))
+
+    def abort(self, request_id: str, model: str | None = None) -> bool:
+        """Ends a stream of this process, whose `meta.extra_info["request_id"]` this is: who reads it sees it end.
+
+        Returns whether there was one; a stream that has ended is none. `model` is not needed.
+        """
+        return running.abort(request_id)
 
     def chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
@@ -490,7 +568,7 @@ class ByzerLLM(Settings, NotYet):
             config = {key: value for key, value in item.items() if key != "instruction"}
             steps = self._request(model, {"kind": "text", "value": prompt}, config)
             pairs.append((item, self._do(steps)))
-        return self._query(model, pairs)
+        return Responses(self._responses(model, self._results(model, pairs)))
 
     def raw_chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
@@ -498,119 +576,15 @@ class ByzerLLM(Settings, NotYet):
         """The same as `chat`."""
         return self.chat(model, request, extract_params)
 
-    # How a chat becomes a request.
-
-    def _model(self, model: str | None, message: str = "model name is required") -> str:
-        name = model or self.default_model_name
-        if not name:
-            raise InvalidRequestError(message, param="model")
-        return name
-
-    def _history(self, model: str, conversations: talk.Conversations, with_base: bool) -> list[Item]:
-        history = talk.messages(conversations)
-        base = self.mapping_base_system_message.get(model)
-        if with_base and base:
-            if history[0]["role"] == "system":
-                history[0]["content"] = f"{base}\n{history[0]['content']}"
-            else:
-                history.insert(0, {"role": "system", "content": base})
-        return history
-
-    def _chat_request(
-        self,
-        model: str,
-        history: list[Item],
-        role_mapping: RoleMapping | None,
-        llm_config: Config,
-        extra_request_params: Config,
-    ) -> Steps[tuple[Item, Item]]:
-        """What is told about the request, and the request itself."""
-        config = {**self.mapping_extra_generation_params.get(model, {}), **llm_config}
-        if extra_request_params:
-            config["extra_request_params"] = dict(extra_request_params)
-        mapping = role_mapping or self.mapping_role_mapping.get(model)
-        if mapping is None:
-            meta = yield from self._meta_steps(model)
-            if (
-                meta.get("support_chat_template")
-                or meta.get("message_format")
-                or meta.get("model_deploy_type") == "saas"
-            ):
-                item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
-                content: Item = {"kind": "messages", "value": talk.for_engine(history)}
-                return item, (yield from self._request(model, content, config))
-            mapping = self.default_role_mapping
-        prompt = render(history, mapping)
-        item = {"instruction": prompt, "history": [], **config}
-        return item, (yield from self._request(model, {"kind": "text", "value": prompt}, config))
-
-    def _stream_request(
-        self,
-        model: str,
-        conversations: talk.Conversations,
-        role_mapping: RoleMapping | None,
-        llm_config: Config,
-        extra_request_params: Config,
-    ) -> Steps[tuple[Item, Item]]:
-        history = self._history(model, conversations, False)
-        item, request = yield from self._chat_request(
-            model, history, role_mapping, llm_config, extra_request_params
-        )
-        if request["request"]["n"] != 1:
-            raise UnsupportedError(
-                "stream_chat_oai streams one answer; use chat_oai for n above 1", param="n"
-            )
-        self._tell_request(model, [item], False)
-        return item, request
-
-    def _request(self, model: str, content: Item, config: Config) -> Steps[Item]:
-        generation = parameters.generation(config)
-        sampling = generation.sampling
-        for key in generation.ignored:
-            say_once(f"{model}: {key} has no effect on byzerllm's own engine")
-        if "max_tokens" not in sampling and (
-            model in self.mapping_max_output_length or self._output_length_was_set
-        ):
-            sampling["max_tokens"] = self.get_max_output_length(model)
-        yield from self._check_lengths(model, content, sampling)
-        request: Item = {
-            "model": model,
-            "input": content,
-            "n": generation.n,
-            "sampling": sampling,
-            "front_end": "legacy",
-        }
-        if generation.best_of is not None:
-            request["best_of"] = generation.best_of
-        return {
-            "request": request,
-            "timeout": generation.timeout,
-            "stream": generation.stream,
-        }
-
-    def _check_lengths(self, model: str, content: Item, sampling: Item) -> Steps[None]:
-        """Applies the client's own limits, when it has any; the engine applies the model's."""
-        most_input = self.mapping_max_input_length.get(model)
-        most = self.mapping_max_model_length.get(model)
-        if self.force_skip_context_length_check or (most_input is None and most is None):
-            return
-        text = content["value"]
-        if content["kind"] == "messages":
-            text = yield "apply_template", model, text, True
-        length = len((yield "tokenize", model, text))
-        if most_input is not None and length > most_input:
-            raise TooLargeError(f"input length {length} is larger than max_input_length {most_input}")
-        if most is not None:
-            if length >= most:
-                raise TooLargeError(
-                    f"input length {length} leaves no room for an answer in max_model_length {most}"
-                )
-            wanted = sampling.get("max_tokens", self.get_max_output_length(model))
-            sampling["max_tokens"] = min(wanted, most - length)
-
     # How a request becomes an answer.
 
-    def _query(self, model: str, pairs: list[tuple[Item, Item]]) -> list[LLMResponse]:
+    def _query(self, model: str, input_value: Sequence[Config]) -> answers.Results:
+        """Sends requests in the form of Byzer-LLM's workers, see `byzerllm.wire`."""
+        from byzerllm import wire
+
+        return wire.query(self, self._model(model), input_value)
+
+    def _results(self, model: str, pairs: list[tuple[Item, Item]]) -> answers.Results:
         items = [item for item, _ in pairs]
         self._tell_request(model, items, any(request["stream"] for _, request in pairs))
         results = self._do(self._before(model, items))
@@ -627,74 +601,21 @@ class ByzerLLM(Settings, NotYet):
             finally:
                 for call in calls:
                     call.cancel()
-        return self._responses(model, self._do(self._after(model, results)))
-
-    def _tell_request(self, model: str, items: list[Item], stream: bool) -> None:
-        if stream:
-            raise UnsupportedError("use stream_chat_oai for a streamed answer", param="stream")
-        if self.verbose:
-            print(f"Send to model[{model}]:{items}", flush=True)
-
-    def _answer_steps(self, request: Item, timeout: float | None) -> Steps[dict[str, Any]]:
-        answer: dict[str, Any] = yield "answer", request, timeout
-        return answer
-
-    def _before(self, model: str, items: list[Item]) -> Steps[answers.Results | None]:
-        """The results that an event callback gives instead of the model, if one does."""
-        given = yield from self._trigger(EventName.BEFORE_CALL_MODEL, model, items)
-        return None if given is None else answers.checked(given)
-
-    def _after(self, model: str, results: answers.Results) -> Steps[answers.Results]:
-        """The results, or what an event callback makes of them."""
-        replaced = yield from self._trigger(EventName.AFTER_CALL_MODEL, model, results)
-        return results if replaced is None else answers.checked(replaced)
-
-    def _responses(self, model: str, results: answers.Results) -> list[LLMResponse]:
-        clean = self.mapping_clean_func.get(model, _unchanged)
-        return [
-            LLMResponse(
-                output=clean(result["predict"]) if isinstance(result["predict"], str) else result["predict"],
-                input=result.get("input", {}),
-                metadata=result.get("metadata", {}),
-            )
-            for result in results
-        ]
+        return self._do(self._after(model, results))
 
 
-def _refuse_what_is_not_here(
-    tools: list[Any],
-    tool_choice: Any,
-    execute_tool: bool,
-    impl_func: Any,
-    execute_impl_func: bool,
-    response_class: Any,
-    response_after_chat: bool,
-) -> None:
-    """The rules of Byzer-LLM for these arguments; those that keep them are not supported yet."""
-    wants_tools = bool(tools) or tool_choice is not None
-    if wants_tools and response_class is not None:
-        raise InvalidRequestError("function calling is enabled,response_class should not be set.")
-    if impl_func is not None and response_class is None:
-        raise InvalidRequestError("impl_func is enabled,response_class should be set.")
-    for name, asked in (
-        ("tools", wants_tools),
-        ("execute_tool", execute_tool),
-        ("impl_func", impl_func is not None),
-        ("execute_impl_func", execute_impl_func),
-        ("response_class", response_class is not None),
-        ("response_after_chat", response_after_chat),
-    ):
-        if asked:
-            raise UnsupportedError(f"chat_oai({name}=…) is not supported by this version", param=name)
+def _ability(calls: bool, writes: bool, answers_with_class: bool) -> str | None:
+    """What the default system message has to explain."""
+    if calls:
+        return "FUNCTION_CALLING"
+    if writes:
+        return "FUNCTION_IMPL"
+    return "RESPONSE_WITH_CLASS" if answers_with_class else None
 
 
 def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[bool, Config]:
     """Older programs have `llm_config` in the place of `delta_mode`."""
     return (False, delta_mode) if isinstance(delta_mode, Mapping) else (delta_mode, llm_config)
-
-
-def _unchanged(text: str) -> str:
-    return text
 
 
 def default_chat_wrapper(

@@ -51,6 +51,19 @@ class _Post:
 _posts: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Post]" = WeakKeyDictionary()
 
 
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """What a blocking function gives; it runs in a thread."""
+
+    def finish() -> Any:
+        try:
+            return function()
+        except StopIteration as error:
+            # A future cannot carry it.
+            raise RuntimeError("the function raised StopIteration") from error
+
+    return await asyncio.to_thread(finish)
+
+
 async def run(start: Callable[..., None], *arguments: Any) -> Any:
     """Calls `start(mailbox, ticket, *arguments)` and waits for what it delivers. Cancelling ends the work."""
     loop = asyncio.get_running_loop()

@@ -1,47 +1,93 @@
 """Methods of Byzer-LLM's client that this version does not have: each says so instead of being absent."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from byzerllm.errors import UnsupportedError
+from byzerllm.types import LLMRequest
 
 
-def _not_yet(name: str, what: str) -> Callable[..., NoReturn]:
-    def method(self: Any, *arguments: Any, **options: Any) -> NoReturn:
-        raise UnsupportedError(f"ByzerLLM.{name}: {what} not supported by this version", param=name)
-
-    method.__name__ = name
-    method.__qualname__ = f"ByzerLLM.{name}"
-    method.__doc__ = f"Raises `UnsupportedError`: {what} not supported by this version."
-    return method
+def _refuse(name: str, what: str) -> NoReturn:
+    raise UnsupportedError(f"ByzerLLM.{name}: {what} not supported by this version", param=name)
 
 
 _EMBEDDINGS = "embeddings and reranking are"
-_FUNCTIONS = "functions written by a model are"
 _TRAINING = "training is"
+
+Config = Mapping[str, Any]
 
 
 class NotYet:
     """Raises `UnsupportedError` for what does not exist yet."""
 
-    emb = _not_yet("emb", _EMBEDDINGS)
-    emb_query = _not_yet("emb_query", _EMBEDDINGS)
-    emb_rerank = _not_yet("emb_rerank", _EMBEDDINGS)
-    impl = _not_yet("impl", _FUNCTIONS)
-    execute_generate_func = _not_yet("execute_generate_func", _FUNCTIONS)
-    clear_impl_cache = _not_yet("clear_impl_cache", _FUNCTIONS)
-    response = _not_yet("response", "responses as pydantic objects are")
-    execute_response_format = _not_yet("execute_response_format", "responses as pydantic objects are")
-    execute_function_calling = _not_yet("execute_function_calling", "function calling is")
-    prompt = _not_yet("prompt", "prompt functions are")
-    abort = _not_yet(
-        "abort", "requests by name (close a stream, cancel a task or set timeout_s to end one) are"
-    )
-    sft = _not_yet("sft", _TRAINING)
-    merge_lora = _not_yet("merge_lora", _TRAINING)
-    pretrain = _not_yet("pretrain", _TRAINING)
-    raw_sft = _not_yet("raw_sft", _TRAINING)
-    raw_pretrain = _not_yet("raw_pretrain", _TRAINING)
-    raw_merge_lora = _not_yet("raw_merge_lora", _TRAINING)
-    raw_deepspeed_to_huggingface = _not_yet("raw_deepspeed_to_huggingface", _TRAINING)
-    apply_sql_func = _not_yet("apply_sql_func", "SQL is")
+    def emb(
+        self, model: str | None, request: LLMRequest | list[str] | str, extract_params: Config = {}
+    ) -> NoReturn:
+        """Raises `UnsupportedError`: embeddings are not supported by this version."""
+        _refuse("emb", _EMBEDDINGS)
+
+    def emb_query(self, v: str, model: str | None = None) -> NoReturn:
+        """Raises `UnsupportedError`: embeddings are not supported by this version."""
+        _refuse("emb_query", _EMBEDDINGS)
+
+    def emb_rerank(
+        self, model: str | None = None, sentence_pairs: Any = [], extract_params: Config = {}
+    ) -> NoReturn:
+        """Raises `UnsupportedError`: reranking is not supported by this version."""
+        _refuse("emb_rerank", _EMBEDDINGS)
+
+    def sft(
+        self,
+        sft_name: str,
+        local_data_dir_path: str,
+        local_model_path: str,
+        local_stage_path: str,
+        pretrained_model_type: str,
+        num_cpus: float,
+        num_gpus: float,
+        detached: bool = True,
+        json_config: str = "{}",
+        model_params: Config = {},
+        **kwargs: Any,
+    ) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("sft", _TRAINING)
+
+    def pretrain(
+        self,
+        name: str,
+        local_data_dir_path: str,
+        local_model_path: str,
+        local_stage_path: str,
+        pretrained_model_type: str,
+        num_cpus: float,
+        num_gpus: float,
+        detached: bool = True,
+        json_config: str = "{}",
+        model_params: Config = {},
+        **kwargs: Any,
+    ) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("pretrain", _TRAINING)
+
+    def merge_lora(
+        self, name: str, local_model_path: str, local_adpator_model_path: str, local_target_path: str
+    ) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("merge_lora", _TRAINING)
+
+    def raw_sft(self, train_params: Config, sys_conf: Config = {}) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("raw_sft", _TRAINING)
+
+    def raw_pretrain(self, train_params: Config, sys_conf: Config = {}) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("raw_pretrain", _TRAINING)
+
+    def raw_merge_lora(self, train_params: Config, sys_conf: Config) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("raw_merge_lora", _TRAINING)
+
+    def raw_deepspeed_to_huggingface(self, train_params: Config) -> NoReturn:
+        """Raises `UnsupportedError`: training is not supported by this version."""
+        _refuse("raw_deepspeed_to_huggingface", _TRAINING)

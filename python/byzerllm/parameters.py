@@ -188,12 +188,17 @@ class Generation:
         """Keys whose value asks for something that has no effect."""
 
 
-def generation(config: Mapping[str, Any]) -> Generation:
-    """Reads `llm_config`: bare keys and keys with the prefix `gen.` or `generation.`; a later key wins."""
+def generation(config: Mapping[str, Any], ignore_unknown: bool = False) -> Generation:
+    """Reads `llm_config`: bare keys and keys with the prefix `gen.` or `generation.`; a later key wins.
+
+    An unknown key is an error, or dropped in silence with `ignore_unknown`, as Byzer-LLM does.
+    """
     result = Generation()
     for key, value in config.items():
         name = _without_prefix(key)
         if name not in _REQUEST_KEYS:
+            if ignore_unknown:
+                continue
             raise unknown(key, _REQUEST_KEYS, "generation key")
         if value is None:
             continue

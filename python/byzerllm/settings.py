@@ -1,10 +1,11 @@
 """The state of a client and the chain of `setup_*` methods."""
 
+import os
 from collections.abc import Callable, Generator, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from byzerllm.errors import InvalidRequestError
+from byzerllm.errors import InvalidRequestError, UnsupportedError
 from byzerllm.notices import say_once
 from byzerllm.parameters import boolean, integer
 from byzerllm.templates import RoleMapping, default_role_mapping
@@ -47,8 +48,15 @@ class Settings:
             _DEFAULT_MAX_OUTPUT_LENGTH if length is None else integer("default_max_output_length", length)
         )
         self._token: str | None = kwargs.pop("token", None)
+        self.strict: bool = _switch("strict", "BYZERLLM_STRICT", kwargs)
+        """Whether what has no effect here is refused instead of told."""
+        self.ignore_unknown: bool = _switch("ignore_unknown", "BYZERLLM_IGNORE_UNKNOWN", kwargs)
+        """Whether unknown parameters are dropped in silence, as Byzer-LLM does."""
         if kwargs:
-            say_once(f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}")
+            told = f"ByzerLLM(): these arguments have no effect: {', '.join(sorted(kwargs))}"
+            if self.strict:
+                raise UnsupportedError(f"strict: {told}; leave them out", param=min(kwargs))
+            say_once(told)
 
         self.default_model_name: str | None = None
         self.default_emb_model_name: str | None = None
@@ -92,8 +100,9 @@ class Settings:
     def setup(self: Self, name: str, value: Any) -> Self:
         """Sets one key of `sys_conf`, which the next `deploy` keeps with the deployment.
 
-        A deployment is one instance on the CPU. `workerMaxConcurrency` and `maxConcurrency` limit its requests at a
-        time; other keys that ask for something are named by `deploy` as without effect.
+        A deployment is one instance on the CPU. `maxConcurrency` times `workerMaxConcurrency` limits its requests at a
+        time, and `masterMaxConcurrency` those that wait; other keys that ask for something are named by `deploy` as
+        without effect, or refused by a client with `strict=True`.
         """
         self.sys_conf[name] = value
         self._chosen.add(name)
@@ -116,12 +125,12 @@ class Settings:
         return self.setup("num_cpus", num_cpus)
 
     def setup_worker_concurrency(self: Self, num: int) -> Self:
-        """How many requests a worker runs at a time; a deployment gets this times the number of workers."""
+        """How many requests a worker runs at a time; a deployment runs this times the number of workers."""
         return self.setup("workerMaxConcurrency", num)
 
     def setup_num_workers(self: Self, num: int) -> Self:
-        """How many workers a deployment has. Ours has one, which batches; the number multiplies
-        `setup_worker_concurrency`, and alone has no effect, as `deploy` says.
+        """How many workers a deployment has. Ours loads the weights once and batches; the number times
+        `setup_worker_concurrency` is how many requests it runs at a time.
         """
         return self.setup("maxConcurrency", num)
 
@@ -208,29 +217,37 @@ class Settings:
         return self
 
     def setup_base_system_messages(self: Self, model: str, base_system_message: str) -> Self:
-        """The text that `enable_default_sys_message=True` puts first. There is none by default: Byzer-LLM's describes
-        abilities (tools, classes, code) that `chat_oai` does not have yet.
+        """The text that `enable_default_sys_message=True` puts first, in the place of the one that explains what the
+        call asks for (`byzerllm.utils.base_ability_format`).
         """
         self.mapping_base_system_message[model] = base_system_message
         return self
 
     def setup_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that offers tools is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that offers tools is written: `func(prompt, tools, tool_choice)` in the place of
+        `byzerllm.utils.function_calling_format`. The model's own format for tools is then not used.
+        """
         self.mapping_function_calling_format_func[model] = func
         return self
 
     def setup_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that asks for a class is written: `func(prompt, cls=response_class)` in the place of
+        `byzerllm.utils.response_class_format`.
+        """
         self.mapping_response_class_format_func[model] = func
         return self
 
     def setup_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that turns an answer into a class is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that turns an answer into a class is written: `func(response_class)` in the place of
+        `byzerllm.utils.response_class_format_after_chat`.
+        """
         self.mapping_response_class_format_after_chat_func[model] = func
         return self
 
     def setup_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a function's code is written. Kept for later: such a chat raises `UnsupportedError` in this version."""
+        """How a prompt that asks for a function's code is written: `func(prompt, function, response_class)` in the place of
+        `byzerllm.utils.function_impl_format`.
+        """
         self.mapping_impl_func_format_func[model] = func
         return self
 
@@ -299,6 +316,13 @@ class Settings:
             if not proceed and value is not None:
                 return value
         return None
+
+
+def _switch(name: str, variable: str, kwargs: dict[str, Any]) -> bool:
+    """A choice of the program, else of the environment."""
+    if name in kwargs:
+        return boolean(name, kwargs.pop(name))
+    return boolean(variable, os.environ.get(variable, ""))
 
 
 def _length(name: str, length: Any) -> int:

@@ -28,11 +28,35 @@ def _cut_at(*marks: str) -> Callable[[str], str]:
     return clean
 
 
+class _Format:
+    """A format function of a template: its own, or the built-in one."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, template: "Template", owner: type) -> Callable[..., str]:
+        if self._name in template.own_formats:
+            return template.own_formats[self._name]
+        from byzerllm import formats
+
+        built_in: Callable[..., str] = getattr(formats, self._name.removesuffix("_func"))
+        return built_in
+
+    def __set__(self, template: "Template", func: Callable[..., str] | None) -> None:
+        template.own_formats.pop(self._name, None)
+        if func is not None:
+            template.own_formats[self._name] = func
+
+
 class Template:
     """How the messages of a conversation become one prompt, and how an answer is cleaned.
 
     A format function that is `None` stands for the built-in one.
     """
+
+    function_calling_format_func = _Format()
+    response_class_format_func = _Format()
+    response_class_format_after_chat_func = _Format()
 
     def __init__(
         self,
@@ -46,6 +70,8 @@ class Template:
         self.role_mapping = role_mapping
         self.generation_config: dict[str, Any] = {} if generation_config is None else generation_config
         self.clean_func = clean_func
+        self.own_formats: dict[str, Callable[..., str]] = {}
+        """The format functions that are not built in, by name."""
         self.function_calling_format_func = function_calling_format_func
         self.response_class_format_func = response_class_format_func
         self.response_class_format_after_chat_func = response_class_format_after_chat_func

@@ -55,6 +55,46 @@ class LLMResponse:
     input: str | dict[str, Any]
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from byzerllm import display
+
+        return display.response(self.output, self.metadata)
+
+
+@dataclass
+class LLMFunctionCallResponse:
+    """An answer whose calls were executed."""
+
+    response: LLMResponse
+    """The answer itself."""
+    values: list[Any]
+    """What the called functions returned, in the order of the calls; those that failed are left out."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """`reason` says what went wrong and is empty otherwise, `selected_functions` names what was called, and `calls`
+    holds each call with its `name`, `arguments` and `value` or `error`."""
+
+    def _repr_html_(self) -> str:
+        from byzerllm import display
+
+        return display.value(self.values, self.metadata, self.response)
+
+
+@dataclass
+class LLMClassResponse:
+    """An answer as an object of a class."""
+
+    response: LLMResponse
+    """The answer itself."""
+    value: Any | None
+    """The object, or `None`: then the metadata say why."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """`reason` says what went wrong and is empty otherwise; `attempts` is how often the model was asked."""
+
+    def _repr_html_(self) -> str:
+        from byzerllm import display
+
+        return display.value(self.value, self.metadata, self.response)
+
 
 @dataclass
 class FintuneRequestExtra:

@@ -11,6 +11,10 @@ mod error;
 mod legacy;
 mod mailbox;
 mod process;
+mod sandbox;
+mod template;
+mod template_operators;
+mod template_values;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -32,6 +36,11 @@ mod _native {
     use super::mailbox::Mailbox;
     #[pymodule_export]
     use super::main;
+    #[pymodule_export]
+    use super::template::render_template;
+
+    #[pymodule_export]
+    use super::sandbox::{enter_sandbox, parse_toml};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import compare  # noqa: E402
 import corpus  # noqa: E402
 import load  # noqa: E402
 import parse  # noqa: E402
+import quality  # noqa: E402
 from common import Problem, markdown_table, median, number, spread  # noqa: E402
 
 
@@ -115,9 +117,13 @@ def engine(name, peer, **values):
 
 def test_only_quantizations_of_comparable_quality_are_rivals():
     peers = {"file": 10.0, "Q8_0": 10.05, "Q4_0": 10.3}
-    quality = {"peers": {kind: {"perplexity": value} for kind, value in peers.items()}}
-    assert compare.comparable_kinds(quality, list(peers)) == ["file", "Q8_0"]
-    assert compare.comparable_kinds(None, ["file", "Q4_0"]) == ["file", "Q4_0"]
+    scored = {kind: quality.of_texts({"a": {"perplexity": value, "tokens": 9}}) for kind, value in peers.items()}
+    assert quality.comparable_kinds({"peers": scored}, list(peers)) == ["file", "Q8_0"]
+    assert quality.comparable_kinds({"peers": {}}, ["file", "Q4_0"]) == ["file", "Q4_0"]
+    # Only texts that both have scored are held against each other.
+    scored["file"] = quality.of_texts({**scored["file"]["texts"], "b": {"perplexity": 99.0, "tokens": 9}})
+    assert quality.over(scored["Q8_0"], scored["file"]) == pytest.approx(1.005)
+    assert quality.comparable_kinds({"peers": scored}, [*peers, "IQ4_NL"]) == ["file", "Q8_0", "IQ4_NL"]
     found = {
         "comparable": ["file", "Q8_0"],
         "engines": [
@@ -135,3 +141,96 @@ def test_only_quantizations_of_comparable_quality_are_rivals():
     assert "| 2.00 × | 2 × |" in table[3]
     with pytest.raises(ValueError):
         markdown_table(["a", "b"], [["1"]])
+
+
+class Scorer:
+    """Stands for an engine; counts how often it had to measure."""
+
+    def __init__(self, model, found):
+        self.model = self.binary = model
+        self.found = found
+        self.kind, self.environment, self.calls = "Q4_0", {}, 0
+
+    def quality(self, text, core):
+        assert core in os.sched_getaffinity(0)
+        self.calls += 1
+        return self.found[text.name]
+
+
+def test_a_perplexity_is_measured_once_for_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("BYZERLLM_CACHE", str(tmp_path / "cache"))
+    texts = {name: tmp_path / f"{name}.txt" for name in ("a", "b")}
+    for name, path in texts.items():
+        path.write_text(name)
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"model")
+    scores = {
+        "a.txt": {"perplexity": 8.0, "windows": 1, "tokens": 511},
+        "b.txt": {"perplexity": 2.0, "windows": 3, "tokens": 1533},
+    }
+    peer = Scorer(model, scores)
+    assert quality.known(None, [peer], texts)["peers"] == {} and peer.calls == 0
+    found = quality.measure(None, [peer], texts, 2)
+    one = found["peers"]["Q4_0"]
+    assert one["perplexity"] == pytest.approx((8.0 * 2.0**3) ** 0.25) and one["tokens"] == 2044
+    assert quality.known(None, [peer], texts) == found and peer.calls == 2
+    texts["b"].write_text("changed")
+    assert list(quality.known(None, [peer], texts)["peers"]["Q4_0"]["texts"]) == ["a"]
+    quality.measure(None, [peer], texts, 1)
+    assert peer.calls == 3, "the text that is the same is not measured again"
+    model.write_bytes(b"other")
+    quality.measure(None, [peer], texts, 1)
+    assert peer.calls == 5
+    peer.found, texts["b"] = {}, texts["a"]
+    model.write_bytes(b"broken")
+    with pytest.raises(KeyError):
+        quality.measure(None, [peer], texts, 2)
+
+
+def own_report(tokens, *perplexities):
+    modes = [
+        {
+            "compute": mode,
+            "kernels": mode,
+            "perplexity": value,
+            "divergence": 0.001 * place,
+            "greedy_agreement": 1 - 0.01 * place,
+            "files": [{"divergence_99th_percentile": 0.1}],
+        }
+        for place, (mode, value) in enumerate(zip(("exact", "standard", "fast"), perplexities))
+    ]
+    return {"files": [{"tokens": tokens, "windows": 1}], "modes": modes}
+
+
+def test_modes_are_held_against_the_exact_one_in_each_text_and_in_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("BYZERLLM_CACHE", str(tmp_path / "cache"))
+    paths = {name: tmp_path / f"{name}.txt" for name in ("english", "code")}
+    for name, path in paths.items():
+        path.write_text(name)
+    program = tmp_path / "program"
+    program.write_bytes(b"program")
+    reports = {"english.txt": own_report(100, 10.0, 10.01, 10.05), "code.txt": own_report(300, 4.0, 4.0, 4.08)}
+    engine = Scorer(program, reports)
+    assert quality.known(engine, [], paths)["own"] == {}
+    modes = quality.measure(engine, [], paths, 1)["own"]
+    assert quality.known(engine, [], paths)["own"] == modes
+    assert list(modes) == ["exact", "standard", "fast"]
+    assert modes["exact"]["perplexity"] == pytest.approx((10.0 * 4.0**3) ** 0.25)
+    # Each text's mean weighs as much as it has tokens.
+    assert modes["fast"]["divergence"] == pytest.approx(0.002)
+    peer = {"texts": {"english": {"perplexity": 10.2, "tokens": 100}, "code": {"perplexity": 4.0, "tokens": 300}}}
+    peer = quality.of_texts(peer["texts"])
+    assert "divergence" not in peer
+    found = {"own": modes, "peers": {"file": peer}}
+    quality.check_windows(found)
+    lines = quality.table(found).splitlines()
+    assert "english, 100 tokens" in lines[0] and "all 400" in lines[0]
+    assert "| byzerllm fast | 10.050 (+0.50 %) | 4.080 (+2.00 %) |" in lines[4]
+    assert any("fast" in line and "1 %: MISSED" in line for line in lines)
+    assert any("standard" in line and "0.5 %: kept" in line for line in lines)
+    peer["texts"]["code"]["tokens"] = 299
+    with pytest.raises(Problem, match="299 and 300 tokens of the code text"):
+        quality.check_windows(found)
+    partly = quality.of_texts({"english": peer["texts"]["english"]})
+    lines = quality.table({"own": modes, "peers": {"file": peer, "Q8_0": partly}}).splitlines()
+    assert "| llama.cpp Q8_0 | 10.200 (+2.00 %) | – | – | +2.00 % | +0.00 % |" in lines

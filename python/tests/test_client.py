@@ -213,7 +213,8 @@ def test_what_one_worker_makes_of_choices(llm, place, caplog):
         llm.deploy("/m", udf_name="b")
     told = [message for message in caplog.messages if "effect" in message]
     assert len(told) == 2 and "setup_pin_model_worker_mapping" in told[0]
-    assert all(word in told[1] for word in ("resource.master=0.5", "num_cpus=2", "maxConcurrency=4"))
+    assert all(word in told[1] for word in ("resource.master=0.5", "num_cpus=2"))
+    assert [spec["limits"]["concurrency"] for spec in place.specs] == [6, 4]
     assert llm.pin_model_worker_mapping == {"embedding": 1}
 
 
@@ -256,34 +257,26 @@ def test_formats_are_kept_for_later(name):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "arguments"),
     [
-        "emb",
-        "emb_query",
-        "emb_rerank",
-        "impl",
-        "response",
-        "prompt",
-        "abort",
-        "sft",
-        "pretrain",
-        "merge_lora",
-        "raw_sft",
-        "raw_pretrain",
-        "raw_merge_lora",
-        "raw_deepspeed_to_huggingface",
-        "execute_function_calling",
-        "execute_response_format",
-        "execute_generate_func",
-        "clear_impl_cache",
-        "apply_sql_func",
+        ("emb", ("chat", LLMRequest("x"))),
+        ("emb", (None, ["x"], {"gen.normalize_embeddings": True})),
+        ("emb_query", ("x", "chat")),
+        ("emb_rerank", ("chat", ["query", "passage"])),
+        ("sft", ("name", "/data", "/model", "/stage", "sft/llama2", 1, 1, True, "{}", {})),
+        ("pretrain", ("name", "/data", "/model", "/stage", "sfft/llama2", 1, 1, True, "{}", {})),
+        ("merge_lora", ("name", "/model", "/adapter", "/target")),
+        ("raw_sft", ({}, {})),
+        ("raw_pretrain", ({},)),
+        ("raw_merge_lora", ({}, {})),
+        ("raw_deepspeed_to_huggingface", ({},)),
     ],
 )
-def test_what_is_not_here_says_so(llm, place, name):
+def test_what_is_not_here_says_so(llm, place, name, arguments):
     llm.setup_default_emb_model_name("emb").setup_default_re_rank_model_name("rerank")
     assert (llm.default_emb_model_name, llm.default_rerank_model_name) == ("emb", "rerank")
     with pytest.raises(UnsupportedError, match=name) as caught:
-        getattr(llm, name)("anything", model="chat")
+        getattr(llm, name)(*arguments)
     assert caught.value.param == name and place.requests == []
 
 
@@ -339,11 +332,12 @@ def test_deploy_sends_a_typed_spec(llm, place, caplog):
         "model": "/models/x",
         "compute": "standard",
         "defaults": {"temperature": 0.5},
-        "limits": {},
+        "limits": {"concurrency": 100, "queue_limit": 1000},
         "labels": {
             "backend": "ray/deepspeed",
             "pretrained_model_type": "custom/llama2",
             "sys_conf": {"num_gpus": 4, "maxConcurrency": 1, "infer_backend": "ray/deepspeed"},
+            "without_effect": ["quatization='4'", "num_gpus=4", "infer_backend='ray/deepspeed'"],
         },
     }
     assert meta["model_deploy_type"] == "proprietary" and meta["architectures"] == ["LlamaForCausalLM"]
@@ -377,7 +371,7 @@ def test_a_family_that_the_file_is_not_is_told(llm, place, caplog):
 def test_concurrency_is_sent_only_when_chosen(llm, place):
     llm.setup_infer_backend(InferBackend.VLLM).deploy("/m", "custom/auto", "a", {})
     llm.setup_num_workers("2").setup_worker_concurrency(3).deploy("/m", "custom/auto", "b", {})
-    assert [spec["limits"] for spec in place.specs] == [{}, {"concurrency": 6}]
+    assert [spec["limits"] for spec in place.specs] == [{}, {"concurrency": 6, "queue_limit": 1000}]
 
 
 def test_relative_paths_become_absolute(llm, place, tmp_path, monkeypatch):
@@ -420,12 +414,11 @@ def test_meta(llm):
         == {
             "model_deploy_type": "proprietary",
             "backend": "ray/vllm",
-            "engine": "byzerllm",
             "support_stream": True,
             "support_chat_template": True,
-            "message_format": False,
             "max_model_len": 64,
             "architectures": ["LlamaForCausalLM"],
+            "engine": "byzerllm",
         }
     )
     with pytest.raises(ValueError):
@@ -589,9 +582,6 @@ def test_arguments_that_contradict_or_come_later(llm):
         llm.chat_oai(HELLO, tools=[print], response_class=dict)
     with pytest.raises(InvalidRequestError, match="response_class should be set"):
         llm.chat_oai(HELLO, impl_func=print)
-    for name, value in {"tools": [print], "response_class": dict, "execute_tool": True}.items():
-        with pytest.raises(UnsupportedError, match=name):
-            llm.chat_oai(HELLO, **{name: value})
     with pytest.raises(UnsupportedError, match="stream_chat_oai"):
         llm.chat_oai(HELLO, llm_config={"generation.stream": True})
 
@@ -621,6 +611,33 @@ def test_get_meta_may_be_replaced(llm, place):
     llm.get_meta = lambda model, llm_config={}: {"support_chat_template": False}
     llm.chat_oai(HELLO)
     assert place.requests[0]["input"]["kind"] == "text"
+
+
+def test_the_way_to_the_server_is_taken_once(llm, place, monkeypatch):
+    asked = []
+    model, chat = place.model, place.chat
+    monkeypatch.setattr(place, "model", lambda name: (asked.append(name), model(name))[1])
+
+    def strict(request, timeout=None):
+        if request["input"]["kind"] == "messages" and not place.template:
+            raise UnsupportedError("the model has no chat template")
+        return chat(request, timeout)
+
+    monkeypatch.setattr(place, "chat", strict)
+    for _ in range(3):
+        llm.chat_oai(HELLO)
+    assert asked == ["chat"]
+    # Another model took the name.
+    place.template = False
+    llm.chat_oai(HELLO)
+    llm.chat_oai(HELLO)
+    assert [request["input"]["kind"] for request in place.requests[3:]] == ["text", "text"]
+    place.template = True
+    llm.chat_oai(HELLO)
+    assert place.requests[-1]["input"]["kind"] == "messages"
+    with pytest.raises(UnsupportedError, match="broken"):
+        monkeypatch.setattr(place, "chat", lambda *_: (_ for _ in ()).throw(UnsupportedError("broken")))
+        llm.chat_oai(HELLO)
 
 
 def test_event_callbacks(llm, place):
@@ -774,8 +791,8 @@ def test_the_async_chat_refuses_the_same(llm):
     for error, arguments in (
         (InvalidRequestError, {"tools": [print], "response_class": dict}),
         (InvalidRequestError, {"impl_func": print}),
-        (UnsupportedError, {"tools": [print]}),
-        (UnsupportedError, {"response_class": dict}),
+        (InvalidRequestError, {"tools": [3]}),
+        (InvalidRequestError, {"response_class": 3}),
         (UnsupportedError, {"llm_config": {"stream": True}}),
         (InvalidRequestError, {"llm_config": {"temprature": 0}}),
         (NotFoundError, {"model": "nobody"}),

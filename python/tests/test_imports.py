@@ -88,7 +88,6 @@ def test_every_name_imports(module):
 
 def test_what_is_absent_says_so_when_it_is_used():
     from byzerllm.apps.agent import ConversableAgent
-    from byzerllm.utils import serialize_function_to_json
     from byzerllm.utils.retrieval import ByzerRetrieval
 
     def inherit():
@@ -97,15 +96,15 @@ def test_what_is_absent_says_so_when_it_is_used():
 
     assert "not supported" in repr(ByzerRetrieval) and "ByzerRetrieval" in ByzerRetrieval.__doc__
     for use in (
-        lambda: serialize_function_to_json(print),
         lambda: ByzerRetrieval().launch_gateway(),
         lambda: ByzerRetrieval.launch_gateway,
         inherit,
-        lambda: byzerllm.prompt()(print),
-        lambda: byzerllm.connect_cluster(address="auto"),
+        lambda: byzerllm.restore_model({}, "model"),
+        lambda: byzerllm.connect_cluster(code_search_path=["/lib"]),
         lambda: isinstance(1, ByzerRetrieval),
     ):
         with pytest.raises(UnsupportedError, match="not supported by this version"):
             use()
+    assert byzerllm.connect_cluster(address="auto") == {}
     with pytest.raises(ImportError, match="no_such_name"):
         from byzerllm.utils import no_such_name  # noqa: F401

@@ -144,3 +144,28 @@ def test_the_older_form_of_a_prompt():
     assert generate_instruction_from_history("c", history) == "S\nUser:a\nAssistant:b\nUser:c\nAssistant:"
     assert generate_instruction_from_history("", history) == "S\nUser:a\nAssistant:b\nAssistant:"
     assert generate_instruction_from_history("c", []) == "c"
+
+
+def test_format_functions_are_the_built_in_ones_unless_given(llm):
+    from byzerllm.utils import (
+        function_calling_format,
+        response_class_format,
+        response_class_format_after_chat,
+    )
+
+    template = Templates.qwen()
+    assert template.function_calling_format_func is function_calling_format
+    assert template.response_class_format_func is response_class_format
+    assert template.response_class_format_after_chat_func is response_class_format_after_chat
+    llm.setup_template("chat", template)
+    assert llm.mapping_function_calling_format_func == {}
+
+    def mine(prompt, cls):
+        return prompt
+
+    template.response_class_format_func = mine
+    assert template.response_class_format_func is mine
+    llm.setup_template("chat", template)
+    assert llm.mapping_response_class_format_func == {"chat": mine}
+    template.response_class_format_func = None
+    assert template.response_class_format_func is response_class_format

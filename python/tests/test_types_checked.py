@@ -34,6 +34,9 @@ def test_programs_are_checked_against_it(tmp_path):
         """
 from byzerllm.utils.client import ByzerLLM, LLMResponse
 
+def now() -> str:
+    return "now"
+
 llm = ByzerLLM().setup_default_model_name("chat").setup_num_workers(1)
 answers: list[LLMResponse] = llm.chat_oai("hello", llm_config={"temperature": 0})
 
@@ -42,13 +45,17 @@ async def ask() -> str:
         print(text, meta.finish_reason)
     return str((await llm.async_chat_oai("hello"))[0].output)
 
+print(llm.chat_oai("hello", tools=[now], execute_tool=True, llm_config={})[0].values)
+print(llm.chat_oai("hello", tools=[now], tool_choice=now)[0].output)
+print(llm.chat_oai("hello", response_class=list[int], response_after_chat=True)[0].value)
 llm.chat_oai("hello", modell="chat")
 wrong: int = llm.get_meta()
 """
     )
     done = mypy(tmp_path, "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program))
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert len(errors) == 2 and "modell" in errors[0] and "dict[str, Any]" in errors[1], done.stdout
+    # A call that fits no overload is told twice.
+    assert len(errors) == 3 and "modell" in errors[0] and "dict[str, Any]" in errors[2], done.stdout
 
 
 def test_the_wheel_says_that_it_is_typed():

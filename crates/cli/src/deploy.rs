@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::{DeployArguments, ListArguments, UndeployArguments};
 use crate::connection::Connection;
-use crate::legacy::{Family, LegacyDeployment, Translated};
+use crate::legacy::{self, Family, LegacyDeployment, Translated};
 use crate::models;
 use crate::output::{Failure, Outcome, Output, bytes, table};
 
@@ -160,6 +160,8 @@ fn byzers(arguments: &DeployArguments, name: &str) -> Outcome<Translated> {
         pretrained_model_type: word.to_owned(),
         infer_params,
         sys_conf,
+        strict: byzer.strict,
+        ignore_unknown: byzer.ignore_unknown,
     };
     Ok(words.translate()?)
 }
@@ -274,6 +276,9 @@ pub(crate) async fn list(arguments: ListArguments, output: Output) -> Outcome {
     for status in &statuses {
         if let DeploymentState::Failed { error } = &status.state {
             output.note(format_args!("{}: {}", status.spec.name, error.message()));
+        }
+        if let Some(notice) = legacy::notice(&status.spec) {
+            output.note(notice);
         }
     }
     Ok(())

@@ -28,16 +28,23 @@ pub(crate) async fn inspect(arguments: InspectArguments, output: Output) -> Outc
     Ok(())
 }
 
-/// Asks the server where the deployment's checkpoint is, and what it is.
+/// Asks the server where the deployment's checkpoint is, and what it is; of a model that is loaded, how it is computed.
 async fn deployed(name: &str, url: Option<&str>) -> Outcome<Inspection> {
     let connection = Connection::open(url)?;
     let answer = async {
         let status = connection.client.status(name).await?;
         let model = status.pointer("/spec/model").and_then(|model| model.as_str()).unwrap_or_default();
-        connection.client.inspect(Path::new(model)).await
+        let inspection = connection.client.inspect(Path::new(model)).await?;
+        Ok((inspection, status.get("info").filter(|info| !info.is_null()).cloned()))
     };
     match answer.await {
-        Ok(inspection) => read(&inspection),
+        Ok((inspection, info)) => {
+            let mut inspection: Inspection = read(&inspection)?;
+            if let Some(info) = info {
+                inspection.info = read(&info)?;
+            }
+            Ok(inspection)
+        }
         Err(error) => Err(connection.explain(error).await),
     }
 }

@@ -29,6 +29,7 @@ pub mod legacy;
 mod machine;
 mod models;
 mod output;
+mod program;
 mod query;
 #[cfg(test)]
 mod reference;
@@ -120,6 +121,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),
+        Command::Run(arguments) => program::run(&arguments),
         Command::Query(arguments) => tokio.block_on(query::query(arguments, output)),
         Command::Bench(arguments) => tokio.block_on(bench::bench(arguments, output)),
         Command::Doctor(arguments) => tokio.block_on(doctor::doctor(arguments, output)),

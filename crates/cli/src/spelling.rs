@@ -18,11 +18,18 @@ const MAX_FILE: u64 = 1 << 20;
 /// Nodes that references in the file may make.
 const MAX_ALIASES: usize = 10_000;
 
-/// Turns `--pretrained_model_type` into `--pretrained-model-type`. What follows `--` or `=` is left alone.
+/// Turns `--pretrained_model_type` into `--pretrained-model-type`. What follows `--` or `=` is left alone, and so are the
+/// arguments of a program.
 pub(crate) fn with_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut options = true;
+    let (mut options, mut command, mut colour) = (true, None, false);
+    let mut first = true;
     let spell = |arg: OsString| {
-        options &= arg != "--";
+        let is_word = !std::mem::take(&mut first) && !colour && !arg.to_string_lossy().starts_with('-');
+        colour = arg == "--color";
+        if is_word && command.is_none() {
+            command = Some(arg.clone());
+        }
+        options &= arg != "--" && command.as_deref().is_none_or(|command| command != "run");
         let Some(text) = arg.to_str().filter(|text| options && text.starts_with("--")) else { return arg };
         let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
         format!("{}{value}", name.replace('_', "-")).into()
@@ -212,6 +219,14 @@ mod tests {
             with_dashes(typed),
             words(&["byzerllm", "--model-path=a_b", "c_d", "--x-y", "--", "--z_z"])
         );
+        for typed in [
+            &["byzerllm", "run", "program.py", "--my_flag"][..],
+            &["byzerllm", "--color", "never", "-v", "run", "--my_flag"],
+        ] {
+            assert_eq!(with_dashes(words(typed)), words(typed), "a program's options are its own");
+        }
+        let model = ["byzerllm", "deploy", "--model", "run", "--model_path", "x"];
+        assert_eq!(with_dashes(words(&model))[4], "--model-path");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use byzerllm_core::{Error, ErrorDetail, ErrorKind, FinishReason};
+use byzerllm_model::stages::{self, Stage, StepKind, stage};
 use byzerllm_model::{Mask, Network, Output, PackedBatch, Rows, SequenceInput};
 use tokio::sync::mpsc as updates;
 
@@ -241,6 +242,7 @@ impl Engine {
     }
 
     fn step(&mut self) {
+        stages::begin_step();
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.set_prompt_budgets(self.pace.budgets());
         self.scheduler.plan(&mut plan);
@@ -259,6 +261,8 @@ impl Engine {
             self.note_admissions(&plan);
             self.compute(&plan);
         }
+        let prompts = plan.work.iter().any(|work| work.count > 1);
+        stages::end_step(if prompts { StepKind::Prompt } else { StepKind::Decode });
         self.plan = plan;
     }
 
@@ -314,6 +318,7 @@ impl Engine {
         match self.network.forward(&batch) {
             Ok(rows) => {
                 self.pace.observe(start, before.elapsed());
+                stage(Stage::Sampling);
                 let mut outcome = Outcome {
                     scheduler: &mut self.scheduler,
                     requests: &mut self.requests,

@@ -15,6 +15,9 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod intake;
+#[cfg(any(test, feature = "measure"))]
+#[doc(hidden)]
+pub mod measure;
 mod metrics;
 mod model;
 mod options;

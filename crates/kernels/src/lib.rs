@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod ceilings;
 mod cores;
 mod error;
 mod isa;
@@ -24,6 +25,7 @@ pub use activation::{Activation, activate, add, add_scaled, gated, soft_cap};
 pub use attention::{
     AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, FREED_BLOCK, Mask, attend,
 };
+pub use ceilings::Ceilings;
 pub use cores::usable_cores;
 pub use error::KernelError;
 pub use isa::Isa;

@@ -17,9 +17,11 @@ mod generation_config;
 mod load_error;
 mod network;
 pub mod rope;
+pub mod stages;
 mod template;
 mod tokenizer;
 mod weights;
+mod work;
 
 pub use arch::supported_architectures;
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
@@ -35,3 +37,4 @@ pub use load_error::{LoadError, LoadResult};
 pub use network::{Network, NetworkTraits};
 pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};
+pub use work::{StepWork, WorkModel};

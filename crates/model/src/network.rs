@@ -4,6 +4,7 @@ use byzerllm_core::Result;
 
 use crate::batch::{PackedBatch, Rows};
 use crate::config::CacheGroup;
+use crate::work::WorkModel;
 
 /// What the scheduler must know of a network.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,11 @@ pub struct NetworkTraits {
 pub trait Network: Send {
     /// What the scheduler must know.
     fn traits(&self) -> &NetworkTraits;
+
+    /// How much work its steps are, for measurements; `None` when nobody counted.
+    fn work(&self) -> Option<WorkModel> {
+        None
+    }
 
     /// Allocates the cache: `blocks[g]` blocks for group `g`. Called once before the first step.
     ///

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use byzerllm_runtime::Compute;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
 
@@ -86,6 +87,12 @@ pub(crate) struct ByzerDeployArguments {
     /// No effect, byzerllm's own engine runs the model: vllm, llama_cpp, transformers or deepspeed.
     #[arg(long, value_name = "BACKEND", value_parser = backend, help_heading = BYZER)]
     pub(crate) infer_backend: Option<String>,
+    /// Refuse what has no effect here, such as GPUs, instead of telling it; BYZERLLM_STRICT=1 does the same.
+    #[arg(long, env = "BYZERLLM_STRICT", hide_env = true, value_parser = FalseyValueParser::new(), help_heading = BYZER)]
+    pub(crate) strict: bool,
+    /// Drop unknown keys of --infer-params silently, as Byzer-LLM does; BYZERLLM_IGNORE_UNKNOWN=1 does the same.
+    #[arg(long, env = "BYZERLLM_IGNORE_UNKNOWN", hide_env = true, value_parser = FalseyValueParser::new(), help_heading = BYZER)]
+    pub(crate) ignore_unknown: bool,
     #[command(flatten)]
     pub(crate) common: ByzerArguments,
 }

@@ -14,12 +14,15 @@ use super::{LoadArguments, ServerArguments, TlsArguments};
 #[command(after_help = "Examples:
   byzerllm bench --model ./model.gguf --prompt-tokens 512 --decode-tokens 64 --streams 1,16 --json
   byzerllm bench --model ./model.gguf --compute exact --threads 2
+  byzerllm bench --model ./model.gguf --streams 1,16,32 --stages
   byzerllm bench --url http://127.0.0.1:8000 --model chat
   byzerllm bench --model ./model.gguf --perplexity english.txt --perplexity code.txt
 
 A path is measured in this process. With --url any OpenAI-compatible server is measured; its key is read \
 from OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in \
-every run. With --perplexity the compute modes are compared on texts instead: each window's second half is scored, and \
+every run. In this process the ceilings of the machine are measured, too, and each row is held against them: the \
+bytes and operations that its tokens need, and the share of the measured time that they would take at best. \
+With --perplexity the compute modes are compared on texts instead: each window's second half is scored, and \
 --compute leaves only that mode and the exact one.")]
 pub(crate) struct BenchArguments {
     /// A path or ORG/NAME, or the model's name when --url is given.
@@ -43,9 +46,12 @@ pub(crate) struct BenchArguments {
     /// Measurements of each kind.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Show where the time of the steps goes.
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) stages: bool,
     /// Measure quality instead of speed, on this text; may be repeated.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "url", "prompt_tokens", "decode_tokens", "decode_prompt_tokens", "streams", "repeat",
+        "url", "prompt_tokens", "decode_tokens", "decode_prompt_tokens", "streams", "repeat", "stages",
     ])]
     pub(crate) perplexity: Vec<PathBuf>,
     /// Tokens per window of a text.

@@ -9,6 +9,7 @@ mod deploy;
 mod keys;
 mod look;
 mod models;
+mod program;
 mod serve;
 
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
@@ -21,6 +22,7 @@ pub(crate) use look::{
     BenchArguments, CompletionArguments, DoctorArguments, InspectArguments, VersionArguments,
 };
 pub(crate) use models::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
+pub(crate) use program::RunArguments;
 pub(crate) use serve::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
 
 /// Run large language models on this machine and talk to them over HTTP, Python or this command line.
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Chat(ChatArguments),
     /// Answer one prompt on standard output.
     Generate(GenerateArguments),
+    /// Run a Python program of Byzer-LLM, with a stand-in for Ray where no cluster answers.
+    Run(RunArguments),
     /// Ask a deployment one question, as Byzer-LLM's command line does.
     Query(QueryArguments),
     /// Measure prefill, decode, time to first token and memory.

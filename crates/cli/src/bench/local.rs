@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use byzerllm_core::{Error, ErrorKind, Sampling};
 use byzerllm_engine::{EngineOptions, LocalModel, ModelText, TokenRequest};
-use byzerllm_kernels::{ComputePool, PoolOptions};
-use byzerllm_model::{Checkpoint, Compute, CpuOptions, NetworkTraits};
+use byzerllm_kernels::{Ceilings, ComputePool, PoolOptions};
+use byzerllm_model::{Checkpoint, Compute, CpuOptions, NetworkTraits, WorkModel};
 use futures::StreamExt;
 
 use super::report::Facts;
@@ -15,9 +15,14 @@ use super::{Run, Work, random};
 use crate::arguments::BenchArguments;
 use crate::output::{Failure, Outcome};
 
+/// How long each of the machine's ceilings is looked for.
+const CEILING: Duration = Duration::from_millis(200);
+
 /// A loaded model.
 pub(crate) struct Local {
     model: LocalModel,
+    pool: Arc<ComputePool>,
+    work: Option<WorkModel>,
     vocabulary: u32,
     facts: Facts,
 }
@@ -63,6 +68,34 @@ impl Local {
         Ok(Run { started, prompt_tokens: work.prompt_tokens, completion_tokens, pieces })
     }
 
+    /// Waits until the engine is done with its last step: a token is told before its step ends.
+    pub(super) async fn idle(&self) {
+        while self.model.metrics().running > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What the steps need, and what the machine could do at best: measured on the threads that computed the steps,
+    /// while the model does nothing.
+    pub(super) async fn ceilings(&self) -> Outcome<Option<(WorkModel, Ceilings)>> {
+        let Some(work) = self.work.clone() else { return Ok(None) };
+        let pool = self.pool.clone();
+        let room = crate::machine::system_memory().map_or(u64::MAX, |bytes| bytes / 4);
+        let buffer = Ceilings::buffer_bytes().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let measuring = move || Ceilings::measure(&pool.turn(), buffer, CEILING);
+        let measured = tokio::task::spawn_blocking(measuring).await;
+        let broken = |error: String| {
+            Failure::new(
+                format!("measuring the machine failed: {error}"),
+                "Close other programs and try again.",
+            )
+        };
+        let ceilings = measured
+            .map_err(|error| broken(error.to_string()))?
+            .map_err(|error| broken(error.to_string()))?;
+        Ok(Some((work, ceilings)))
+    }
+
     pub(super) fn close(self) -> Facts {
         self.model.shutdown();
         self.facts
@@ -71,9 +104,10 @@ impl Local {
 
 fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, streams: u32) -> Outcome<Local> {
     let checkpoint = Checkpoint::open(path).map_err(Error::from)?;
-    let pool = ComputePool::new(PoolOptions { threads, pin: true, ..PoolOptions::default() })?;
+    let pool = Arc::new(ComputePool::new(PoolOptions { threads, pin: true, ..PoolOptions::default() })?);
     let threads = pool.threads();
-    let network = checkpoint.network(&Arc::new(pool), &CpuOptions::new(compute)).map_err(Error::from)?;
+    let network = checkpoint.network(&pool, &CpuOptions::new(compute)).map_err(Error::from)?;
+    let work = network.work();
     let traits = network.traits();
     if traits.context_length < longest as usize {
         let message = format!(
@@ -103,7 +137,7 @@ fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, str
         kernels: Some(kernels),
         threads: Some(threads),
     };
-    Ok(Local { model, vocabulary, facts })
+    Ok(Local { model, pool, work, vocabulary, facts })
 }
 
 /// What every stream needs at its longest, and one block more for each.

@@ -9,15 +9,20 @@ mod likeness;
 mod local;
 mod perplexity;
 mod report;
+mod roofline;
+mod stages;
 
 use std::time::{Duration, Instant};
 
+use byzerllm_model::stages::{StepKind, record, take};
 use futures::future::try_join_all;
 
 use crate::arguments::BenchArguments;
 use crate::bench::http::Remote;
 use crate::bench::local::Local;
 use crate::bench::report::{Decode, Measured, Report};
+use crate::bench::roofline::Roofline;
+use crate::bench::stages::StageTable;
 use crate::output::{Failure, Outcome, Output};
 
 /// One generation to measure.
@@ -69,6 +74,17 @@ impl Target {
             Self::Remote(remote) => remote.run(work).await,
         }
     }
+
+    /// Where the time of the steps of a kind went, when that is recorded.
+    async fn stages(&self, name: String, kind: StepKind) -> Option<StageTable> {
+        match self {
+            Self::Local(local) => {
+                local.idle().await;
+                StageTable::new(name, &take(kind))
+            }
+            Self::Remote(_) => None,
+        }
+    }
 }
 
 /// Measures and reports.
@@ -91,11 +107,17 @@ pub(crate) async fn bench(arguments: BenchArguments, output: Output) -> Outcome 
         Target::Local(_) => crate::machine::peak_memory(),
         Target::Remote(_) => None,
     };
-    let facts = match target {
-        Target::Local(local) => local.close(),
-        Target::Remote(remote) => remote.facts(),
+    let measured = result?;
+    let (facts, roofline) = match target {
+        Target::Local(local) => {
+            let found = local.ceilings().await?;
+            let roofline =
+                found.map(|(model, ceilings)| Roofline::new(&arguments, &measured, &model, ceilings));
+            (local.close(), roofline)
+        }
+        Target::Remote(remote) => (remote.facts(), None),
     };
-    let report = Report::new(&arguments, result?, facts, memory);
+    let report = Report::new(&arguments, measured, facts, memory, roofline);
     if arguments.json {
         return output.json(&report);
     }
@@ -111,16 +133,20 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
     };
     // The first run pays for page faults and thread start-up; it is not counted.
     target.run(next(arguments.prompt_tokens.min(64), 2)).await?;
+    record(arguments.stages);
 
+    let mut stages = Vec::new();
     let mut prefill = Vec::new();
     for repeat in 1..=arguments.repeat {
         output.note(format_args!("prefill {repeat}/{}", arguments.repeat));
         prefill.push(target.run(next(arguments.prompt_tokens, 1)).await?);
     }
+    stages.extend(target.stages("prefill".to_owned(), StepKind::Prompt).await);
     let mut decode = Vec::new();
     for &streams in &arguments.streams {
         let mut speeds = Vec::new();
         let mut short = 0;
+        record(arguments.stages);
         for repeat in 1..=arguments.repeat {
             output.note(format_args!("decode {streams} streams {repeat}/{}", arguments.repeat));
             let work: Vec<Work> =
@@ -132,8 +158,11 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
         if short > 0 {
             output.note(format_args!("{short} answers ended before {} tokens", arguments.decode_tokens));
         }
-        decode.push(Decode::new(streams, median(&speeds)));
+        let row = Decode::new(streams, median(&speeds));
+        stages.extend(target.stages(row.name(), StepKind::Decode).await);
+        decode.push(row);
     }
+    record(false);
     let speeds: Vec<f64> =
         prefill.iter().map(|run| f64::from(run.prompt_tokens) / run.first().as_secs_f64()).collect();
     let first: Vec<f64> = prefill.iter().map(|run| run.first().as_secs_f64() * 1000.0).collect();
@@ -142,6 +171,7 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
         prefill_tokens_per_second: median(&speeds),
         time_to_first_token_ms: median(&first),
         decode,
+        stages,
     })
 }
 

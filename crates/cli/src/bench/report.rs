@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::roofline::Roofline;
+use super::stages::{self, StageTable};
 use crate::arguments::BenchArguments;
 use crate::machine::Machine;
 use crate::output::{bytes, table};
@@ -24,6 +26,19 @@ impl Decode {
             tokens_per_second: rounded(tokens_per_second),
             tokens_per_second_per_stream: rounded(per_stream),
         }
+    }
+
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams
+    }
+
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        self.tokens_per_second
+    }
+
+    /// Of its row.
+    pub(crate) fn name(&self) -> String {
+        format!("decode, {} at once", self.streams)
     }
 }
 
@@ -49,6 +64,9 @@ pub(crate) struct Measured {
     pub(crate) prefill_tokens_per_second: f64,
     pub(crate) time_to_first_token_ms: f64,
     pub(crate) decode: Vec<Decode>,
+    /// Where the time went, when that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stages: Vec<StageTable>,
 }
 
 /// Everything.
@@ -61,6 +79,8 @@ pub(crate) struct Report {
     repeat: u32,
     /// The most memory this process held; `null` for a server.
     peak_memory_bytes: Option<u64>,
+    /// Each row beside what the machine could do; `null` for a server.
+    roofline: Option<Roofline>,
     #[serde(flatten)]
     facts: Facts,
     machine: Machine,
@@ -73,6 +93,7 @@ impl Report {
         measured: Measured,
         facts: Facts,
         peak_memory_bytes: Option<u64>,
+        roofline: Option<Roofline>,
     ) -> Self {
         let measured = Measured {
             prefill_tokens_per_second: rounded(measured.prefill_tokens_per_second),
@@ -85,6 +106,7 @@ impl Report {
             decode_prompt_tokens: arguments.decode_prompt_tokens,
             repeat: arguments.repeat,
             peak_memory_bytes,
+            roofline,
             facts,
             machine: Machine::read(),
             version: VERSION,
@@ -110,7 +132,7 @@ impl Report {
         row("first token", format!("{:.1} ms", self.measured.time_to_first_token_ms));
         for decode in &self.measured.decode {
             row(
-                &format!("decode, {} at once", decode.streams),
+                &decode.name(),
                 format!(
                     "{:.1} tokens/s ({:.1} each)",
                     decode.tokens_per_second, decode.tokens_per_second_per_stream
@@ -120,7 +142,16 @@ impl Report {
         if let Some(peak) = self.peak_memory_bytes {
             row("peak memory", bytes(peak));
         }
-        table(&rows)
+        let mut lines = table(&rows);
+        if let Some(roofline) = &self.roofline {
+            lines.push(String::new());
+            lines.extend(roofline.lines());
+        }
+        if !self.measured.stages.is_empty() {
+            lines.push(String::new());
+            lines.extend(stages::lines(&self.measured.stages));
+        }
+        lines
     }
 }
 

@@ -6,15 +6,18 @@
 
 mod families;
 mod parameters;
+mod workers;
 
 use std::path::PathBuf;
 
-use byzerllm_core::{Error, Result};
+use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_runtime::DeploymentSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use families::Family;
+
+use self::parameters::Effect;
 
 /// A deployment in Byzer-LLM's words.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +32,12 @@ pub struct LegacyDeployment {
     pub infer_params: Map<String, Value>,
     /// The keys of `sys_conf` that somebody chose.
     pub sys_conf: Map<String, Value>,
+    /// Refuse what has no effect here instead of telling it.
+    #[serde(default)]
+    pub strict: bool,
+    /// Drop keys of `infer_params` that nobody knows, as Byzer-LLM does.
+    #[serde(default)]
+    pub ignore_unknown: bool,
 }
 
 /// The same deployment in our words.
@@ -60,65 +69,73 @@ impl LegacyDeployment {
             ));
         }
         let mut spec = DeploymentSpec::new(self.name, self.model);
-        if let Some(concurrency) = concurrency(&self.sys_conf)? {
-            spec.limits.concurrency = Some(concurrency);
+        if let Some(slots) = workers::slots(&self.sys_conf)? {
+            spec.limits.concurrency = Some(slots.at_once);
+            spec.limits.queue_limit = Some(slots.waiting);
         }
         let mut ignored = Vec::new();
         for (key, value) in &self.infer_params {
-            if parameters::apply(&mut spec, key, value)? == parameters::Effect::None {
-                ignored.push(shown(key, value));
+            match parameters::apply(&mut spec, key, value)? {
+                Effect::Applied => {}
+                Effect::None => ignored.push(shown(key, value)),
+                Effect::Unknown(_) if self.ignore_unknown => {}
+                Effect::Unknown(error) => return Err(error),
             }
         }
-        // These two became the limit above.
-        let limits = |key: &str| {
-            key == "workerMaxConcurrency"
-                || key == "maxConcurrency" && self.sys_conf.contains_key("workerMaxConcurrency")
-        };
-        let asking = self.sys_conf.iter().filter(|(key, value)| !limits(key) && asks(key, value));
+        let asking = self.sys_conf.iter().filter(|(key, value)| asks(key, value));
         ignored.extend(asking.map(|(key, value)| shown(key, value)));
+        if self.strict && !ignored.is_empty() {
+            let message = format!(
+                "strict: '{}' would run on byzerllm's own engine, as one instance on the CPU, where this has no effect: \
+                 {}; leave it out, or do not ask for strict",
+                spec.name,
+                ignored.join(", ")
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message).with_param("strict"));
+        }
         let backend =
             self.sys_conf.get("infer_backend").and_then(Value::as_str).filter(|word| !word.is_empty());
         spec.labels.insert("backend".to_owned(), backend.unwrap_or("transformers").into());
         spec.labels.insert("pretrained_model_type".to_owned(), family.word().into());
         spec.labels.insert("sys_conf".to_owned(), Value::Object(self.sys_conf));
+        if !ignored.is_empty() {
+            spec.labels.insert(WITHOUT_EFFECT.to_owned(), ignored.clone().into());
+        }
         Ok(Translated { spec, family, ignored })
     }
 }
+
+/// The label that keeps what was asked for and has no effect.
+const WITHOUT_EFFECT: &str = "without_effect";
 
 impl Translated {
     /// What is told about the things that have no effect.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
-        (!self.ignored.is_empty()).then(|| {
-            format!(
-                "{} runs on byzerllm's own engine, as one instance on the CPU; without effect here: {}",
-                self.spec.name,
-                self.ignored.join(", ")
-            )
-        })
+        notice(&self.spec)
     }
 }
 
-/// Requests that run at once: the slots of all workers, when somebody chose the slots.
-fn concurrency(sys_conf: &Map<String, Value>) -> Result<Option<u32>> {
-    let count = |key: &str, name: &'static str| -> Result<Option<u32>> {
-        let Some(value) = sys_conf.get(key) else { return Ok(None) };
-        let text = parameters::text(value);
-        let number = text.trim().parse::<u32>().ok().filter(|number| *number > 0);
-        let wrong =
-            || Error::invalid(name, format!("{name} must be a whole number of at least 1, got '{text}'"));
-        number.map(Some).ok_or_else(wrong)
-    };
-    let Some(slots) = count("workerMaxConcurrency", "worker_concurrency")? else { return Ok(None) };
-    let workers = count("maxConcurrency", "num_workers")?.unwrap_or(1);
-    Ok(Some(slots.saturating_mul(workers)))
+/// What is told about the things that a deployment was asked for and that have no effect.
+#[must_use]
+pub fn notice(spec: &DeploymentSpec) -> Option<String> {
+    let listed = spec.labels.get(WITHOUT_EFFECT)?.as_array()?;
+    let words: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
+    (!words.is_empty()).then(|| {
+        format!(
+            "{} runs on byzerllm's own engine, as one instance on the CPU; without effect here: {}",
+            spec.name,
+            words.join(", ")
+        )
+    })
 }
 
-/// Whether the value of a `sys_conf` key asks for something.
+/// Whether the value of a `sys_conf` key asks for something that has no effect.
 fn asks(key: &str, value: &Value) -> bool {
     let nothing: &[&str] = match key {
+        // These became limits.
+        "maxConcurrency" | "workerMaxConcurrency" | "masterMaxConcurrency" => return false,
         "pythonMode" => &["ray"],
-        "maxConcurrency" => &["1"],
         "num_gpus" | "num_cpus" => &["0"],
         "infer_backend" => &["", "transformers"],
         "load_balance" => &["lru", "round_robin"],
@@ -137,7 +154,6 @@ fn shown(key: &str, value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use byzerllm_core::ErrorKind;
     use byzerllm_runtime::Compute;
     use serde_json::json;
 
@@ -151,6 +167,8 @@ mod tests {
             pretrained_model_type: word.to_owned(),
             infer_params: map(infer_params),
             sys_conf: map(sys_conf),
+            strict: false,
+            ignore_unknown: false,
         }
     }
 
@@ -173,6 +191,7 @@ mod tests {
                 "stopping_sequences": "a, b",
                 "backend.gpu_memory_utilization": 0.9,
                 "quatization": "false",
+                "embedding": "false",
                 "infer.bool.load_in_4bit": "true",
                 "top_p": null,
             }),
@@ -188,10 +207,16 @@ mod tests {
     }
 
     #[test]
-    fn workers_become_a_limit_only_when_somebody_chose_their_slots() {
+    fn workers_times_their_slots_become_a_limit() {
         let limit = |sys_conf| translated(json!({}), sys_conf).spec.limits.concurrency;
-        assert_eq!(limit(json!({"maxConcurrency": 2})), None);
+        assert_eq!(limit(json!({"num_gpus": 0})), None, "nobody spoke of workers");
+        assert_eq!(limit(json!({"maxConcurrency": 2})), Some(2));
+        assert_eq!(limit(json!({"maxConcurrency": 2, "infer_backend": "ray/vllm"})), Some(200));
         assert_eq!(limit(json!({"maxConcurrency": "2", "workerMaxConcurrency": 3})), Some(6));
+        let waiting = |sys_conf| translated(json!({}), sys_conf).spec.limits.queue_limit;
+        assert_eq!(waiting(json!({"num_gpus": 0})), None);
+        assert_eq!(waiting(json!({"maxConcurrency": 2})), Some(1000));
+        assert_eq!(waiting(json!({"maxConcurrency": 2, "masterMaxConcurrency": 7})), Some(7));
         let own = translated(json!({"concurrency": 4}), json!({"workerMaxConcurrency": 3}));
         assert_eq!(own.spec.limits.concurrency, Some(4), "our own word wins");
         let wrong = of("", json!({}), json!({"workerMaxConcurrency": 0})).translate().unwrap_err();
@@ -206,15 +231,40 @@ mod tests {
         assert_eq!(translated(json!({}), combined).notice(), None, "they became a limit");
         let loud = json!({"num_gpus": 4, "num_cpus": 0, "maxConcurrency": "2", "infer_backend": "ray/vllm"});
         let notice = translated(json!({}), loud).notice().unwrap();
-        assert!(notice.ends_with("num_gpus=4, maxConcurrency='2', infer_backend='ray/vllm'"), "{notice}");
+        assert!(notice.ends_with("num_gpus=4, infer_backend='ray/vllm'"), "{notice}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_kept_with_the_deployment_and_refused_under_strict() {
+        let conf = json!({"num_gpus": 4, "infer_backend": "ray/deepspeed", "maxConcurrency": 1});
+        let spec = translated(json!({"quatization": "4"}), conf.clone()).spec;
+        assert_eq!(
+            spec.labels["without_effect"],
+            json!(["quatization='4'", "num_gpus=4", "infer_backend='ray/deepspeed'"])
+        );
+        assert!(notice(&spec).is_some_and(|text| text.contains("num_gpus=4")));
+        assert_eq!(notice(&DeploymentSpec::new("chat", "/m")), None);
+        let strict = |conf| LegacyDeployment { strict: true, ..of("", json!({}), conf) }.translate();
+        let error = strict(conf).unwrap_err();
+        assert_eq!((error.kind(), error.param()), (ErrorKind::Unsupported, Some("strict")));
+        assert!(error.message().contains("num_gpus=4, infer_backend='ray/deepspeed'"), "{error}");
+        assert!(strict(json!({"num_gpus": 0, "maxConcurrency": 2, "workerMaxConcurrency": 2})).is_ok());
+    }
+
+    #[test]
+    fn unknown_keys_can_be_dropped_as_byzer_llm_does() {
+        let params = json!({"gen.temprature": 1, "max_tokens": 3, "quantisation": "4"});
+        let asked = LegacyDeployment { ignore_unknown: true, ..of("", params, json!({})) };
+        let done = asked.translate().unwrap();
+        assert_eq!((done.spec.defaults.max_tokens, done.ignored), (Some(3), vec![]));
     }
 
     #[test]
     fn labels_keep_the_words() {
-        let done = of("llama", json!({}), json!({"num_gpus": 1})).translate().unwrap();
+        let done = of("llama", json!({}), json!({"num_gpus": 0})).translate().unwrap();
         assert_eq!(
             Value::Object(done.spec.labels),
-            json!({"backend": "transformers", "pretrained_model_type": "llama", "sys_conf": {"num_gpus": 1}})
+            json!({"backend": "transformers", "pretrained_model_type": "llama", "sys_conf": {"num_gpus": 0}})
         );
     }
 
@@ -231,6 +281,9 @@ mod tests {
                 "'backend.max_model_len'",
             ),
             ("", json!({"quantisation": "4"}), ErrorKind::InvalidRequest, "'quantization'"),
+            ("", json!({"lora_path": "/adapter"}), ErrorKind::Unsupported, "lora_path"),
+            ("", json!({"embedding": true}), ErrorKind::Unsupported, "embedding"),
+            ("", json!({"rope_freq_base": 1e6}), ErrorKind::Unsupported, "rotated"),
             ("", json!({"gen.temprature": 1}), ErrorKind::InvalidRequest, "'gen.temperature'"),
             ("", json!({"compute": "slow"}), ErrorKind::InvalidRequest, "exact"),
             ("", json!({"n_ctx": "many"}), ErrorKind::InvalidRequest, "n_ctx"),

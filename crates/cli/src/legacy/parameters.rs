@@ -1,6 +1,6 @@
 //! The keys of `infer_params`.
 
-use byzerllm_core::{Error, Result};
+use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_runtime::{DeploymentSpec, nearest};
 use serde_json::Value;
 
@@ -44,12 +44,45 @@ static WITHOUT_EFFECT: &[&str] = &[
     "backend.tokenizer_mode",
     "backend.enforce_eager",
     "backend.max_context_len_to_capture",
+    "backend.max_seq_len_to_capture",
     "backend.load_format",
     "backend.revision",
+    "backend.code_revision",
+    "backend.tokenizer_revision",
+    "backend.download_dir",
+    "backend.device",
+    "backend.kv_cache_dtype",
+    "backend.enable_prefix_caching",
+    "backend.enable_chunked_prefill",
+    "backend.num_gpu_blocks_override",
+    "backend.cpu_offload_gb",
+    "backend.max_cpu_loras",
+    "backend.max_loras",
+    "backend.max_lora_rank",
+    "backend.max_logprobs",
+    "backend.max_paddings",
+    "backend.max_parallel_loading_workers",
+    "backend.disable_custom_all_reduce",
+    "backend.disable_log_requests",
+    "backend.distributed_executor_backend",
+    "backend.num_scheduler_steps",
+    "backend.preemption_mode",
+    "backend.scheduling_policy",
+    "backend.guided_decoding_backend",
+    "backend.served_model_name",
+    "backend.ray_workers_use_nsight",
+    "backend.use_v2_block_manager",
+    "backend.tokenizer_pool_size",
+    "backend.tokenizer_pool_type",
     "n_gpu_layers",
     "split_mode",
     "main_gpu",
     "tensor_split",
+    "vocab_only",
+    "pooling_type",
+    "logits_all",
+    "type_k",
+    "type_v",
     "use_mmap",
     "use_mlock",
     "n_batch",
@@ -62,13 +95,39 @@ static WITHOUT_EFFECT: &[&str] = &[
     "verbose",
 ];
 
+/// Options of those engines that would make another model, and why ours does not.
+static REFUSED: &[(&str, &str)] = &[
+    ("lora_path", ADAPTER),
+    ("lora_base", ADAPTER),
+    ("lora_scale", ADAPTER),
+    ("backend.enable_lora", ADAPTER),
+    ("backend.lora_modules", ADAPTER),
+    ("embedding", "embeddings are not supported by this version; leave it out"),
+    ("backend.tokenizer", "a checkpoint brings its own tokenizer; leave it out"),
+    ("backend.speculative_model", "drafts by a second model are not supported by this version; leave it out"),
+    ("backend.rope_scaling", ROTATION),
+    ("backend.rope_theta", ROTATION),
+    ("rope_scaling_type", ROTATION),
+    ("rope_freq_base", ROTATION),
+    ("rope_freq_scale", ROTATION),
+    ("yarn_ext_factor", ROTATION),
+    ("yarn_attn_factor", ROTATION),
+    ("yarn_beta_fast", ROTATION),
+    ("yarn_beta_slow", ROTATION),
+    ("yarn_orig_ctx", ROTATION),
+];
+const ADAPTER: &str = "an adapter is deployed by the path of its directory; give that as the model";
+const ROTATION: &str = "positions are rotated as the checkpoint says; leave it out or change the checkpoint";
+
 /// What a key did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Effect {
     /// It was applied, or asked for nothing.
     Applied,
     /// It asked for something that has no effect.
     None,
+    /// Nobody knows it; the error names the nearest key.
+    Unknown(Error),
 }
 
 /// Applies one key to the deployment.
@@ -85,11 +144,18 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
     if value.is_null() {
         return Ok(Effect::Applied);
     }
+    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
+        if value == false || text(value) == "false" {
+            return Ok(Effect::Applied);
+        }
+        let message = format!("{key} has no place here: {why}");
+        return Err(Error::new(ErrorKind::Unsupported, message).with_param(key.to_owned()));
+    }
     let name = without_prefix(key);
     let setting =
         ALIASES.iter().find(|(alias, _)| *alias == key || *alias == name).map_or(name, |(_, own)| own);
     if !DeploymentSpec::settings().any(|known| known == setting) {
-        return Err(unknown(key, name));
+        return Ok(Effect::Unknown(unknown(key, name)));
     }
     let written = match (name, text(value).as_str()) {
         ("seed", "-1") => return Ok(Effect::Applied),
@@ -135,7 +201,8 @@ fn is_typed(key: &str) -> bool {
 fn unknown(key: &str, name: &str) -> Error {
     let known = DeploymentSpec::settings()
         .chain(ALIASES.iter().map(|(alias, _)| *alias))
-        .chain(WITHOUT_EFFECT.iter().copied());
+        .chain(WITHOUT_EFFECT.iter().copied())
+        .chain(REFUSED.iter().map(|(refused, _)| *refused));
     let near = nearest(name, known).unwrap_or("temperature");
     let prefix = &key[..key.len() - name.len()];
     let shown: String = key.chars().take(64).collect();

@@ -49,6 +49,13 @@ fn deploy_query_stat_and_undeploy_as_before() {
     assert_eq!(spec["limits"]["concurrency"], 6);
     assert_eq!(spec["limits"]["context_length"], 64);
     assert_eq!(spec["labels"]["backend"], "ray/vllm");
+    assert_eq!(spec["labels"]["without_effect"][1], "num_gpus=4.0");
+    let table = world.run(&["list"]);
+    assert!(table.err.contains("chat runs on byzerllm's own engine") && table.err.contains("num_gpus=4.0"));
+    let strict = world.run(&[&["deploy", "--model", "strict", "--strict"], &form[3..], &more].concat());
+    assert_eq!(strict.code, 1, "{strict:?}");
+    assert!(strict.err.contains("num_gpus=4.0") && strict.err.contains("strict"), "{strict:?}");
+    assert_eq!(world.run(&["stat", "--model", "strict"]).code, 1, "nothing was deployed");
 
     let other = fixture("qwen2-bf16");
     let again = world.run(&["deploy", "--model", "chat", "--model-path", &other]);
@@ -71,7 +78,7 @@ fn deploy_query_stat_and_undeploy_as_before() {
 
     let table = world.run(&["stat", "--model", "chat"]).ok();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["chat", "ready", "0", "6", "1024"]);
+    assert_eq!(rows[1], ["chat", "ready", "0", "6", "1000"]);
     assert_eq!(world.run(&["stat", "--model", "none"]).code, 1);
 
     assert!(world.run(&["undeploy", "--model", "chat", "--force"]).ok().starts_with("chat is gone"));

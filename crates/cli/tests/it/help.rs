@@ -18,6 +18,7 @@ fn help_of_every_command() {
         "inspect",
         "chat",
         "generate",
+        "run",
         "query",
         "bench",
         "doctor",

@@ -50,6 +50,13 @@ fn a_deployment_survives_kill_9() {
         }
     };
     assert_eq!(status["spec"]["compute"], "exact");
+    let info = &status["info"];
+    assert!(info["compute"].as_str().unwrap().starts_with("exact f32:f32x32 f32 "), "{info}");
+    assert_eq!(info["details"]["compute_mode"], "exact");
+    assert_eq!(
+        (&info["details"]["weights"]["F32"], &info["details"]["cache_type"]),
+        (&"f32".into(), &"f32".into())
+    );
     assert_eq!(status["spec"]["defaults"]["temperature"], 0.5);
     assert_eq!(ask(&world, &second), before, "same model, same greedy answer");
     assert_eq!(second.signal("INT"), Some(0), "the first Ctrl-C drains and ends well");
@@ -65,7 +72,8 @@ fn deploy_replace_and_undeploy() {
     let table = world.run(&["list"]).ok();
     assert!(table.starts_with("NAME") && table.contains("ready") && table.contains(&model), "{table}");
     let other = fixture("qwen2-bf16");
-    let text = world.run(&["deploy", "--name", "chat", "--model", &other, "--json"]).ok();
+    let text =
+        world.run(&["deploy", "--name", "chat", "--model", &other, "--compute", "fast", "--json"]).ok();
     let status: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         (status["spec"]["model"].as_str(), status["state"].as_str()),
@@ -85,6 +93,9 @@ fn deploy_replace_and_undeploy() {
     let text = world.run(&["inspect", "chat", "--json"]).ok();
     let inspection: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(inspection["path"], other);
+    // The path in use, not that of a deployment with default options.
+    assert!(inspection["info"]["compute"].as_str().unwrap().starts_with("fast "), "{inspection}");
+    assert_eq!(inspection["info"]["details"]["cache_type"], "i8");
 
     assert!(world.run(&["undeploy", "chat", "--url", &serving.url]).ok().starts_with("chat is gone"));
     assert_eq!(list(&world, &serving), Vec::<Value>::new());

@@ -44,6 +44,16 @@ fn inspect_tells_what_a_checkpoint_is() {
     assert!(world.run(&["inspect", &model, "--tensors"]).ok().contains("model.embed_tokens.weight"));
     let json: Value = serde_json::from_str(&world.run(&["inspect", &model, "--json"]).ok()).unwrap();
     assert!(json["memory"]["weight_bytes"].as_u64().unwrap() > 0);
+    let details = &json["info"]["details"];
+    assert_eq!((&details["compute_mode"], &details["cache_type"]), (&"standard".into(), &"f16".into()));
+    assert_eq!(details["weights"]["F32"], "8-bit codes, f32 scale per 32", "{details}");
+    let isa = details["instruction_set"].as_str().unwrap();
+    for words in [&["compute_mode", "standard"][..], &["instruction_set", isa], &["cache_type", "f16"]] {
+        assert!(
+            text.lines().any(|line| line.split_whitespace().eq(words.iter().copied())),
+            "{words:?} in:\n{text}"
+        );
+    }
     assert!(
         json["tensors"]
             .as_array()
@@ -75,9 +85,16 @@ fn bench_reports_what_scripts_read() {
         "1",
         "--compute",
         "exact",
-        "--json",
+        "--stages",
     ];
-    let report: Value = serde_json::from_str(&world.run(&arguments).ok()).unwrap();
+    let table = world.run(&arguments).ok();
+    for word in ["ROOFLINE", "ceilings", "ARITHMETIC", "STAGE (ms per step)", "gate and up", "sampling"] {
+        assert!(table.contains(word), "{word} is missing in:\n{table}");
+    }
+    let text = world.run(&[&arguments[..], &["--json"]].concat()).ok();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    check_roofline(&report);
+    check_stages(&report);
     for key in ["prefill_tokens_per_second", "time_to_first_token_ms", "peak_memory_bytes"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
     }
@@ -87,6 +104,64 @@ fn bench_reports_what_scripts_read() {
     assert_eq!(report["compute"], "exact", "{report}");
     assert_eq!((&report["threads"], &report["prompt_tokens"]), (&Value::from(1), &Value::from(16)));
     assert!(report["machine"]["cores"].as_u64().unwrap() >= 1 && report["version"].is_string());
+}
+
+/// Percentages follow from the ceilings, the work per token and the speed.
+fn check_roofline(report: &Value) {
+    let number = |value: &Value, key: &str| value[key].as_f64().unwrap();
+    let ceilings = &report["roofline"]["ceilings"];
+    let rows = report["roofline"]["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["prefill", "decode, 1 at once", "decode, 4 at once"]);
+    for row in rows {
+        let speed = number(row, "tokens_per_second");
+        let memory = number(row, "bytes_per_token") / number(ceilings, "read_bytes_per_second");
+        assert_eq!(number(row, "int8_operations_per_token"), 0.0, "the exact mode computes with floats");
+        let arithmetic =
+            number(row, "f32_operations_per_token") / number(ceilings, "f32_operations_per_second");
+        for (key, seconds) in [("memory_percent", memory), ("arithmetic_percent", arithmetic)] {
+            assert!((number(row, key) / (100.0 * seconds * speed) - 1.0).abs() < 1e-6, "{key} in {row}");
+        }
+        assert_eq!(row["limit"], if memory >= arithmetic { "memory" } else { "arithmetic" }, "{row}");
+        assert_eq!(
+            number(row, "percent"),
+            number(row, "memory_percent").max(number(row, "arithmetic_percent"))
+        );
+    }
+    // Four streams read the weights once for all of them.
+    assert!(number(&rows[2], "bytes_per_token") < 0.5 * number(&rows[1], "bytes_per_token"), "{report}");
+}
+
+/// Every stage of a dense decoder is there, and the shares are those of a whole.
+fn check_stages(report: &Value) {
+    let tables = report["stages"].as_array().unwrap();
+    assert_eq!(tables.len(), 3, "{report}");
+    for table in tables {
+        let stages = table["stages"].as_array().unwrap();
+        let names: Vec<&str> = stages.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+        let expected = [
+            "planning",
+            "embedding",
+            "norms",
+            "qkv",
+            "rope and cache",
+            "attention",
+            "output",
+            "gate and up",
+            "activation",
+            "down",
+            "head",
+            "sampling",
+        ];
+        assert_eq!(names, expected, "{table}");
+        let sum = |key: &str| stages.iter().map(|stage| stage[key].as_f64().unwrap()).sum::<f64>();
+        assert!((sum("percent") - 100.0).abs() < 1e-6, "{table}");
+        let whole = table["milliseconds_per_step"].as_f64().unwrap();
+        assert!((sum("milliseconds_per_step") / whole - 1.0).abs() < 1e-6, "{table}");
+    }
+    // Two repeats of one prompt; eight tokens of each stream, the first of which comes from its prompt.
+    assert_eq!(tables[0]["steps"], 2, "{report}");
+    assert!(tables[1]["steps"].as_u64().unwrap() >= 2 * 7, "{report}");
 }
 
 #[test]

@@ -12,5 +12,6 @@ mod lifecycle;
 mod local;
 mod messages;
 mod models;
+mod program;
 #[cfg(feature = "otel")]
 mod traces;

@@ -14,8 +14,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["core", "runtime"]),
     ("client", &["core"]),
     ("hub", &["core"]),
+    ("sandbox", &[]),
     ("cli", &["client", "core", "engine", "hub", "kernels", "model", "runtime", "server"]),
-    ("python", &["cli", "client", "core", "runtime"]),
+    ("python", &["cli", "client", "core", "runtime", "sandbox"]),
 ];
 
 /// The crates of ours named in the `[dependencies]` of a manifest.

@@ -10,6 +10,7 @@ mod answers;
 mod fake;
 mod limits;
 mod lives;
+mod many;
 mod overhead;
 mod real;
 mod sampling;

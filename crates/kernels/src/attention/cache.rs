@@ -34,6 +34,16 @@ pub enum CacheType {
 }
 
 impl CacheType {
+    /// The word that status uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+            CacheType::I8 => "i8",
+        }
+    }
+
     /// Bytes of one value.
     #[must_use]
     pub const fn bytes(self) -> usize {

@@ -11,6 +11,7 @@ mod integer;
 mod layout;
 mod pack;
 mod tall;
+mod words;
 
 use std::fmt;
 use std::ops::Range;
@@ -57,7 +58,8 @@ impl Compute {
     }
 
     /// Bytes that hold one rounded activation; none are rounded in exact mode.
-    const fn digits(self) -> usize {
+    #[must_use]
+    pub const fn digits(self) -> usize {
         match self {
             Compute::Exact => 0,
             Compute::Standard => 2,
@@ -214,13 +216,7 @@ impl Matrix {
                 names.push(name);
             }
         }
-        let arithmetic = match self.compute {
-            Compute::Exact => "f32",
-            Compute::Standard => "int15",
-            Compute::Fast => "int8",
-        };
-        let isa =
-            if isa == Isa::Avx512 && self.compute != Compute::Exact { "avx512-vnni" } else { isa.name() };
+        let (arithmetic, isa) = (self.compute.arithmetic(), self.compute.instructions(isa));
         format!("{} {arithmetic} {isa}", names.join("+"))
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use byzerllm_core::ModelInfo;
-use byzerllm_kernels::{Compute, ComputePool, Matrix};
+use byzerllm_kernels::{Compute, ComputePool, Isa, Matrix};
 use serde_json::{Value as Json, json};
 
 use crate::adapter::Adapter;
@@ -17,7 +17,7 @@ use crate::arch::source::{Format, Source};
 use crate::arch::{self, Architecture};
 use crate::config::DecoderConfig;
 use crate::cpu::{CpuDecoder, CpuOptions};
-use crate::decoder_weights::{DecoderWeights, LinearWeights};
+use crate::decoder_weights::{DecoderWeights, LinearWeights, MatrixPart};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
 use crate::network::Network;
@@ -345,6 +345,11 @@ impl Checkpoint {
         }
         put("tied_embeddings", json!(config.head.tied));
         put("tensor_types", Json::Object(self.tensor_types()));
+        put("compute_mode", json!(compute));
+        put("arithmetic", json!(compute.arithmetic()));
+        put("instruction_set", json!(compute.instructions(Isa::active())));
+        put("weights", Json::Object(self.representations(compute)));
+        put("cache_type", json!(CpuOptions::new(compute).cache.as_str()));
         ModelInfo {
             architectures: vec![self.class.clone()],
             engine: "byzerllm".into(),
@@ -355,6 +360,19 @@ impl Checkpoint {
             languages: self.languages(),
             details,
         }
+    }
+
+    /// How the weights that products read are kept, by their encoding in the file.
+    fn representations(&self, compute: Compute) -> serde_json::Map<String, Json> {
+        let Ok(weights) = self.weights() else { return serde_json::Map::new() };
+        let layers = weights.layers.iter().flat_map(|layer| {
+            let mlp = layer.mlp.iter().flat_map(|mlp| [&mlp.up, &mlp.down]);
+            [&layer.qkv, &layer.out].into_iter().chain(mlp)
+        });
+        let parts = layers.chain(&weights.head).flat_map(|linear| &linear.parts);
+        let tied = weights.head.is_none().then_some(weights.embedding.kind);
+        let kinds = parts.map(MatrixPart::packed_kind).chain(tied);
+        kinds.map(|kind| (kind.name().to_owned(), json!(Matrix::representation(kind, compute)))).collect()
     }
 
     fn has_chat_template(&self) -> bool {

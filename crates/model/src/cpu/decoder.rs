@@ -14,12 +14,14 @@ use byzerllm_kernels::{
 
 use super::layer::{Layer, Linear, Mlp, Norm, resize};
 use super::rotary::Rotary;
-use super::{CpuOptions, check};
+use super::{CpuOptions, check, work};
 use crate::batch::{Output, PackedBatch, Rows};
 use crate::config::{DecoderConfig, ExpertsConfig, MlpConfig, PositionEncoding, Residual};
 use crate::decoder_weights::{DecoderWeights, LinearWeights, LookupTable, MatrixPart};
 use crate::network::{Network, NetworkTraits};
 use crate::rope::RopeConfig;
+use crate::stages::{Stage, stage};
+use crate::work::WorkModel;
 
 /// A decoder with packed weights and its cache.
 pub struct CpuDecoder {
@@ -184,10 +186,14 @@ impl CpuDecoder {
         let layer = &self.layers[index];
         let work = &mut self.work;
         let scale = layer.config.residual_scale;
+        stage(Stage::Norms);
         let attention_in = normalized(turn, layer.attention_norm.as_ref(), &work.residual, &mut work.normed);
+        stage(Stage::Qkv);
         layer.qkv.apply(turn, attention_in, &mut work.qkv, &mut work.scratch);
         self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work);
+        stage(Stage::Output);
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
+        stage(Stage::Norms);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
 
         let parallel = layer.config.residual == Residual::Parallel;
@@ -200,6 +206,7 @@ impl CpuDecoder {
         copy_normalized(turn, layer.mlp_norm.as_ref().or(shared), &work.residual, &mut input);
         feed_forward(turn, layer, &input, work);
         work.mlp_normed = input;
+        stage(Stage::Norms);
         if parallel {
             accumulate(turn, &mut work.residual, &work.block_out, scale);
         }
@@ -211,6 +218,7 @@ impl CpuDecoder {
     fn finish(&mut self, turn: &Turn<'_>, batch: &PackedBatch<'_>) -> Rows<'_> {
         let hidden = self.config.hidden_size;
         let work = &mut self.work;
+        stage(Stage::Norms);
         work.normed.clear();
         for &row in batch.rows {
             work.normed.extend_from_slice(&work.residual[row as usize * hidden..][..hidden]);
@@ -219,6 +227,7 @@ impl CpuDecoder {
         if batch.output == Output::Hidden {
             return Rows::new(&work.selected, hidden);
         }
+        stage(Stage::Head);
         self.head.apply(turn, &work.selected, &mut work.output, &mut work.scratch);
         let head = &self.config.head;
         if head.scale != 1.0 {
@@ -234,6 +243,10 @@ impl CpuDecoder {
 impl Network for CpuDecoder {
     fn traits(&self) -> &NetworkTraits {
         &self.traits
+    }
+
+    fn work(&self) -> Option<WorkModel> {
+        Some(work::model(&self.options, &self.layers, &self.head, &self.embedding))
     }
 
     fn allocate_cache(&mut self, blocks: &[usize]) -> Result<()> {
@@ -266,7 +279,9 @@ impl Network for CpuDecoder {
         check::batch(batch, &self.traits, &self.blocks)?;
         let pool = Arc::clone(&self.pool);
         let turn = pool.turn();
+        stage(Stage::Embedding);
         self.embed(&turn, batch).map_err(internal)?;
+        stage(Stage::RopeAndCache);
         for rotary in &mut self.rotaries {
             rotary.prepare(batch.positions, self.traits.position_width);
         }
@@ -290,12 +305,14 @@ fn self_attention(
     let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let stride = query_width + 2 * kv_width;
     let qkv = &mut work.qkv;
+    stage(Stage::Norms);
     if let Some(norm) = &layer.query_norm {
         norm.apply_heads(turn, qkv, (stride, 0, shape.heads), &mut work.heads);
     }
     if let Some(norm) = &layer.key_norm {
         norm.apply_heads(turn, qkv, (stride, query_width, shape.kv_heads), &mut work.heads);
     }
+    stage(Stage::RopeAndCache);
     if let Some(rotary) = layer.rotary.map(|index| &rotaries[index]) {
         let RopeConfig { rotary_dim, kind, .. } = rotary.config;
         for axis in 0..rotary.axes() {
@@ -318,6 +335,7 @@ fn self_attention(
         });
     }
     plane.write(turn, qkv, stride, query_width, &sequences);
+    stage(Stage::Attention);
     resize(&mut work.attended, batch.ids.len() * query_width);
     attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
 }
@@ -342,13 +360,17 @@ fn dense(
     (up, inner, output): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
     scratch: &mut Scratch,
 ) {
+    stage(Stage::GateUp);
     mlp.up.apply(turn, input, up, scratch);
+    stage(Stage::Activation);
     if config.gated {
         resize(inner, up.len() / 2);
         gated(turn, up, config.activation, config.intermediate_size, inner);
+        stage(Stage::Down);
         mlp.down.apply(turn, inner, output, scratch);
     } else {
         activate(turn, up, config.activation);
+        stage(Stage::Down);
         mlp.down.apply(turn, up, output, scratch);
     }
 }
@@ -363,6 +385,7 @@ fn mixture(
 ) {
     let Work { up, inner, mlp_out, experts, scratch, .. } = work;
     let hidden = router.matrix.cols();
+    stage(Stage::Routing);
     router.apply(turn, input, &mut experts.scores, scratch);
     experts.routes.resize(config.count, Vec::new());
     experts.routes.iter_mut().for_each(Vec::clear);
@@ -391,6 +414,7 @@ fn mixture(
         }
         let buffers = (&mut *up, &mut *inner, &mut experts.output);
         dense(turn, &layer.config.mlp, &layer.mlp[expert], &experts.input, buffers, scratch);
+        stage(Stage::Routing);
         for (&(token, weight), values) in route.iter().zip(experts.output.chunks_exact(hidden)) {
             let row = &mut mlp_out[token * hidden..][..hidden];
             row.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);

@@ -7,6 +7,7 @@ mod check;
 mod decoder;
 mod layer;
 mod rotary;
+mod work;
 
 use byzerllm_kernels::{CacheShape, CacheType, Compute};
 

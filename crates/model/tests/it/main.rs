@@ -18,3 +18,4 @@ mod template;
 mod tokenizer;
 mod torch_files;
 mod vocabularies;
+mod work;

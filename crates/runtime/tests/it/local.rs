@@ -36,6 +36,11 @@ async fn two_checkpoints_share_one_runtime() {
     assert_eq!(info.architectures, ["LlamaForCausalLM"]);
     assert_eq!(info.context_length, Some(256));
     assert!(info.weight_bytes > 0 && info.compute.contains("exact"), "{}", info.compute);
+    // The path in use, in words that need no knowledge of the kernels.
+    let words = ["compute_mode", "arithmetic", "cache_type"].map(|name| info.details[name].as_str().unwrap());
+    assert_eq!(words, ["exact", "f32", "f32"]);
+    assert!(info.details["weights"].as_object().is_some_and(|weights| !weights.is_empty()));
+    assert!(info.compute.ends_with(info.details["instruction_set"].as_str().unwrap()), "{}", info.compute);
     let mut short = exact("b", "gguf/llama-q8_0.gguf");
     short.limits.context_length = Some(32);
     let status = runtime.deploy(short).await.unwrap();

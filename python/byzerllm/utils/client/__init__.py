@@ -1,7 +1,9 @@
 """Import paths of Byzer-LLM; the code lives in `byzerllm.client`, `byzerllm.types` and `byzerllm.templates`."""
 
-from byzerllm.absent import names
+from typing import TYPE_CHECKING
+
 from byzerllm.client import ByzerLLM, default_chat_wrapper
+from byzerllm.lazy import names
 from byzerllm.templates import Template, Templates
 from byzerllm.types import (
     EventCallback,
@@ -11,12 +13,17 @@ from byzerllm.types import (
     FintuneRequest,
     FintuneRequestExtra,
     InferBackend,
+    LLMClassResponse,
+    LLMFunctionCallResponse,
     LLMHistoryItem,
     LLMMetadata,
     LLMRequest,
     LLMResponse,
     Role,
 )
+
+if TYPE_CHECKING:
+    from byzerllm.simple import SimpleByzerLLM as SimpleByzerLLM
 
 __all__ = [
     "ByzerLLM",
@@ -27,6 +34,8 @@ __all__ = [
     "FintuneRequest",
     "FintuneRequestExtra",
     "InferBackend",
+    "LLMClassResponse",
+    "LLMFunctionCallResponse",
     "LLMHistoryItem",
     "LLMMetadata",
     "LLMRequest",
@@ -37,4 +46,8 @@ __all__ = [
     "default_chat_wrapper",
 ]
 
-__getattr__ = names(__name__, "LLMFunctionCallResponse LLMClassResponse SimpleByzerLLM")
+__getattr__ = names(
+    __name__,
+    {"byzerllm.simple": "SimpleByzerLLM"},
+    modules="code_utils img_utils math_utils message_utils parallel_utils",
+)

@@ -1,0 +1,49 @@
+"""What a prompt function learned about its answer, beside the answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class MetaOutput:
+    """Tokens read and written, thoughts, why the answer ended, and milliseconds until its first token."""
+
+    input_tokens_count: int = 0
+    generated_tokens_count: int = 0
+    reasoning_content: str = ""
+    finish_reason: str = ""
+    first_token_time: float = 0.0
+
+
+class MetaHolder:
+    """Receives what is known about an answer: give it to `with_meta` and read it after the run.
+
+    After several turns the token counts are sums. A stream fills it while it runs.
+    """
+
+    def __init__(self, meta: Any = None) -> None:
+        self.meta = meta
+
+    def get_meta(self) -> dict[str, Any]:
+        """Everything that is known, by name; empty before the run."""
+        if self.meta is None:
+            return {}
+        return dict(self.meta) if isinstance(self.meta, Mapping) else dict(vars(self.meta))
+
+    def get_meta_model(self) -> MetaOutput:
+        """The same as an object, of what every model reports."""
+        meta = self.get_meta()
+        known = {name: meta[name] for name in MetaOutput.__dataclass_fields__ if meta.get(name) is not None}
+        return MetaOutput(**known)
+
+
+_COUNTS = ("input_tokens_count", "generated_tokens_count")
+
+
+def summed(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known about an answer of several turns: that of the last one, with the tokens of all."""
+    if not turns:
+        return {}
+    counts = {name: sum(turn.get(name) or 0 for turn in turns) for name in _COUNTS}
+    return {**turns[-1], **counts}

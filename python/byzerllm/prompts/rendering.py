@@ -1,0 +1,43 @@
+"""Renders the templates of prompt functions: docstrings in the dialect of Jinja2.
+
+The native engine renders, so that no package is needed. It knows Jinja2's blocks, tests, loops, macros and whitespace
+control; the filters here are those whose result depends on how Python writes or reads a value.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def format_str_jinja2(s: str, /, **kwargs: Any) -> str:
+    """A template with its variables filled in.
+
+    Raises `InvalidRequestError` for a template that cannot be rendered; what a function in the template raises comes
+    through. `format_str_jinja2("Hello, {{ name }}!", name="you")` is `"Hello, you!"`.
+    """
+    from byzerllm import _native
+    from byzerllm.prompts.filters import FILTERS, GLOBALS
+
+    return _native.render_template(s, {**GLOBALS, **kwargs}, FILTERS)
+
+
+def format_prompt_jinja2(func: Callable[..., Any] | str, /, **kwargs: Any) -> str:
+    """A function's docstring, or a text, without its indentation, as a template with its variables filled in.
+
+    The indentation is that of the first line that is not blank.
+    """
+    return format_str_jinja2(without_indentation(docstring(func)), **kwargs)
+
+
+def docstring(func: Callable[..., Any] | str) -> str:
+    """The template that a function carries; without a docstring it is empty."""
+    return func if isinstance(func, str) else inspect.unwrap(func).__doc__ or ""
+
+
+def without_indentation(text: str) -> str:
+    """The text less the indentation of its first line that is not blank; less indented lines lose what they have."""
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    width = len(first) - len(first.lstrip())
+    kept = "\n".join(line[min(width, len(line) - len(line.lstrip())) :] for line in lines)
+    return kept + "\n" if text.endswith("\n") else kept
