@@ -137,10 +137,19 @@ impl<T> Shared<T> {
 pub(crate) struct GroupInfo {
     /// The value of one step.
     pub(crate) scale: f32,
-    /// Sums of the first and of the last 16 codes.
-    pub(crate) sums: [i32; 2],
-    /// Sum of all 32.
-    pub(crate) sum: i32,
+    /// The sum of all 32 values: what one unit of a weight's minimum adds.
+    pub(crate) shift: f32,
+    /// Minus eight times the sum of all 32 codes: what weights add whose code of zero is eight.
+    pub(crate) eights: i32,
+    /// Sum of the first 16 codes.
+    pub(crate) half: i32,
+}
+
+impl GroupInfo {
+    pub(crate) fn new(scale: f32, sums: [i32; 2]) -> Self {
+        let sum = sums[0] + sums[1];
+        Self { scale, shift: scale * sum as f32, eights: -8 * sum, half: sums[0] }
+    }
 }
 
 /// Work memory of one engine. It grows to what the largest step needs and is then reused.

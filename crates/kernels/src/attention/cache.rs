@@ -2,19 +2,20 @@
 //!
 //! Within a block each head has tiles of 16 slots. A tile of keys is stored value by value with its slots in the
 //! lanes; a tile of values is stored slot by slot, padded to whole vectors. In a cache of bytes each tile begins with
-//! a scale per slot, and a lane of a tile of keys holds four values, each 128 more than its code: what integer products
-//! want.
+//! a scale per slot, and every byte is 128 more than its code; a lane of a tile of keys holds four values of a slot, a
+//! lane of a tile of values one value of four slots: what integer products want.
 #![expect(unsafe_code, reason = "typed access to aligned bytes, written by many workers")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
 
 use std::ops::Range;
 
 use super::AttentionSequence;
+use super::rotation::{self, rotate};
 use crate::error::KernelError;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::math::step_and_factor;
 use crate::memory::{AlignedBytes, Shared};
-use crate::norm::load_some;
+use crate::norm::{load_some, store_some};
 use crate::rows::split;
 use crate::threads::Turn;
 
@@ -125,6 +126,9 @@ pub struct CachePlane {
     data: AlignedBytes,
     shape: CacheShape,
     block_bytes: usize,
+    /// Per key head and channel, what keys and queries are multiplied by before they are rounded to bytes.
+    key_factors: Vec<f32>,
+    query_factors: Vec<f32>,
 }
 
 impl std::fmt::Debug for CachePlane {
@@ -144,7 +148,32 @@ impl CachePlane {
         }
         let too_large = KernelError::TooLarge { rows: shape.blocks, cols: shape.block_tokens };
         let bytes = shape.bytes().ok_or(too_large)?;
-        Ok(Self { data: AlignedBytes::zeroed(bytes)?, shape, block_bytes: bytes / shape.blocks })
+        let factors = vec![1.0; shape.kv_heads * shape.head_dim];
+        Ok(Self {
+            data: AlignedBytes::zeroed(bytes)?,
+            shape,
+            block_bytes: bytes / shape.blocks,
+            key_factors: factors.clone(),
+            query_factors: factors,
+        })
+    }
+
+    /// Divides each channel of the keys by its factor (kv_heads * head_dim of them) before it is rounded to bytes,
+    /// and multiplies the queries: products stay the same, and no channel drowns the others. No effect on floats.
+    ///
+    /// # Panics
+    /// When there is another number of factors.
+    #[must_use]
+    pub fn balanced(mut self, factors: &[f32]) -> Self {
+        assert!(factors.len() == self.query_factors.len(), "one factor per key head and channel");
+        self.key_factors = factors.iter().map(|factor| 1.0 / factor).collect();
+        self.query_factors = factors.to_vec();
+        self
+    }
+
+    /// The factors of one head's queries.
+    pub(super) fn query_factors(&self, head: usize) -> &[f32] {
+        &self.query_factors[head * self.shape.head_dim..][..self.shape.head_dim]
     }
 
     /// The size it was made with.
@@ -263,9 +292,14 @@ impl Kernel for Token<'_> {
             let (keys, values) = (&keys[part.clone()], &values[part]);
             let key = self.data.at(self.plane.keys_at(self.block, head, tile));
             let value = self.data.at(self.plane.values_at(self.block, head, tile));
-            let slot = lane * shape.padded_dim();
+            let padded = shape.padded_dim();
+            let slot = lane * padded;
             let (mut key_factor, mut value_factor) = (1.0, 1.0);
+            let mut rotated = [0.0; rotation::LONGEST];
+            let mut keys = keys;
             if shape.kind == CacheType::I8 {
+                keys =
+                    prepared_head::<L>(keys, &self.plane.key_factors[head * shape.head_dim..], &mut rotated);
                 key_factor = store_scale::<L>(key, lane, keys);
                 value_factor = store_scale::<L>(value, lane, values);
             }
@@ -291,15 +325,35 @@ impl Kernel for Token<'_> {
                         let quads = quads.map(|quad| quad.map(|code| (code as u8) ^ 128));
                         let first = key.cast::<[u8; QUAD]>().add(lane + at / QUAD * LANES);
                         scatter(first, &quads[..count.div_ceil(QUAD)]);
-                        L::store_i8(
-                            value.cast::<i8>().add(slot + at),
-                            L::mul(values, L::splat(value_factor)),
-                        );
+                        let mut codes = [0_i8; LANES];
+                        L::store_i8(codes.as_mut_ptr(), L::mul(values, L::splat(value_factor)));
+                        let first = value.add((lane / QUAD * padded + at) * QUAD + lane % QUAD);
+                        for (index, code) in codes.iter().enumerate() {
+                            first.add(index * QUAD).write((*code as u8) ^ 128);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// A head times its factors and rotated, in a buffer; too long a head as it is.
+#[inline(always)]
+pub(super) unsafe fn prepared_head<'a, L: Lanes>(
+    head: &'a [f32],
+    factors: &[f32],
+    buffer: &'a mut [f32; rotation::LONGEST],
+) -> &'a [f32] {
+    if head.len() > rotation::LONGEST {
+        return head;
+    }
+    let buffer = &mut buffer[..head.len()];
+    for at in (0..head.len()).step_by(LANES) {
+        store_some::<L>(buffer, at, L::mul(load_some::<L>(head, at), load_some::<L>(factors, at)));
+    }
+    rotate::<L>(buffer.as_mut_ptr(), head.len());
+    buffer
 }
 
 /// Stores the scale of one slot before the `tile` of bytes; returns the factor that turns its values into codes.

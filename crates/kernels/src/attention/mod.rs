@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "query tiles write disjoint output rows")]
 
 mod cache;
+mod rotation;
 mod tile;
 
 use std::ops::Range;

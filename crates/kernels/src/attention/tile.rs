@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use super::cache::{QUAD, scale_and_factor};
+use super::cache::{QUAD, prepared_head, scale_and_factor};
+use super::rotation;
 use super::{AttentionSequence, AttentionShape, CachePlane, CacheType, FREED_BLOCK, Mask};
 use crate::lanes::{Kernel, LANES, Lanes};
-use crate::math::{exp, tanh};
+use crate::math::{exp, step_and_factor, tanh};
 use crate::memory::{Shared, prefetch};
 use crate::norm::{load_some, store_some};
 
@@ -33,7 +34,7 @@ pub(super) struct Tile<'a> {
 
 /// Floats of work memory for a tile of so many rows (queries times heads).
 pub(super) fn work_len(rows: usize, head_dim: usize) -> usize {
-    rows * (query_width(head_dim) + STEP + head_dim.div_ceil(LANES) * LANES + LANES + 4)
+    rows * (query_width(head_dim) + STEP + head_dim.div_ceil(LANES) * LANES + LANES + 6)
 }
 
 /// Floats that hold a query, or its codes in whole vectors.
@@ -48,8 +49,11 @@ struct Work {
     /// With a cache of bytes: the value of one step of the codes, and their sum.
     query_scales: *mut f32,
     query_sums: *mut i32,
-    /// Scores, then weights, of a step.
+    /// Weights of a step; with a cache of bytes their codes.
     weights: *mut f32,
+    /// With a cache of bytes: the value of one step of the codes of weights, and their sum.
+    weight_scales: *mut f32,
+    weight_sums: *mut i32,
     /// Sums of weighted values, padded.
     sums: *mut f32,
     /// Sums of weights, per lane.
@@ -162,7 +166,10 @@ impl Tile<'_> {
         let factors = peaks.add(rows);
         let query_scales = factors.add(rows);
         let query_sums = query_scales.add(rows).cast::<i32>();
+        let weight_scales = query_scales.add(2 * rows);
+        let weight_sums = weight_scales.add(rows).cast::<i32>();
         let group = self.group();
+        let mut rotated = [0.0; rotation::LONGEST];
         for row in 0..rows {
             let head = self.kv_head * group + row % group;
             let at = (self.sequence.rows.start + self.queries.start + row / group) * self.query_stride
@@ -170,13 +177,15 @@ impl Tile<'_> {
             let query = &self.query_rows[at..at + dim];
             let to = queries.add(row * query_width(dim));
             if BYTES == 1 {
+                let query = prepared_head::<L>(query, self.plane.query_factors(self.kv_head), &mut rotated);
                 let (scale, factor) = scale_and_factor::<L>(query);
                 let mut sum = 0;
                 for at in (0..dim).step_by(LANES) {
                     let scaled = L::mul(load_some::<L>(query, at), L::splat(factor));
                     sum += L::store_i8(to.cast::<i8>().add(at), scaled);
                 }
-                *query_scales.add(row) = scale * self.shape.scale;
+                // The transforms of query and key together multiply every product.
+                *query_scales.add(row) = scale * self.shape.scale / rotation::block(dim) as f32;
                 *query_sums.add(row) = sum;
             } else {
                 let to = std::slice::from_raw_parts_mut(to, dim);
@@ -189,7 +198,18 @@ impl Tile<'_> {
         }
         std::ptr::write_bytes(sums, 0, rows * padded);
         std::ptr::write_bytes(totals, 0, rows * LANES);
-        Work { queries, query_scales, query_sums, weights, sums, totals, peaks, factors }
+        Work {
+            queries,
+            query_scales,
+            query_sums,
+            weights,
+            weight_scales,
+            weight_sums,
+            sums,
+            totals,
+            peaks,
+            factors,
+        }
     }
 
     fn locate_step(&self, first: usize, kv_head: usize) -> [Keys; STEP_TILES] {
@@ -238,6 +258,9 @@ impl Tile<'_> {
         }
         let next = [next[0].keys, next[1].keys, next[2].keys, next[3].keys];
         self.fetch::<BYTES>(next, self.plane.shape().key_dim());
+        if BYTES == 1 {
+            return self.weigh_codes::<L>(keys, rows, work);
+        }
         // Neighbouring rows that see the same keys of the step share a pass over the values.
         let mut row = 0;
         while row < rows {
@@ -369,6 +392,9 @@ impl Tile<'_> {
         let lanes = self.lanes(keys, row);
         if lanes.iter().all(Range::is_empty) {
             *work.factors.add(row) = 1.0;
+            if BYTES == 1 {
+                self.round::<L>(&[L::splat(0.0); STEP_TILES], row, work);
+            }
             return;
         }
         let nothing = L::splat(f32::NEG_INFINITY);
@@ -396,17 +422,43 @@ impl Tile<'_> {
             let range = &lanes[tile];
             let weight = L::choose_range(range.start, range.end, weight, L::splat(0.0));
             total = L::add(total, weight);
+            scores[tile] = weight;
             // The values of a position share a scale, which so costs one multiplication for all of them.
-            let weight = if BYTES == 1 && !range.is_empty() {
-                L::mul(weight, self.scales::<L>(keys[tile].values))
-            } else {
-                weight
-            };
-            L::store(work.weights.add(row * STEP + tile * LANES), weight);
+            if BYTES == 1 && !range.is_empty() {
+                let scaled = L::mul(weight, self.scales::<L>(keys[tile].values));
+                // What a row does not see may hold anything.
+                scores[tile] = L::choose_range(range.start, range.end, scaled, L::splat(0.0));
+            }
         }
         L::store(totals, total);
         *work.peaks.add(row) = peak;
         *work.factors.add(row) = factor;
+        if BYTES == 1 {
+            return self.round::<L>(scores, row, work);
+        }
+        for tile in 0..STEP_TILES {
+            L::store(work.weights.add(row * STEP + tile * LANES), scores[tile]);
+        }
+    }
+
+    /// Rounds the weights of a row to codes of 0..=127.
+    #[inline(always)]
+    unsafe fn round<L: Lanes>(&self, weights: &[L::F; STEP_TILES], row: usize, work: &Work) {
+        let (mut largest, mut all) = (weights[0], weights[0]);
+        for tile in 1..STEP_TILES {
+            largest = L::max(largest, weights[tile]);
+            all = L::add(all, weights[tile]);
+        }
+        let (scale, factor) = step_and_factor(L::greatest(largest), L::any_nan(all), 127.0);
+        let to = work.weights.add(row * STEP).cast::<i8>();
+        let mut sum = L::splat(0.0);
+        for tile in 0..STEP_TILES {
+            let codes = L::round(L::mul(weights[tile], L::splat(factor)));
+            L::store_i8(to.add(tile * LANES), codes);
+            sum = L::add(sum, codes);
+        }
+        *work.weight_scales.add(row) = scale;
+        *work.weight_sums.add(row) = L::sum(sum) as i32;
     }
 
     /// The distance of each of 16 key positions from a row's position.
@@ -477,6 +529,93 @@ impl Tile<'_> {
         for r in 0..ROWS {
             for v in 0..VECTORS {
                 L::store(sums.add(r * padded + v * LANES), totals[r][v]);
+            }
+        }
+    }
+
+    /// Adds the values of a step, weighted by codes. A code of zero adds nothing, so that rows may share a pass over
+    /// keys that not all of them see.
+    #[inline(always)]
+    unsafe fn weigh_codes<L: Lanes>(&self, keys: &[Keys; STEP_TILES], rows: usize, work: &Work) {
+        let mut row = 0;
+        while row < rows {
+            row += match if L::WIDE { (rows - row).min(6) } else { (rows - row).min(3) } {
+                6 => self.weigh_rows::<L, 6>(keys, row, work),
+                3..=5 => self.weigh_rows::<L, 3>(keys, row, work),
+                2 => self.weigh_rows::<L, 2>(keys, row, work),
+                _ => self.weigh_rows::<L, 1>(keys, row, work),
+            };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh_rows<L: Lanes, const ROWS: usize>(
+        &self,
+        keys: &[Keys; STEP_TILES],
+        row: usize,
+        work: &Work,
+    ) -> usize {
+        let padded = self.plane.shape().padded_dim();
+        let (first, last) = (self.visible(row), self.visible(row + ROWS - 1));
+        let union = first.start.min(last.start)..first.end.max(last.end);
+        let mut seen = [false; STEP_TILES];
+        for tile in 0..STEP_TILES {
+            seen[tile] = !keys[tile].lanes(&union).is_empty();
+        }
+        let mut at = 0;
+        while at + 4 * LANES <= padded && L::WIDE {
+            self.weigh_codes_part::<L, ROWS, 4>(keys, &seen, row, at, work);
+            at += 4 * LANES;
+        }
+        while at < padded {
+            self.weigh_codes_part::<L, ROWS, 1>(keys, &seen, row, at, work);
+            at += LANES;
+        }
+        ROWS
+    }
+
+    #[inline(always)]
+    unsafe fn weigh_codes_part<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        keys: &[Keys; STEP_TILES],
+        seen: &[bool; STEP_TILES],
+        row: usize,
+        at: usize,
+        work: &Work,
+    ) {
+        let padded = self.plane.shape().padded_dim();
+        let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
+        if !L::SUBTRACTS_OFFSET {
+            for r in 0..ROWS {
+                counts[r] = [L::splat_i(-128 * *work.weight_sums.add(row + r)); VECTORS];
+            }
+        }
+        let codes = work.weights.add(row * STEP);
+        for tile in 0..STEP_TILES {
+            if !seen[tile] {
+                continue;
+            }
+            let values = self.plane.data().add(keys[tile].values);
+            for quad in 0..LANES / QUAD {
+                let mut bytes = [L::load_b(values.add((quad * padded + at) * QUAD)); VECTORS];
+                for v in 1..VECTORS {
+                    bytes[v] = L::load_b(values.add((quad * padded + at + v * LANES) * QUAD));
+                }
+                for r in 0..ROWS {
+                    let with = codes.add(r * STEP).cast::<i8>().add(tile * LANES + quad * QUAD);
+                    for v in 0..VECTORS {
+                        counts[r][v] = L::dot_offset(counts[r][v], bytes[v], with);
+                    }
+                }
+            }
+        }
+        let sums = work.sums.add(row * padded + at);
+        for r in 0..ROWS {
+            let factor = L::splat(*work.factors.add(row + r));
+            let scale = L::splat(*work.weight_scales.add(row + r));
+            for v in 0..VECTORS {
+                let sum = sums.add(r * padded + v * LANES);
+                L::store(sum, L::fma(L::to_f32(counts[r][v]), scale, L::mul(L::load(sum), factor)));
             }
         }
     }

@@ -168,6 +168,15 @@ impl Lanes for Avx2 {
         [one(lanes[0], inside[0], outside[0]), one(lanes[1], inside[1], outside[1])]
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        match STRIDE {
+            1 => [_mm256_permute_ps::<0b10_11_00_01>(a[0]), _mm256_permute_ps::<0b10_11_00_01>(a[1])],
+            2 => [_mm256_permute_ps::<0b01_00_11_10>(a[0]), _mm256_permute_ps::<0b01_00_11_10>(a[1])],
+            4 => [_mm256_permute2f128_ps::<1>(a[0], a[0]), _mm256_permute2f128_ps::<1>(a[1], a[1])],
+            _ => [a[1], a[0]],
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {
         fold(a, |a, b| _mm256_add_ps(a, b), |a, b| _mm_add_ps(a, b))
     }
@@ -188,6 +197,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn to_f32(a: Self::I) -> Self::F {
         [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])]
+    }
+    #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        let by = _mm_cvtsi32_si128(N as i32);
+        [_mm256_sll_epi32(a[0], by), _mm256_sll_epi32(a[1], by)]
     }
     #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
@@ -222,6 +236,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())]
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        _mm256_storeu_si256(to.cast(), value[0]);
+        _mm256_storeu_si256(to.add(32).cast(), value[1]);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

@@ -115,6 +115,15 @@ impl Lanes for Avx512 {
         _mm512_mask_blend_ps((below(high) & !below(low)) as __mmask16, outside, inside)
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        match STRIDE {
+            1 => _mm512_permute_ps::<0b10_11_00_01>(a),
+            2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+            4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+            _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(a: Self::F) -> f32 {
         fold(a, |a, b| _mm256_add_ps(a, b), |a, b| _mm_add_ps(a, b))
     }
@@ -136,6 +145,10 @@ impl Lanes for Avx512 {
         _mm512_cvtepi32_ps(a)
     }
     #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        _mm512_slli_epi32::<N>(a)
+    }
+    #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
         _mm512_add_epi32(_mm512_slli_epi32::<7>(a), plus)
     }
@@ -154,6 +167,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         _mm512_loadu_si512(from.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        _mm512_storeu_si512(to.cast(), value);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

@@ -59,6 +59,8 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn choose_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// `inside` in the lanes `low..high`, else `outside`.
     unsafe fn choose_range(low: usize, high: usize, inside: Self::F, outside: Self::F) -> Self::F;
+    /// Each lane exchanged with the one that is `STRIDE` (1, 2, 4 or 8) apart.
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F;
     /// The sum in the order 8, 4, 2, 1 apart.
     unsafe fn sum(a: Self::F) -> f32;
     /// The greatest lane, compared in the order 8, 4, 2, 1 apart.
@@ -67,6 +69,8 @@ pub(crate) trait Lanes: Copy + 'static {
 
     unsafe fn splat_i(value: i32) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
+    /// Each lane times two to the power of `N`.
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I;
     /// `128 * a + b`.
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I;
     unsafe fn load_i8(from: *const i8) -> Self::F;
@@ -75,6 +79,7 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;
 
     unsafe fn load_b(from: *const u8) -> Self::B;
+    unsafe fn store_b(to: *mut u8, value: Self::B);
     unsafe fn low_nibbles(a: Self::B) -> Self::B;
     unsafe fn high_nibbles(a: Self::B) -> Self::B;
     /// `low` with 16 added to each byte whose bit is set in the 64 bits at `bits`.

@@ -100,6 +100,10 @@ impl Lanes for Scalar {
         each(|i| if low <= i && i < high { inside[i] } else { outside[i] })
     }
     #[inline(always)]
+    unsafe fn exchanged<const STRIDE: usize>(a: Self::F) -> Self::F {
+        each(|i| a[i ^ STRIDE])
+    }
+    #[inline(always)]
     unsafe fn sum(mut a: Self::F) -> f32 {
         for width in [8, 4, 2, 1] {
             for i in 0..width {
@@ -131,6 +135,10 @@ impl Lanes for Scalar {
         each(|i| a[i] as f32)
     }
     #[inline(always)]
+    unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I {
+        a.map(|lane| lane << N)
+    }
+    #[inline(always)]
     unsafe fn times_128(a: Self::I, plus: Self::I) -> Self::I {
         each(|i| (a[i] << 7) + plus[i])
     }
@@ -153,6 +161,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn load_b(from: *const u8) -> Self::B {
         from.cast::<Self::B>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store_b(to: *mut u8, value: Self::B) {
+        to.cast::<Self::B>().write_unaligned(value);
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {

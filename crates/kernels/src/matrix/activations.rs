@@ -54,7 +54,7 @@ impl Kernel for Quantize<'_> {
                 } else {
                     [L::store_i8(codes, first), L::store_i8(codes.add(LANES), second)]
                 };
-                *info = GroupInfo { scale, sums, sum: sums[0] + sums[1] };
+                *info = GroupInfo::new(scale, sums);
             }
         }
     }

@@ -98,8 +98,7 @@ impl Kernel for Product<'_> {
                     }
                 }
             }
-            let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<[f32; PANEL]>(), chunk);
-            self.sink.write(start, sums);
+            self.sink.store_rows::<L>(start, chunk, sums_at);
         }
     }
 }

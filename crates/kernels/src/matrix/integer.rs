@@ -39,7 +39,7 @@ struct Product<
 /// `records` is a whole panel of this packing, `codes` (M, DIGITS, columns) and `infos` hold all rows, and nobody
 /// else writes these rows of the sink.
 #[inline]
-unsafe fn run<
+pub(super) unsafe fn run<
     const BITS: usize,
     const WIDTH: usize,
     const MINIMA: bool,
@@ -58,48 +58,6 @@ unsafe fn run<
         isa,
         Product::<BITS, WIDTH, MINIMA, SCALES, DIGITS> { records, groups, codes, infos, rows, sink },
     );
-}
-
-/// [`run`] with activations of 8 bits.
-///
-/// # Safety
-/// As for [`run`].
-#[inline]
-pub(super) unsafe fn one_digit<
-    const BITS: usize,
-    const WIDTH: usize,
-    const MINIMA: bool,
-    const SCALES: usize,
->(
-    isa: Isa,
-    records: *const u8,
-    groups: usize,
-    activations: (&[i8], &[GroupInfo]),
-    rows: Range<usize>,
-    sink: &Sink<'_>,
-) {
-    run::<BITS, WIDTH, MINIMA, SCALES, 1>(isa, records, groups, activations, rows, sink);
-}
-
-/// [`run`] with activations of 15 bits.
-///
-/// # Safety
-/// As for [`run`].
-#[inline]
-pub(super) unsafe fn two_digits<
-    const BITS: usize,
-    const WIDTH: usize,
-    const MINIMA: bool,
-    const SCALES: usize,
->(
-    isa: Isa,
-    records: *const u8,
-    groups: usize,
-    activations: (&[i8], &[GroupInfo]),
-    rows: Range<usize>,
-    sink: &Sink<'_>,
-) {
-    run::<BITS, WIDTH, MINIMA, SCALES, 2>(isa, records, groups, activations, rows, sink);
 }
 
 impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: usize, const DIGITS: usize>
@@ -167,8 +125,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     }
                 }
             }
-            let sums = std::slice::from_raw_parts(sums.as_ptr().cast::<[f32; PANEL]>(), chunk);
-            self.sink.write(start, sums);
+            self.sink.store_rows::<L>(start, chunk, sums.as_ptr().cast());
         }
     }
 }
@@ -231,12 +188,9 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
             for half in 0..GROUP / WIDTH {
                 let at = group * GROUP + half * WIDTH;
                 let mut offsets = [L::splat_i(0); ROWS];
-                let mut code_sums = [0_i32; ROWS];
-                for r in 0..ROWS {
-                    let info = infos[r].add(group);
-                    code_sums[r] = if WIDTH == GROUP { (*info).sum } else { (*info).sums[half] };
-                    if Self::ZERO != 0 && !(Self::FULL && L::SUBTRACTS_OFFSET) {
-                        offsets[r] = L::splat_i(-Self::ZERO * code_sums[r]);
+                if Self::ZERO != 0 && !(Self::FULL && L::SUBTRACTS_OFFSET) {
+                    for r in 0..ROWS {
+                        offsets[r] = offset::<L, BITS, WIDTH>(infos[r].add(group), half);
                     }
                 }
                 let mut counts = [[L::splat_i(0); VECTORS]; ROWS];
@@ -267,9 +221,9 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     }
                 }
                 for r in 0..ROWS {
-                    let scale = (*infos[r].add(group)).scale;
-                    let step = L::splat(scale);
-                    let shift = L::splat(scale * code_sums[r] as f32);
+                    let info = infos[r].add(group);
+                    let step = L::splat((*info).scale);
+                    let shift = if MINIMA { shift::<L, WIDTH>(info, half) } else { step };
                     for v in 0..VECTORS {
                         let total = L::fma(L::to_f32(counts[r][v]), L::mul(scales[v], step), totals[r][v]);
                         totals[r][v] = if MINIMA { L::fma(minima[v], shift, total) } else { total };
@@ -329,6 +283,38 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
             }
         }
     }
+}
+
+/// Minus the sum of the activations' codes of a group, or of a half of it, times the code that means zero.
+#[inline(always)]
+pub(super) unsafe fn offset<L: Lanes, const BITS: usize, const WIDTH: usize>(
+    info: *const GroupInfo,
+    half: usize,
+) -> L::I {
+    if WIDTH != GROUP {
+        return L::splat_i(-zero_code(BITS, false) * half_sum(info, half));
+    }
+    let eights = L::splat_i((*info).eights);
+    match BITS {
+        4 => eights,
+        5 => L::doubled::<1>(eights),
+        _ => L::doubled::<4>(eights),
+    }
+}
+
+/// What a unit of a weight's minimum adds in a group, or in a half of it.
+#[inline(always)]
+pub(super) unsafe fn shift<L: Lanes, const WIDTH: usize>(info: *const GroupInfo, half: usize) -> L::F {
+    if WIDTH == GROUP {
+        L::splat((*info).shift)
+    } else {
+        L::splat((*info).scale * half_sum(info, half) as f32)
+    }
+}
+
+#[inline(always)]
+unsafe fn half_sum(info: *const GroupInfo, half: usize) -> i32 {
+    if half == 0 { (*info).half } else { -((*info).eights / 8) - (*info).half }
 }
 
 /// Scales (slot 0) or minima (slot 1) of one vector of lanes. `front` is the record, or the shared prefix, in which

@@ -162,21 +162,21 @@ impl Packing {
     }
 }
 
-/// Calls a function that is generic over bits, group, minima and half-precision scales with those of a packing of
-/// codes. Does nothing for floats.
+/// Calls a function that is generic over bits, group, minima and kind of scales, and over what stands in its own
+/// brackets, with those of a packing of codes. Does nothing for floats.
 macro_rules! with_packing {
-    ($packing:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
+    ($packing:expr, $module:ident :: $function:ident $(::<$($own:literal),*>)? ( $($argument:expr),* )) => {
         match $packing {
-            Packing::Four => $module::$function::<4, 32, false, { $crate::matrix::layout::HALF }>($($argument),*),
-            Packing::FourMin => $module::$function::<4, 32, true, { $crate::matrix::layout::HALF }>($($argument),*),
-            Packing::FourMinShared => $module::$function::<4, 32, true, { $crate::matrix::layout::SHARED }>($($argument),*),
-            Packing::Five => $module::$function::<5, 32, false, { $crate::matrix::layout::HALF }>($($argument),*),
-            Packing::FiveMin => $module::$function::<5, 32, true, { $crate::matrix::layout::HALF }>($($argument),*),
-            Packing::FiveMinShared => $module::$function::<5, 32, true, { $crate::matrix::layout::SHARED }>($($argument),*),
-            Packing::Eight => $module::$function::<8, 32, false, { $crate::matrix::layout::HALF }>($($argument),*),
-            Packing::EightWide => $module::$function::<8, 32, false, { $crate::matrix::layout::WIDE }>($($argument),*),
-            Packing::Eight16Shared => $module::$function::<8, 16, false, { $crate::matrix::layout::SHARED }>($($argument),*),
-            Packing::Eight16MinShared => $module::$function::<8, 16, true, { $crate::matrix::layout::SHARED }>($($argument),*),
+            Packing::Four => $module::$function::<4, 32, false, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
+            Packing::FourMin => $module::$function::<4, 32, true, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
+            Packing::FourMinShared => $module::$function::<4, 32, true, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),
+            Packing::Five => $module::$function::<5, 32, false, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
+            Packing::FiveMin => $module::$function::<5, 32, true, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
+            Packing::FiveMinShared => $module::$function::<5, 32, true, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),
+            Packing::Eight => $module::$function::<8, 32, false, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
+            Packing::EightWide => $module::$function::<8, 32, false, { $crate::matrix::layout::WIDE } $(, $($own),*)?>($($argument),*),
+            Packing::Eight16Shared => $module::$function::<8, 16, false, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),
+            Packing::Eight16MinShared => $module::$function::<8, 16, true, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),
             Packing::F32 | Packing::F16 | Packing::BF16 => (),
         }
     };

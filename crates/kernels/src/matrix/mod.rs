@@ -10,16 +10,20 @@ mod exact;
 mod integer;
 mod layout;
 mod pack;
+mod tall;
 mod words;
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::isa::Isa;
-use crate::memory::{AlignedBytes, Scratch, Shared, grown};
+use crate::lanes::{LANES, Lanes};
+use crate::memory::{AlignedBytes, GroupInfo, Scratch, Shared, grown};
+use crate::norm::{load_some, store_some};
 use crate::quant::{TensorType, TensorView};
 use crate::threads::Turn;
 use activations::quantize_rows;
@@ -267,23 +271,49 @@ impl Matrix {
                 // checked above, and tasks write disjoint output blocks.
                 unsafe {
                     match quantized {
-                        Some(activations) if digits == 2 => {
-                            with_packing!(
-                                panel.packing,
-                                integer::two_digits(isa, records, groups, activations, rows, &sink)
-                            );
-                        }
                         Some(activations) => {
-                            with_packing!(
-                                panel.packing,
-                                integer::one_digit(isa, records, groups, activations, rows, &sink)
-                            );
+                            product(isa, digits, panel.packing, records, groups, activations, rows, &sink)
                         }
                         None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),
                     }
                 }
             }
         });
+    }
+}
+
+/// Rounded activations times one panel of codes.
+///
+/// # Safety
+/// `records` is a whole panel of this packing, the activations (M, digits, columns) hold all rows, and nobody else
+/// writes these rows of the sink.
+#[expect(clippy::too_many_arguments, reason = "what the kernels take")]
+unsafe fn product(
+    isa: Isa,
+    digits: usize,
+    packing: Packing,
+    records: *const u8,
+    groups: usize,
+    activations: (&[i8], &[GroupInfo]),
+    rows: Range<usize>,
+    sink: &Sink<'_>,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match (rows.len() >= tall::FEWEST_ROWS, digits) {
+            (true, 1) => {
+                with_packing!(packing, tall::run::<1>(isa, records, groups, activations, rows, sink))
+            }
+            (true, _) => {
+                with_packing!(packing, tall::run::<2>(isa, records, groups, activations, rows, sink))
+            }
+            (false, 1) => {
+                with_packing!(packing, integer::run::<1>(isa, records, groups, activations, rows, sink))
+            }
+            (false, _) => {
+                with_packing!(packing, integer::run::<2>(isa, records, groups, activations, rows, sink))
+            }
+        }
     }
 }
 
@@ -297,21 +327,42 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Writes rows `row..` from sums of 32 lanes each, adding the bias.
+    /// Writes `count` rows from `row` on, from sums of one panel width each, the bias added.
     ///
     /// # Safety
-    /// No other task writes these rows of this panel, and they exist.
+    /// As for [`Sink::store`]; `sums` has so many rows.
     #[inline(always)]
-    unsafe fn write(&self, row: usize, sums: &[[f32; PANEL]]) {
-        for (index, sums) in sums.iter().enumerate() {
-            // SAFETY: promised by the caller.
-            let output = unsafe { self.output.part((row + index) * self.stride + self.first, self.columns) };
-            output.copy_from_slice(&sums[..self.columns]);
-            if let Some(bias) = self.bias {
-                for (value, bias) in output.iter_mut().zip(bias) {
-                    *value += bias;
+    unsafe fn store_rows<L: Lanes>(&self, row: usize, count: usize, sums: *const f32) {
+        for index in 0..count {
+            for vector in 0..PANEL / LANES {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    let sums = L::load(sums.add(index * PANEL + vector * LANES));
+                    self.store::<L>(row + index, vector, sums);
                 }
             }
+        }
+    }
+
+    /// Writes sixteen sums of a row, the bias added: vector `vector` of the panel.
+    ///
+    /// # Safety
+    /// No other task writes this row of this panel, and it exists.
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, mut sums: L::F) {
+        let first = vector * LANES;
+        if first >= self.columns {
+            return;
+        }
+        let columns = LANES.min(self.columns - first);
+        if let Some(bias) = self.bias {
+            // SAFETY: vectors are loaded from slices.
+            sums = unsafe { L::add(sums, load_some::<L>(bias, first)) };
+        }
+        // SAFETY: promised by the caller.
+        unsafe {
+            let output = self.output.part(row * self.stride + self.first + first, columns);
+            store_some::<L>(output, 0, sums);
         }
     }
 }
@@ -337,7 +388,7 @@ impl Split {
         self.panels.div_ceil(self.panels_each) * self.rows.div_ceil(self.rows_each)
     }
 
-    fn part(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn part(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let row_tasks = self.rows.div_ceil(self.rows_each);
         let (panel, row) = (task / row_tasks * self.panels_each, task % row_tasks * self.rows_each);
         (panel..(panel + self.panels_each).min(self.panels), row..(row + self.rows_each).min(self.rows))

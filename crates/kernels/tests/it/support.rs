@@ -80,6 +80,16 @@ pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
+/// The root of the mean square of the differences, relative to that of the expected values.
+pub(crate) fn typical_error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let length =
+        |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let differences = found.iter().zip(expected).map(|(found, expected)| f64::from(*found) - expected);
+    let error = length(&mut differences.into_iter()) / length(&mut expected.iter().copied()).max(1e-12);
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
 /// The largest difference, relative to the largest expected magnitude.
 pub(crate) fn error(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());

@@ -98,7 +98,8 @@ impl CpuDecoder {
                 _ => None,
             };
             let group = groups.iter().position(|group| group.layers.contains(&index)).unwrap_or(0);
-            layers.push(Layer::pack(&turn, layer, packed, options.compute, (rotary, group))?);
+            let precision = (options.compute, options.cache);
+            layers.push(Layer::pack(&turn, layer, packed, precision, (rotary, group))?);
             progress((index + 1) as f32 / (config.layers.len() + 1) as f32);
         }
         let head = match &weights.head {
@@ -255,10 +256,14 @@ impl Network for CpuDecoder {
         self.planes.clear();
         for layer in &self.layers {
             let shape = self.options.cache_shape(&layer.config.attention, blocks[layer.cache_group]);
-            self.planes.push(CachePlane::new(shape).map_err(|error| {
+            let plane = CachePlane::new(shape).map_err(|error| {
                 let message = "the key/value cache could not be allocated; deploy with a smaller cache_bytes";
                 Error::new(ErrorKind::Unavailable, message).with_source(error)
-            })?);
+            })?;
+            self.planes.push(match &layer.key_balance {
+                Some(factors) => plane.balanced(factors),
+                None => plane,
+            });
         }
         self.blocks = blocks.to_vec();
         Ok(())

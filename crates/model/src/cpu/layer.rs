@@ -1,10 +1,11 @@
 //! Packed weights of one layer.
 
 use byzerllm_kernels::{
-    AttentionShape, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
+    AttentionShape, CacheType, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
     rms_norm_heads,
 };
 
+use super::balance::key_balance;
 use crate::config::{LayerConfig, NormConfig, NormKind, PositionEncoding};
 use crate::decoder_weights::{LayerWeights, LinearWeights, MatrixPart, MlpWeights, NormWeights};
 
@@ -113,6 +114,8 @@ impl Mlp {
 pub(super) struct Layer {
     pub(super) config: LayerConfig,
     pub(super) attention: AttentionShape,
+    /// What evens out the channels of its keys where these are kept as bytes.
+    pub(super) key_balance: Option<Vec<f32>>,
     /// Index of its rope among the network's.
     pub(super) rotary: Option<usize>,
     /// Index of its cache group.
@@ -134,7 +137,7 @@ impl Layer {
         turn: &Turn<'_>,
         config: &LayerConfig,
         weights: &LayerWeights<'_>,
-        compute: Compute,
+        (compute, cache): (Compute, CacheType),
         (rotary, cache_group): (Option<usize>, usize),
     ) -> Result<Self, KernelError> {
         let norm =
@@ -143,7 +146,9 @@ impl Layer {
             weights.as_ref().zip(config.attention.head_norm).map(|(weights, norm)| Norm::new(norm, weights))
         };
         let attention = &config.attention;
+        let key_balance = (cache == CacheType::I8).then(|| key_balance(config, weights)).transpose()?;
         Ok(Self {
+            key_balance,
             attention: AttentionShape {
                 heads: attention.heads,
                 kv_heads: attention.kv_heads,

@@ -2,6 +2,7 @@
 //!
 //! Every field of [`crate::config::DecoderConfig`] is served here; both compute modes share this one forward pass.
 
+mod balance;
 mod check;
 mod decoder;
 mod layer;

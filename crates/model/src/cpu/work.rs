@@ -41,7 +41,7 @@ fn layer(options: &CpuOptions, layer: &Layer) -> LayerWork {
             window: layer.attention.window,
             cache_bytes: cache_bytes as u64,
             integer_scores: options.cache == CacheType::I8,
-            integer_values: false,
+            integer_values: options.cache == CacheType::I8,
         },
     }
 }
