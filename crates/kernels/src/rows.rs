@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::memory::Shared;
 use crate::threads::Turn;
 
-/// Values below which waking other workers costs more than it saves.
-const WORTH_SHARING: usize = 16 * 1024;
+/// Values below which asking other workers costs more than it saves.
+const WORTH_SHARING: usize = 4 * 1024;
 
 /// Calls `body` with ranges that cover `0..rows`, on all workers when the work is worth it. `width` is the number
 /// of values in a row.
@@ -20,7 +20,7 @@ pub(crate) fn split(turn: &Turn<'_>, rows: usize, width: usize, body: &(dyn Fn(R
         body(0..rows);
         return;
     }
-    let wanted = (total / (WORTH_SHARING / 4)).clamp(1, 4 * turn.threads()).min(rows);
+    let wanted = (total / WORTH_SHARING).clamp(2, 4 * turn.threads()).min(rows);
     let chunk = rows.div_ceil(wanted);
     turn.run(rows.div_ceil(chunk), &|task, _| body(task * chunk..((task + 1) * chunk).min(rows)));
 }

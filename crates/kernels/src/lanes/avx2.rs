@@ -238,11 +238,6 @@ impl Lanes for Avx2 {
         [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())]
     }
     #[inline(always)]
-    unsafe fn store_b(to: *mut u8, value: Self::B) {
-        _mm256_storeu_si256(to.cast(), value[0]);
-        _mm256_storeu_si256(to.add(32).cast(), value[1]);
-    }
-    #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {
         let mask = _mm256_set1_epi8(15);
         [_mm256_and_si256(a[0], mask), _mm256_and_si256(a[1], mask)]

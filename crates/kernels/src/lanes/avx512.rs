@@ -169,10 +169,6 @@ impl Lanes for Avx512 {
         _mm512_loadu_si512(from.cast())
     }
     #[inline(always)]
-    unsafe fn store_b(to: *mut u8, value: Self::B) {
-        _mm512_storeu_si512(to.cast(), value);
-    }
-    #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {
         _mm512_and_si512(a, _mm512_set1_epi8(15))
     }

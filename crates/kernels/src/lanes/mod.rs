@@ -79,7 +79,6 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32;
 
     unsafe fn load_b(from: *const u8) -> Self::B;
-    unsafe fn store_b(to: *mut u8, value: Self::B);
     unsafe fn low_nibbles(a: Self::B) -> Self::B;
     unsafe fn high_nibbles(a: Self::B) -> Self::B;
     /// `low` with 16 added to each byte whose bit is set in the 64 bits at `bits`.

@@ -163,10 +163,6 @@ impl Lanes for Scalar {
         from.cast::<Self::B>().read_unaligned()
     }
     #[inline(always)]
-    unsafe fn store_b(to: *mut u8, value: Self::B) {
-        to.cast::<Self::B>().write_unaligned(value);
-    }
-    #[inline(always)]
     unsafe fn low_nibbles(a: Self::B) -> Self::B {
         a.map(|byte| byte & 15)
     }

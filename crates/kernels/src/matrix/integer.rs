@@ -12,8 +12,9 @@ use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::memory::{GroupInfo, prefetch};
 
-/// Groups, at most, whose codes stay in the first-level cache while the rows pass by.
-const BLOCK_GROUPS: usize = 16;
+/// Groups, at most, whose codes stay in the first-level cache while the rows pass by: with six rows of activations
+/// they take up to 33 KiB.
+const BLOCK_GROUPS: usize = 24;
 /// Bytes that a prefetch brings.
 const LINE: usize = 64;
 
@@ -91,6 +92,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     infos: self.infos.add(start * self.groups + group),
                     stride: self.groups,
                     fresh: group == 0,
+                    finish: (group + groups == self.groups).then_some((self.sink, start)),
                     next,
                     lines,
                 };
@@ -125,13 +127,12 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     }
                 }
             }
-            self.sink.store_rows::<L>(start, chunk, sums.as_ptr().cast());
         }
     }
 }
 
 /// Some groups of a panel with the activations that meet them.
-struct Part {
+struct Part<'a> {
     records: *const u8,
     groups: usize,
     codes: *const i8,
@@ -140,6 +141,8 @@ struct Part {
     stride: usize,
     /// Whether the sums begin at zero.
     fresh: bool,
+    /// With the last groups of a panel, where whole sums go, and the batch row of the first of them.
+    finish: Option<(&'a Sink<'a>, usize)>,
     /// What is fetched while this part is computed, and how many cache lines of it with each group.
     next: *const u8,
     lines: usize,
@@ -156,7 +159,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
     /// Adds `ROWS` rows times `VECTORS` vectors of lanes, from vector `first` on, to the sums.
     #[inline(always)]
     unsafe fn block<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-        part: &mut Part,
+        part: &mut Part<'_>,
         row: usize,
         first: usize,
         sums: *mut f32,
@@ -234,7 +237,10 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
         }
         for r in 0..ROWS {
             for v in 0..VECTORS {
-                L::store(sums.add(r * PANEL + v * LANES), totals[r][v]);
+                match part.finish {
+                    Some((sink, start)) => sink.store::<L>(start + row + r, first + v, totals[r][v]),
+                    None => L::store(sums.add(r * PANEL + v * LANES), totals[r][v]),
+                }
             }
         }
     }
@@ -287,7 +293,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
 
 /// Minus the sum of the activations' codes of a group, or of a half of it, times the code that means zero.
 #[inline(always)]
-pub(super) unsafe fn offset<L: Lanes, const BITS: usize, const WIDTH: usize>(
+unsafe fn offset<L: Lanes, const BITS: usize, const WIDTH: usize>(
     info: *const GroupInfo,
     half: usize,
 ) -> L::I {
@@ -304,7 +310,7 @@ pub(super) unsafe fn offset<L: Lanes, const BITS: usize, const WIDTH: usize>(
 
 /// What a unit of a weight's minimum adds in a group, or in a half of it.
 #[inline(always)]
-pub(super) unsafe fn shift<L: Lanes, const WIDTH: usize>(info: *const GroupInfo, half: usize) -> L::F {
+unsafe fn shift<L: Lanes, const WIDTH: usize>(info: *const GroupInfo, half: usize) -> L::F {
     if WIDTH == GROUP {
         L::splat((*info).shift)
     } else {

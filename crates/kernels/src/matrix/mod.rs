@@ -10,7 +10,6 @@ mod exact;
 mod integer;
 mod layout;
 mod pack;
-mod tall;
 mod words;
 
 use std::fmt;
@@ -22,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes};
-use crate::memory::{AlignedBytes, GroupInfo, Scratch, Shared, grown};
+use crate::memory::{AlignedBytes, Scratch, Shared, grown};
 use crate::norm::{load_some, store_some};
 use crate::quant::{TensorType, TensorView};
 use crate::threads::Turn;
@@ -271,49 +270,23 @@ impl Matrix {
                 // checked above, and tasks write disjoint output blocks.
                 unsafe {
                     match quantized {
+                        Some(activations) if digits == 2 => {
+                            with_packing!(
+                                panel.packing,
+                                integer::run::<2>(isa, records, groups, activations, rows, &sink)
+                            );
+                        }
                         Some(activations) => {
-                            product(isa, digits, panel.packing, records, groups, activations, rows, &sink)
+                            with_packing!(
+                                panel.packing,
+                                integer::run::<1>(isa, records, groups, activations, rows, &sink)
+                            );
                         }
                         None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),
                     }
                 }
             }
         });
-    }
-}
-
-/// Rounded activations times one panel of codes.
-///
-/// # Safety
-/// `records` is a whole panel of this packing, the activations (M, digits, columns) hold all rows, and nobody else
-/// writes these rows of the sink.
-#[expect(clippy::too_many_arguments, reason = "what the kernels take")]
-unsafe fn product(
-    isa: Isa,
-    digits: usize,
-    packing: Packing,
-    records: *const u8,
-    groups: usize,
-    activations: (&[i8], &[GroupInfo]),
-    rows: Range<usize>,
-    sink: &Sink<'_>,
-) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        match (rows.len() >= tall::FEWEST_ROWS, digits) {
-            (true, 1) => {
-                with_packing!(packing, tall::run::<1>(isa, records, groups, activations, rows, sink))
-            }
-            (true, _) => {
-                with_packing!(packing, tall::run::<2>(isa, records, groups, activations, rows, sink))
-            }
-            (false, 1) => {
-                with_packing!(packing, integer::run::<1>(isa, records, groups, activations, rows, sink))
-            }
-            (false, _) => {
-                with_packing!(packing, integer::run::<2>(isa, records, groups, activations, rows, sink))
-            }
-        }
     }
 }
 
