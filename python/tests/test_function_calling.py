@@ -100,7 +100,9 @@ def test_a_function_as_json():
     described = json.loads(serialize_function_to_json(other))
     assert described["description"] is None
     types = {name: known["type"] for name, known in described["parameters"]["properties"].items()}
-    assert types == {"a": "NoneType", "b": "list[str]", "c": "List", "d": "Optional", "e": "datetime"}
+    # Python 3.10 itself makes a type optional whose default is None.
+    moment = "datetime" if sys.version_info >= (3, 11) else "Optional"
+    assert types == {"a": "NoneType", "b": "list[str]", "c": "List", "d": "Optional", "e": moment}
 
 
 def test_the_schema_of_a_signature():
