@@ -22,7 +22,23 @@ class Asking(Connection):
     # What is known of a model.
 
     def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
-        """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer."""
+        """What is known about a deployment. Always asked afresh; `meta_cache` holds the last answer.
+
+        Args:
+            model: the name of the deployment; the default model unless given.
+            llm_config: not read.
+
+        Returns `max_model_len` in tokens (-1 where the model does not say), `support_chat_template`,
+        `architectures`, `backend` and more.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+            UnavailableError: it is loading or failed, or the server is out of reach.
+
+        Example:
+            >>> llm.get_meta("chat")["max_model_len"]
+            8192
+        """
         model = self._model(model)
         return self._meta(model, self._endpoint.model(model))
 

@@ -45,11 +45,41 @@ _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or set
 
 
 class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
-    """A client. Cheap to make: many may live in one process, and those without a server share one engine."""
+    """A client. Cheap to make: many may live in one process, and those without a server share one engine.
+
+    `setup_*` methods return the client, so that they can follow one another.
+
+    Args:
+        url: the server's http(s) address; else `BYZERLLM_URL`, a running server of this user, or this
+            process.
+        kwargs: `token` (the key sent to the server), `verbose` (prints every request), `strict` (refuses what
+            has no effect), `ignore_unknown` (drops unknown keys), `default_max_output_length` (tokens; 1024
+            unless given), `force_skip_context_length_check`, `skip_nontext_check`, `byzer_engine_url` (for
+            `apply_sql_func`).
+
+    Raises:
+        InvalidRequestError: a switch or a length cannot be read.
+        UnsupportedError: with `strict`, an argument has no effect.
+
+    Example:
+        >>> llm = ByzerLLM(url="http://127.0.0.1:8000").setup_default_model_name("chat")
+        >>> llm.setup_max_output_length("chat", 256).setup_extra_generation_params("chat", {"temperature": 0})
+        >>> llm.chat_oai("What is the capital of France?")[0].output
+        'The capital of France is Paris.'
+    """
 
     @staticmethod
     def from_default_model(model: str, auto_connect_cluster: bool = True) -> "ByzerLLM":
-        """A client whose default model this is, with the model's own template. There is no cluster to connect to."""
+        """A client whose default model this is, with the model's own template.
+
+        Args:
+            model: the name of a deployment; it need not exist yet.
+            auto_connect_cluster: has no effect: there is no cluster to connect to.
+
+        Example:
+            >>> ByzerLLM.from_default_model("chat").default_model_name
+            'chat'
+        """
         return ByzerLLM().setup_template(model, "auto").setup_default_model_name(model)
 
     # Deployments.
@@ -61,7 +91,25 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         udf_name: str = "",
         infer_params: Config = {},
     ) -> dict[str, Any]:
-        """Loads a model under a name and returns what `get_meta` says about it; the same name replaces."""
+        """Loads a model under a name and returns what `get_meta` says about it; the same name replaces.
+
+        Args:
+            model_path: a GGUF file or a checkpoint's directory; a relative path starts here.
+            pretrained_model_type: what kind of model it is; `custom/auto` looks into the files.
+            udf_name: the name that chats and `undeploy` use.
+            infer_params: parameters of the deployment, as numbers or strings; unknown ones are refused.
+
+        Raises:
+            InvalidRequestError: a name, type or parameter cannot be read or is unknown.
+            UnsupportedError: this version cannot run the model, or with `strict` a choice has no effect.
+            UnauthenticatedError, PermissionDeniedError: the server takes no deployments from this client.
+            UnavailableError: the server is out of reach.
+
+        Example:
+            >>> llm.setup_num_workers(1).setup_worker_concurrency(8)
+            >>> llm.deploy("/models/qwen", udf_name="chat")["support_chat_template"]
+            True
+        """
         from byzerllm import _native
 
         path = os.fspath(model_path)
@@ -93,7 +141,18 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         return self.get_meta(udf_name)
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
-        """Removes a deployment after its running requests, or at once with `force`. A missing one is no error."""
+        """Removes a deployment after its running requests. A missing one is no error.
+
+        Args:
+            udf_name: the name of the deployment.
+            force: ends running requests at once; otherwise they have 30 seconds.
+
+        Raises:
+            UnauthenticatedError, PermissionDeniedError: the server takes no such order from this client.
+
+        Example:
+            >>> llm.undeploy("chat", force=True)
+        """
         self._forget(udf_name)
         try:
             self._endpoint.undeploy(udf_name, 0.0 if force else 30.0)
@@ -101,7 +160,18 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
             pass
 
     def is_model_exist(self, udf_name: str) -> bool:
-        """Whether a deployment of that name exists, ready or not."""
+        """Whether a deployment exists, ready or not.
+
+        Args:
+            udf_name: the name of the deployment.
+
+        Raises:
+            UnavailableError: the server is out of reach.
+
+        Example:
+            >>> llm.is_model_exist("chat")
+            True
+        """
         try:
             self._endpoint.model(udf_name)
         except NotFoundError:
@@ -116,7 +186,16 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What is known about the default model."""
+        """What is known about the default model; `context_window` is in tokens, 8192 where it does not say.
+
+        Raises:
+            InvalidRequestError: there is no default model.
+            NotFoundError: it is not deployed.
+
+        Example:
+            >>> llm.metadata.context_window
+            8192
+        """
         meta = self.get_meta()
         length = meta["max_model_len"]
         return LLMMetadata(
@@ -126,7 +205,18 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         )
 
     def require_template(self, model: str) -> bool:
-        """Whether prompts for the model need a template of the client because it has none of its own."""
+        """Whether prompts for a model need a template of the client because it has none of its own.
+
+        Args:
+            model: the name of the deployment.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+
+        Example:
+            >>> llm.require_template("chat")
+            False
+        """
         meta = self.get_meta(model)
         return not (
             meta.get("model_deploy_type") == "saas"
@@ -137,9 +227,20 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     # Templates.
 
     def setup_template(self, model: str, template: str | Template) -> "ByzerLLM":
-        """Chooses how prompts are rendered: `"auto"` for the model's own template, or a `Template`.
+        """Chooses how prompts are rendered.
 
-        Without a choice, a model that has a template uses it, and another one gets `User:` and `Assistant:` lines.
+        Without a choice, a model that has a template uses it, and another one gets `User:` and `Assistant:`
+        lines.
+
+        Args:
+            model: the name of the deployment; with `"auto"` it need not exist yet.
+            template: `"auto"` for the model's own template, or a `Template`.
+
+        Raises:
+            InvalidRequestError: `template` is neither.
+
+        Example:
+            >>> llm.setup_template("chat", "auto").setup_template("base", Templates.qwen())
         """
         if isinstance(template, Template):
             self.setup_role_mapping(model, template.role_mapping)
@@ -174,7 +275,22 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         conversations: talk.Conversations,
         role_mapping: Mapping[str, Any] = {"user_role": "User:", "assistant_role": "Assistant:"},
     ) -> str:
-        """The prompt that a conversation becomes, as text."""
+        """The prompt that a conversation becomes, as text.
+
+        Args:
+            model: the name of the deployment, whose own template is used after `setup_template(model,
+                "auto")`.
+            conversations: messages with roles, or one user message as a string.
+            role_mapping: the words around the messages otherwise; see `setup_role_mapping`.
+
+        Raises:
+            InvalidRequestError: the conversation is empty or malformed.
+            NotFoundError: there is no such deployment.
+
+        Example:
+            >>> llm.generate_instruction_from_history("base", [{"role": "user", "content": "Hello"}])
+            'User:Hello\\nAssistant:'
+        """
         meta = self.get_meta(model)
         history = talk.messages(conversations)
         if self.mapping_auto_use_apply_chat_template.get(model) and meta.get("support_chat_template"):
@@ -182,7 +298,21 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         return render(history, role_mapping)
 
     def apply_chat_template(self, model: str, s: str | talk.Conversations, llm_config: Config = {}) -> str:
-        """Renders messages, as a list or as its JSON, with the model's own template."""
+        """Renders messages with the model's own template.
+
+        Args:
+            model: the name of the deployment.
+            s: messages with roles, as a list or as its JSON.
+            llm_config: not read.
+
+        Raises:
+            InvalidRequestError: `s` is no JSON of messages.
+            UnsupportedError: the model has no template.
+
+        Example:
+            >>> llm.apply_chat_template("chat", [{"role": "user", "content": "Hello"}])
+            '<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>assistant\\n'
+        """
         if isinstance(s, str):
             import json
 
@@ -196,7 +326,20 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         return self._endpoint.apply_template(self._model(model), history, True)
 
     def tokenize(self, model: str | None, s: str, llm_config: Config = {}) -> list[LLMResponse]:
-        """The token ids of a text, as `[0].output[0]`."""
+        """The token ids of a text, as `[0].output[0]`.
+
+        Args:
+            model: the name of the deployment; `None` for the default model.
+            s: the text; no template is applied.
+            llm_config: not read.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+
+        Example:
+            >>> len(llm.tokenize("chat", "Hello")[0].output[0])
+            1
+        """
         ids = self._endpoint.tokenize(self._model(model), s)
         return [LLMResponse(output=[ids], input={"instruction": s, "tokenizer": True})]
 
@@ -249,19 +392,41 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
     ) -> Any:
-        """Continues a conversation: messages with roles, or one user message as a string.
+        """Continues a conversation and returns the answers, as many as `n` of `llm_config` asks for.
 
-        `tools` are functions that the model may call, `tool_choice` one that it must (a function, its name,
-        `"required"`, `"none"`). With `execute_tool` they are called, and each answer is an `LLMFunctionCallResponse`
-        with what they returned in `values`; `func_params` are arguments that the program gives them itself.
+        With `execute_tool` each answer is an `LLMFunctionCallResponse` with what the functions returned in
+        `values`; with `response_class` an `LLMClassResponse` with an object in `value`. `metadata["reason"]`
+        says what went wrong. Otherwise each is an `LLMResponse`; its `metadata` counts tokens, gives
+        milliseconds in `time_cost` and `first_token_time`, and tokens per second in `speed`.
 
-        With `response_class` each answer is an `LLMClassResponse` with an object of that class in `value`; with
-        `response_after_chat` it is made of a first, free answer. What went wrong stands in `metadata["reason"]`.
+        Args:
+            conversations: messages with roles, or one user message as a string.
+            tools: functions that the model may call, or their JSON.
+            tool_choice: one that it must call (a function, its name), `"required"`, `"auto"` or `"none"`.
+            execute_tool: calls what the model asks for.
+            impl_func: a function, or its name, that the model is to write; needs `response_class`.
+            execute_impl_func: runs what it wrote, in the sandbox.
+            impl_func_params: its arguments; `func_params` unless given.
+            func_params: arguments of tools that the program gives itself; the model does not see them.
+            response_class: a class, a type or a JSON Schema that the answer is to fit. Not together with
+                tools.
+            response_after_chat: makes the object of a first, free answer.
+            enable_default_sys_message: explains tools and classes to the model in the system message.
+            model: the name of the deployment; the default model unless given.
+            role_mapping: renders the prompt here, with these words around the messages; see
+                `setup_role_mapping`.
+            llm_config: generation keys like `temperature`, `max_length` (new tokens), `stop`, `timeout_s`
+                (seconds).
+            only_return_prompt: asks no model; the prompt is in `input`.
+            extra_request_params: for vendors; byzerllm's own engine reads none, which is said once.
 
-        `enable_default_sys_message` explains tools and classes to the model in the system message.
-        `only_return_prompt` asks no model; the prompt is in `input`.
-
-        Raises `InvalidRequestError` for arguments that do not go together, and what the model's place raises.
+        Raises:
+            InvalidRequestError: arguments do not go together, a generation key is unknown or out of range.
+            NotFoundError: there is no such deployment.
+            TooLargeError: the prompt is longer than the model or the client allows.
+            OverloadedError: too many requests wait; `retry_after` is in seconds.
+            DeadlineExceededError: `timeout_s` passed.
+            UnavailableError: the model is loading, or the server out of reach.
 
         Example:
             >>> llm.chat_oai("The last three days", tools=[compute_date_range], execute_tool=True)[0].values
@@ -334,9 +499,21 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
     ) -> Any:
-        """`chat_oai` for an event loop, which it never blocks. Thousands may wait at once: none holds a thread.
+        """`chat_oai` for an event loop, which it never blocks. Thousands may wait at once: none holds a
+        thread.
 
         Tools may be coroutine functions; others run in a thread. Cancelling the task stops the work.
+
+        Args:
+            conversations, tools, tool_choice, execute_tool, impl_func, execute_impl_func, impl_func_params,
+                func_params, response_class, response_after_chat, enable_default_sys_message, model,
+                role_mapping, llm_config, only_return_prompt, extra_request_params: as in `chat_oai`.
+
+        Raises:
+            What `chat_oai` raises, and asyncio's own `CancelledError` in a cancelled task.
+
+        Example:
+            >>> [answer] = await llm.async_chat_oai("What is the capital of France?")
         """
         steps = self._chat_steps(
             conversations,
@@ -420,7 +597,17 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     def execute_function_calling(
         self, response: LLMResponse, tools: Sequence[Any], func_params: Mapping[str, Any] | None = None
     ) -> LLMFunctionCallResponse:
-        """Calls the tools that an answer of `chat_oai(tools=…)` asks for.
+        """Calls the tools that an answer of `chat_oai(tools=…)` asks for. A call that fails is told in
+        `metadata`.
+
+        Args:
+            response: the answer.
+            tools: the functions that were offered.
+            func_params: arguments that the program gives itself; they win over the model's.
+
+        Raises:
+            InvalidRequestError: two tools have one name, none takes one of `func_params`, or one is a
+                coroutine function.
 
         Example:
             >>> response = llm.chat_oai("What time is it?", tools=[compute_now])[0]
@@ -433,7 +620,20 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         return self._do(calling.executed(response, tools_of(tools, func_params or {}), func_params))
 
     def execute_response_format(self, response: LLMResponse, response_class: Any) -> LLMClassResponse:
-        """The object of a class that an answer's JSON stands for; `value` is `None` where there is none."""
+        """The object of a class that an answer's JSON stands for; `value` is `None` where there is none.
+
+        Args:
+            response: the answer.
+            response_class: a class, a type or a JSON Schema, as in `chat_oai`.
+
+        Raises:
+            InvalidRequestError: `response_class` is none of these.
+
+        Example:
+            >>> response = llm.chat_oai('Write the JSON {"title": "…"} of a story.')[0]
+            >>> llm.execute_response_format(response, Story).value.title
+            'The Brave Rabbit'
+        """
         from byzerllm import classes
         from byzerllm.schema.shape import Shape
 
@@ -442,8 +642,19 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     def response(
         self, instruction: str | None = None, model: str | None = None, verbose: bool | None = None
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Makes a function of one text that returns what the model makes of the text, as an object of the class that
-        the function is annotated to return. `instruction` becomes the system message.
+        """Makes a function of one text that returns what the model makes of the text, an object of its return
+        annotation.
+
+        `None` stands for an answer that is no such object. A coroutine function is awaited.
+
+        Args:
+            instruction: becomes the system message.
+            model: the name of the deployment; the default model unless given.
+            verbose: prints the answers; the client's `verbose` otherwise.
+
+        Raises:
+            InvalidRequestError: the function takes something else than one string, or returns no pydantic
+                class.
 
         Example:
             >>> @llm.response()
@@ -464,9 +675,25 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> Iterator[StreamItem]:
-        """Like `chat_oai`, item by item: the text so far, or its new part with `delta_mode`, and what is known.
+        """Streams one answer as pairs of a text and what is known; all pairs share one `SingleOutputMeta`.
 
-        Closing the generator, or dropping it, stops the work.
+        Nothing is asked before the first item is. Closing the generator, or dropping it, stops the work.
+
+        Args:
+            conversations: messages with roles, or one user message as a string.
+            model: the name of the deployment; the default model unless given.
+            role_mapping: renders the prompt here, with these words around the messages.
+            delta_mode: the text is the new part; otherwise all of it so far.
+            llm_config: generation keys as in `chat_oai`; `timeout_s` (seconds) is for the whole answer.
+            extra_request_params: as in `chat_oai`.
+
+        Raises:
+            UnsupportedError: `n` is above 1.
+            What `chat_oai` raises, at the step where it happens.
+
+        Example:
+            >>> for text, meta in llm.stream_chat_oai("What is the capital of France?", delta_mode=True):
+            ...     print(text, end="", flush=True)
         """
         delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
         model = self._model(model, _NO_MODEL)
@@ -501,7 +728,19 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> AsyncIterator[StreamItem]:
-        """`stream_chat_oai` for an event loop, which it never blocks. Cancelling the task stops the work."""
+        """`stream_chat_oai` for an event loop, which it never blocks. Cancelling the task stops the work.
+
+        Args:
+            conversations, role_mapping, model, delta_mode, llm_config, extra_request_params: as in
+                `stream_chat_oai`. By position, `role_mapping` comes before `model` here, as in Byzer-LLM.
+
+        Raises:
+            What `stream_chat_oai` raises, and asyncio's own `CancelledError` in a cancelled task.
+
+        Example:
+            >>> async for text, meta in llm.async_stream_chat_oai("Hello", delta_mode=True):
+            ...     print(text, end="", flush=True)
+        """
         from byzerllm import event_loop
 
         delta_mode, llm_config = _in_either_order(delta_mode, llm_config)
@@ -532,16 +771,39 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
         await self._do_later(self._after(model, fold.results(item)))
 
     def abort(self, request_id: str, model: str | None = None) -> bool:
-        """Ends a stream of this process, whose `meta.extra_info["request_id"]` this is: who reads it sees it end.
+        """Ends a stream of this process: who reads it sees it end, with the finish reason `abort`.
 
-        Returns whether there was one; a stream that has ended is none. `model` is not needed.
+        Args:
+            request_id: `meta.extra_info["request_id"]` of the stream.
+            model: not needed.
+
+        Returns whether there was one; a stream that has ended is none.
+
+        Example:
+            >>> text, meta = next(stream)
+            >>> llm.abort(meta.extra_info["request_id"])
+            True
         """
         return running.abort(request_id)
 
     def chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
     ) -> list[LLMResponse]:
-        """The older form of a chat: instructions without history, one answer each."""
+        """The older form of a chat: instructions without history, one answer each.
+
+        Args:
+            model: the name of the deployment; `None` for the default model.
+            request: one text, or an `LLMRequest` of one or several with their sampling parameters.
+            extract_params: generation keys, which win over those of the request.
+
+        Raises:
+            What `chat_oai` raises.
+
+        Example:
+            >>> request = LLMRequest(instruction="What is the capital of France?", max_length=32)
+            >>> llm.chat("chat", request)[0].output
+            'The capital of France is Paris.'
+        """
         model = self._model(model)
         if isinstance(request, str):
             request = LLMRequest(instruction=request)
@@ -573,7 +835,15 @@ class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
     def raw_chat(
         self, model: str | None, request: LLMRequest | str, extract_params: Config = {}
     ) -> list[LLMResponse]:
-        """The same as `chat`."""
+        """The same as `chat`.
+
+        Args:
+            model, request, extract_params: as in `chat`.
+
+        Example:
+            >>> llm.raw_chat(None, "What is the capital of France?")[0].output
+            'The capital of France is Paris.'
+        """
         return self.chat(model, request, extract_params)
 
     # How a request becomes an answer.
@@ -621,5 +891,18 @@ def _in_either_order(delta_mode: bool | Config, llm_config: Config) -> tuple[boo
 def default_chat_wrapper(
     llm: ByzerLLM, conversations: talk.Conversations | None = None, llm_config: Config = {}
 ) -> list[LLMResponse]:
-    """Continues a conversation with the client's default model."""
+    """Continues a conversation with the client's default model.
+
+    Args:
+        llm: the client.
+        conversations: messages with roles, or one user message as a string.
+        llm_config: generation keys as in `chat_oai`.
+
+    Raises:
+        What `chat_oai` raises; without `conversations` that is `InvalidRequestError`.
+
+    Example:
+        >>> default_chat_wrapper(llm, "What is the capital of France?")[0].output
+        'The capital of France is Paris.'
+    """
     return llm.chat_oai(conversations=conversations or [], llm_config=llm_config)

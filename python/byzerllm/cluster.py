@@ -13,10 +13,22 @@ def connect_cluster(
     code_search_path: str | list[str] | None = None,
     init_options: Mapping[str, Any] = {},
 ) -> dict[str, str]:
-    """Connects to the Ray cluster at `address` where Ray is installed and it answers; else there is nothing to do.
+    """Connects to a Ray cluster where Ray is installed and it answers; else there is nothing to do.
 
-    Models need no cluster here. Returns the environment variables of Java workers, hence `{}`: retrieval, which runs
-    in them, is not supported by this version, and `code_search_path` raises `UnsupportedError`.
+    Models need no cluster here. Returns the environment variables of Java workers, hence `{}`: retrieval,
+    which runs in them, is not supported by this version.
+
+    Args:
+        address: the cluster's; `"auto"` for the one that runs here.
+        java_home, code_search_path: for retrieval, and refused.
+        init_options: further arguments of `ray.init`.
+
+    Raises:
+        UnsupportedError: `java_home` or `code_search_path` is given.
+
+    Example:
+        >>> byzerllm.connect_cluster()
+        {}
     """
     if code_search_path is not None or java_home is not None:
         raise UnsupportedError(

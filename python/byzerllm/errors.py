@@ -9,7 +9,21 @@ from typing import Any
 
 
 class ByzerLLMError(Exception):
-    """Any failure that byzerllm reports."""
+    """Any failure that byzerllm reports.
+
+    Args:
+        message: what failed and what to do.
+        param: the parameter at fault, when there is one.
+        retry_after: seconds after which a retry may succeed, when known.
+        usage: the tokens spent before the failure, when known.
+
+    Example:
+        >>> try:
+        ...     llm.chat_oai("Hello", llm_config={"top_p": 2})
+        ... except ByzerLLMError as error:
+        ...     print(error.kind, error.param)
+        invalid_request top_p
+    """
 
     kind: str = "internal"
     """What went wrong, as a closed set of words."""

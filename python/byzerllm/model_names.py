@@ -52,8 +52,19 @@ def _names(model_names: str | Iterable[str]) -> Iterator[str]:
 def get_model_info(model_names: str | Iterable[str], product_mode: str) -> dict[str, Any] | None:
     """What is known about the first of these models, in the mode `lite`; `None` when none is known.
 
-    With the mode `pro` models are deployments, which `ByzerLLM.get_meta` knows: `None`. The key of a model stands in
-    `api_key`, or in the file beside the list that `api_key_path` names.
+    With the mode `pro` models are deployments, which `ByzerLLM.get_meta` knows: `None`. The key of a model
+    stands in `api_key`, or in the file beside the list that `api_key_path` names.
+
+    Args:
+        model_names: names, or one text with commas between them.
+        product_mode: `"lite"` or `"pro"`.
+
+    Raises:
+        InvalidRequestError: another mode, or the list of models cannot be read.
+
+    Example:
+        >>> get_model_info("deepseek_chat", "lite")["model_name"]
+        'deepseek-chat'
     """
     if product_mode not in ("lite", "pro"):
         raise InvalidRequestError(
@@ -73,7 +84,20 @@ def get_model_info(model_names: str | Iterable[str], product_mode: str) -> dict[
 
 
 def get_single_llm(model_names: str | Iterable[str], product_mode: str = "lite") -> Any:
-    """A client whose default model is the first of these: a deployment (`pro`), or one set up by its key (`lite`)."""
+    """A client whose default model is the first of these: a deployment (`pro`), or one set up by its key
+    (`lite`).
+
+    Args:
+        model_names: names, or one text with commas between them.
+        product_mode: `"lite"` or `"pro"`.
+
+    Raises:
+        NotFoundError: none of the models is known.
+        InvalidRequestError: another mode, or the model has no key.
+
+    Example:
+        >>> get_single_llm("deepseek_chat").chat_oai("Hello")[0].output
+    """
     if product_mode == "pro":
         from byzerllm.client import ByzerLLM
 
@@ -102,7 +126,16 @@ def get_single_llm(model_names: str | Iterable[str], product_mode: str = "lite")
 
 
 def get_llm_names(llm: "ByzerLLM | list[ByzerLLM] | None", target_model_type: str | None = None) -> list[str]:
-    """The default models of a client, or of its helper client of that name; each once."""
+    """The default models of a client, or of its helper client of that name; each once.
+
+    Args:
+        llm: a client, a list of them, or `None`.
+        target_model_type: the name of a helper client, see `setup_sub_client`.
+
+    Example:
+        >>> get_llm_names(ByzerLLM().setup_default_model_name("chat"))
+        ['chat']
+    """
     if llm is not None and target_model_type is not None and not isinstance(llm, list):
         llm = llm.get_sub_client(target_model_type)
     clients = llm if isinstance(llm, list) else [] if llm is None else [llm]

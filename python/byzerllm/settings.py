@@ -32,7 +32,22 @@ def _default_sys_conf() -> dict[str, Any]:
 
 
 class Settings:
-    """What a `ByzerLLM` remembers between calls. Every `setup_*` method returns the client."""
+    """What a `ByzerLLM` remembers between calls. Every `setup_*` method returns the client, except
+    `setup_reset`.
+
+    Args:
+        url: the server's http(s) address.
+        kwargs: see `ByzerLLM`.
+
+    Raises:
+        InvalidRequestError: a switch or a length cannot be read.
+        UnsupportedError: with `strict`, an argument has no effect.
+
+    Example:
+        >>> llm.setup_num_workers(1).setup_worker_concurrency(8).setup_default_model_name("chat")
+        >>> llm.setup_max_input_length("chat", 2048).get_max_input_length("chat")
+        2048
+    """
 
     def __init__(self, url: str | None = None, **kwargs: Any) -> None:
         self.url = url
@@ -100,16 +115,29 @@ class Settings:
     def setup(self: Self, name: str, value: Any) -> Self:
         """Sets one key of `sys_conf`, which the next `deploy` keeps with the deployment.
 
-        A deployment is one instance on the CPU. `maxConcurrency` times `workerMaxConcurrency` limits its requests at a
-        time, and `masterMaxConcurrency` those that wait; other keys that ask for something are named by `deploy` as
-        without effect, or refused by a client with `strict=True`.
+        A deployment is one instance on the CPU. `maxConcurrency` times `workerMaxConcurrency` limits its
+        requests at a time, and `masterMaxConcurrency` those that wait; other keys that ask for something are
+        named by `deploy` as without effect, or refused by a client with `strict=True`.
+
+        Args:
+            name: the key.
+            value: what it is from now on.
+
+        Example:
+            >>> llm.setup("masterMaxConcurrency", 100).sys_conf["masterMaxConcurrency"]
+            100
         """
         self.sys_conf[name] = value
         self._chosen.add(name)
         return self
 
     def setup_infer_backend(self: Self, backend: str) -> Self:
-        """Names the engine that Byzer-LLM would have used. Kept as a label; ours runs the model."""
+        """Names the engine that Byzer-LLM would have used. Kept as a label; ours runs the model.
+
+        Args:
+            backend: one of `InferBackend`. Its words for many requests let 100 run at a time, `transformers`
+                one.
+        """
         self.setup("infer_backend", backend)
         if backend in _MANY_REQUESTS or backend == InferBackend.Transformers:
             self.sys_conf["masterMaxConcurrency"] = 1000
@@ -117,31 +145,61 @@ class Settings:
         return self
 
     def setup_gpus_per_worker(self: Self, num_gpus: float) -> Self:
-        """GPUs per worker, possibly a fraction. There is no GPU path: `deploy` says so unless it is 0."""
+        """There is no GPU path: `deploy` says so unless it is 0.
+
+        Args:
+            num_gpus: GPUs per worker, possibly a fraction.
+        """
         return self.setup("num_gpus", num_gpus)
 
     def setup_cpus_per_worker(self: Self, num_cpus: float) -> Self:
-        """CPUs per worker, possibly a fraction. The engine takes every core: `deploy` says that it has no effect."""
+        """The engine takes every core: `deploy` says that this has no effect.
+
+        Args:
+            num_cpus: CPUs per worker, possibly a fraction.
+        """
         return self.setup("num_cpus", num_cpus)
 
     def setup_worker_concurrency(self: Self, num: int) -> Self:
-        """How many requests a worker runs at a time; a deployment runs this times the number of workers."""
+        """Limits the requests at a time: a deployment runs this times the number of workers.
+
+        Args:
+            num: requests that a worker runs at a time.
+        """
         return self.setup("workerMaxConcurrency", num)
 
     def setup_num_workers(self: Self, num: int) -> Self:
         """How many workers a deployment has. Ours loads the weights once and batches; the number times
         `setup_worker_concurrency` is how many requests it runs at a time.
+
+        Args:
+            num: the number of workers.
         """
         return self.setup("maxConcurrency", num)
 
     def setup_load_balance_way(self: Self, way: str) -> Self:
-        """How requests are spread over workers, `"lru"` or `"round_robin"`: the same thing for our one worker."""
+        """How requests are spread over workers: the same thing for our one worker.
+
+        Args:
+            way: `"lru"` or `"round_robin"`.
+
+        Raises:
+            InvalidRequestError: it is neither.
+        """
         if way not in ("lru", "round_robin"):
             raise InvalidRequestError(f'way must be "lru" or "round_robin", got {way!r}', param="way")
         return self.setup("load_balance", way)
 
     def setup_pin_model_worker_mapping(self: Self, mapping: Mapping[str, int]) -> Self:
-        """Which worker serves which kind of request. With our one worker there is no choice, which is said once."""
+        """Which worker serves which kind of request. With our one worker there is no choice, which is said
+        once.
+
+        Args:
+            mapping: the index of a worker for `embedding`, `tokenizer`, `apply_chat_template` or `meta`.
+
+        Raises:
+            InvalidRequestError: a kind is unknown, or an index no whole number from 0 on.
+        """
         for kind, worker in mapping.items():
             if kind not in _PINNED_KINDS:
                 raise InvalidRequestError(
@@ -157,52 +215,119 @@ class Settings:
     # Requests.
 
     def setup_default_model_name(self: Self, name: str) -> Self:
-        """The model of every method that is not given one, except embeddings and rerankings."""
+        """The model of every method that is not given one, except embeddings and rerankings.
+
+        Args:
+            name: the name of a deployment; it need not exist yet.
+        """
         self.default_model_name = name
         return self
 
     def setup_default_emb_model_name(self: Self, name: str) -> Self:
-        """The model of embeddings that name none. Kept for later: `emb` raises `UnsupportedError` in this version."""
+        """The model of embeddings that name none. Kept for later: `ByzerLLM.emb` raises `UnsupportedError` in
+        this version.
+
+        Args:
+            name: the name of a deployment.
+        """
         self.default_emb_model_name = name
         return self
 
     def setup_default_re_rank_model_name(self: Self, name: str) -> Self:
-        """The model of rerankings that name none. Kept for later like the one of embeddings."""
+        """The model of rerankings that name none. Kept for later like the one of embeddings.
+
+        Args:
+            name: the name of a deployment.
+        """
         self.default_rerank_model_name = name
         return self
 
     def setup_max_model_length(self: Self, model: str, length: int) -> Self:
-        """How many tokens prompt and answer may have together; an answer is cut to what the prompt leaves."""
+        """Limits prompt and answer together; an answer is cut to what the prompt leaves.
+
+        Args:
+            model: the name of the deployment.
+            length: tokens, at least 1.
+
+        Raises:
+            InvalidRequestError: `length` is no such number.
+        """
         self.mapping_max_model_length[model] = _length("max_model_length", length)
         return self
 
     def setup_max_input_length(self: Self, model: str, length: int) -> Self:
-        """How many tokens a prompt may have; a longer one raises `TooLargeError` before anything is sent."""
+        """Limits prompts; a longer one raises `TooLargeError` before anything is sent.
+
+        Args:
+            model: the name of the deployment.
+            length: tokens, at least 1.
+
+        Raises:
+            InvalidRequestError: `length` is no such number.
+        """
         self.mapping_max_input_length[model] = _length("max_input_length", length)
         return self
 
     def setup_max_output_length(self: Self, model: str, length: int) -> Self:
-        """How many new tokens an answer may have where the request does not say."""
+        """Limits answers where the request does not say.
+
+        Args:
+            model: the name of the deployment.
+            length: new tokens, at least 1.
+
+        Raises:
+            InvalidRequestError: `length` is no such number.
+        """
         self.mapping_max_output_length[model] = _length("max_output_length", length)
         return self
 
     def get_max_model_length(self, model: str) -> int | None:
-        """What `setup_max_model_length` set."""
+        """What `setup_max_model_length` set, in tokens, or `None`.
+
+        Args:
+            model: the name of the deployment.
+
+        Example:
+            >>> llm.setup_max_model_length("chat", 4096).get_max_model_length("chat")
+            4096
+        """
         return self.mapping_max_model_length.get(model)
 
     def get_max_input_length(self, model: str) -> int | None:
-        """What `setup_max_input_length` set."""
+        """What `setup_max_input_length` set, in tokens, or `None`.
+
+        Args:
+            model: the name of the deployment.
+
+        Example:
+            >>> llm.setup_max_input_length("chat", 2048).get_max_input_length("chat")
+            2048
+        """
         return self.mapping_max_input_length.get(model)
 
     def get_max_output_length(self, model: str) -> int:
-        """What `setup_max_output_length` set, or the client's default."""
+        """What `setup_max_output_length` set, in tokens, or the client's default (1024 unless chosen).
+
+        Args:
+            model: the name of the deployment.
+
+        Example:
+            >>> ByzerLLM(default_max_output_length=256).get_max_output_length("chat")
+            256
+        """
         return self.mapping_max_output_length.get(model, self.default_max_output_length)
 
     def setup_role_mapping(self: Self, model: str, role_mapping: RoleMapping) -> Self:
         """Renders this model's prompts on the client, with these words around the messages.
 
-        Keys: `user_role`, `assistant_role`, `system_msg`, and `user_role_func`, `assistant_role_func`,
-        `system_msg_func` for functions of `t`, the mapping's word, and `v`, the content.
+        Args:
+            model: the name of the deployment.
+            role_mapping: `user_role`, `assistant_role`, `system_msg`, and `user_role_func`,
+                `assistant_role_func`, `system_msg_func` for functions of `t`, the mapping's word, and `v`,
+                the content.
+
+        Example:
+            >>> llm.setup_role_mapping("base", {"user_role": "Question: ", "assistant_role": "Answer: "})
         """
         self.mapping_role_mapping[model] = role_mapping
         self.mapping_auto_use_apply_chat_template.pop(model, None)
@@ -211,92 +336,169 @@ class Settings:
     def setup_extra_generation_params(
         self: Self, model: str, extra_generation_params: Mapping[str, Any]
     ) -> Self:
-        """Adds generation keys to every request for the model; later ones win, and `llm_config` wins over all."""
+        """Adds generation keys to every request for the model; later ones win, and `llm_config` wins over
+        all.
+
+        Args:
+            model: the name of the deployment.
+            extra_generation_params: keys as in `llm_config`; they are checked when a request is made.
+        """
         known = self.mapping_extra_generation_params.get(model, {})
         self.mapping_extra_generation_params[model] = {**known, **extra_generation_params}
         return self
 
     def setup_base_system_messages(self: Self, model: str, base_system_message: str) -> Self:
-        """The text that `enable_default_sys_message=True` puts first, in the place of the one that explains what the
-        call asks for (`byzerllm.utils.base_ability_format`).
+        """The text that `enable_default_sys_message=True` puts first, in the place of the one that explains
+        what the call asks for (`byzerllm.utils.base_ability_format`).
+
+        Args:
+            model: the name of the deployment.
+            base_system_message: the text.
         """
         self.mapping_base_system_message[model] = base_system_message
         return self
 
     def setup_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that offers tools is written: `func(prompt, tools, tool_choice)` in the place of
-        `byzerllm.utils.function_calling_format`. The model's own format for tools is then not used.
+        """How a prompt that offers tools is written. The model's own format for tools is then not used.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, tools, tool_choice)`, in the place of
+                `byzerllm.utils.function_calling_format`.
         """
         self.mapping_function_calling_format_func[model] = func
         return self
 
     def setup_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a class is written: `func(prompt, cls=response_class)` in the place of
-        `byzerllm.utils.response_class_format`.
+        """How a prompt that asks for a class is written.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, cls=response_class)`, in the place of `byzerllm.utils.response_class_format`.
         """
         self.mapping_response_class_format_func[model] = func
         return self
 
     def setup_response_class_format_after_chat_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that turns an answer into a class is written: `func(response_class)` in the place of
-        `byzerllm.utils.response_class_format_after_chat`.
+        """How a prompt that turns an answer into a class is written.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(response_class)`, in the place of `byzerllm.utils.response_class_format_after_chat`.
         """
         self.mapping_response_class_format_after_chat_func[model] = func
         return self
 
     def setup_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """How a prompt that asks for a function's code is written: `func(prompt, function, response_class)` in the place of
-        `byzerllm.utils.function_impl_format`.
+        """How a prompt that asks for a function's code is written.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, function, response_class)`, in the place of
+                `byzerllm.utils.function_impl_format`.
         """
         self.mapping_impl_func_format_func[model] = func
         return self
 
     def setup_sys_function_calling_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """Like `setup_function_calling_format_func`, with the default system message."""
+        """Like `setup_function_calling_format_func`, with the default system message.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, tools, tool_choice)`.
+        """
         self.mapping_sys_function_calling_format_func[model] = func
         return self
 
     def setup_sys_response_class_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """Like `setup_response_class_format_func`, with the default system message."""
+        """Like `setup_response_class_format_func`, with the default system message.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, cls=response_class)`.
+        """
         self.mapping_sys_response_class_format_func[model] = func
         return self
 
     def setup_sys_response_class_format_after_chat_func(
         self: Self, model: str, func: Callable[..., str]
     ) -> Self:
-        """Like `setup_response_class_format_after_chat_func`, with the default system message."""
+        """Like `setup_response_class_format_after_chat_func`, with the default system message.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(response_class)`.
+        """
         self.mapping_sys_response_class_format_after_chat_func[model] = func
         return self
 
     def setup_sys_impl_func_format_func(self: Self, model: str, func: Callable[..., str]) -> Self:
-        """Like `setup_impl_func_format_func`, with the default system message."""
+        """Like `setup_impl_func_format_func`, with the default system message.
+
+        Args:
+            model: the name of the deployment.
+            func: `func(prompt, function, response_class)`.
+        """
         self.mapping_sys_impl_func_format_func[model] = func
         return self
 
     # Companions.
 
     def setup_sub_client(self: Self, name: str, client: Any = None) -> Self:
-        """Remembers a helper client, or a list of them, under a name; `None` forgets it."""
+        """Remembers a helper client, or a list of them, under a name.
+
+        Args:
+            name: the name, such as `"code_model"`.
+            client: the client; `None` forgets it.
+        """
         if client is None:
             return self.remove_sub_client(name)
         self.sub_clients[name] = client
         return self
 
     def get_sub_client(self, name: str) -> Any:
-        """The helper client of that name, or `None`."""
+        """The helper client of a name, or `None`.
+
+        Args:
+            name: what `setup_sub_client` was given.
+
+        Example:
+            >>> llm.setup_sub_client("code_model", ByzerLLM()).get_sub_client("code_model")
+        """
         return self.sub_clients.get(name)
 
     def remove_sub_client(self: Self, name: str) -> Self:
-        """Forgets a helper client."""
+        """Forgets a helper client; a missing one is no error.
+
+        Args:
+            name: what `setup_sub_client` was given.
+
+        Example:
+            >>> llm.remove_sub_client("code_model").get_sub_client("code_model") is None
+            True
+        """
         self.sub_clients.pop(name, None)
         return self
 
     def add_event_callback(self, event_name: EventName, callback: EventCallback) -> None:
-        """Runs `callback(client, model, value)` around each chat; `(True, None)` goes on.
+        """Runs a function around each chat.
 
-        Before a call the value is the list of requests, and `(False, results)` answers in the model's place. After
-        it the value is the list of results, and `(False, results)` replaces them; the text of a stream is given out by
-        then and stays. The async methods also take coroutine functions.
+        Before a call the value is the list of requests, and `(False, results)` answers in the model's place.
+        After it the value is the list of results, and `(False, results)` replaces them; the text of a stream
+        is given out by then and stays. The async methods also take coroutine functions.
+
+        Args:
+            event_name: when: before or after the model is called.
+            callback: `callback(client, model, value)`; it returns `(True, None)` to go on.
+
+        Raises:
+            InvalidRequestError: the event is no `EventName`, or the callback cannot be called.
+
+        Example:
+            >>> def told(client, model, results):
+            ...     print(results[0]["metadata"]["generated_tokens_count"])
+            ...     return True, None
+            >>> llm.add_event_callback(EventName.AFTER_CALL_MODEL, told)
         """
         if not isinstance(event_name, EventName):
             raise InvalidRequestError(

@@ -52,7 +52,23 @@ class _Deployment:
 
 
 class SimpleByzerLLM(Settings, PromptMethod):
-    """A client of vendors. `deploy` only remembers how to reach one; the `setup_*` methods for workers have no effect."""
+    """A client of vendors. `deploy` only remembers how to reach one; the `setup_*` methods for workers have
+    no effect.
+
+    Args:
+        default_model_name: the model of calls that name none.
+        kwargs: those of `ByzerLLM` that are no server's: `verbose`, `strict`, `ignore_unknown`,
+            `skip_nontext_check`.
+
+    Raises:
+        InvalidRequestError: a switch cannot be read.
+        UnsupportedError: with `strict`, an argument has no effect.
+
+    Example:
+        >>> llm = SimpleByzerLLM(default_model_name="deepseek_chat")
+        >>> llm.deploy(infer_params={"saas.api_key": os.environ["DEEPSEEK_API_KEY"]})
+        >>> llm.setup_max_output_length("deepseek_chat", 256).chat_oai("Hello")[0].output
+    """
 
     def __init__(self, default_model_name: str = "deepseek_chat", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -61,7 +77,16 @@ class SimpleByzerLLM(Settings, PromptMethod):
 
     @staticmethod
     def from_default_model(model: str, auto_connect_cluster: bool = True) -> "SimpleByzerLLM":
-        """A client whose default model this is; `deploy` says where the model is."""
+        """A client whose default model this is; `deploy` says where the model is.
+
+        Args:
+            model: the name that `deploy` will give.
+            auto_connect_cluster: has no effect: there is no cluster to connect to.
+
+        Example:
+            >>> SimpleByzerLLM.from_default_model("deepseek_chat").default_model_name
+            'deepseek_chat'
+        """
         return SimpleByzerLLM(default_model_name=model)
 
     # Deployments.
@@ -75,8 +100,22 @@ class SimpleByzerLLM(Settings, PromptMethod):
     ) -> dict[str, Any]:
         """Remembers a vendor's model under a name; nothing is asked of the vendor.
 
-        `infer_params`: `saas.base_url` (DeepSeek's unless given), `saas.api_key`, `saas.model` (`deepseek-chat`),
-        `saas.max_output_tokens` (8096), `saas.is_reasoning` (False), `saas.https_verify` (True).
+        Args:
+            model_path: not read: there are no files.
+            pretrained_model_type: `saas/openai` or another `saas/…`; `saas/gemini` has Gemini's address as
+                default.
+            udf_name: the name; the default model's unless given.
+            infer_params: `saas.base_url` (DeepSeek's unless given), `saas.api_key`, `saas.model`
+                (`deepseek-chat`), `saas.max_output_tokens` (8096), `saas.is_reasoning` (False),
+                `saas.https_verify` (True).
+
+        Raises:
+            InvalidRequestError: the type is no vendor's, a key is unknown, `saas.api_key` is missing or the
+                URL no http(s) one.
+
+        Example:
+            >>> llm.deploy(udf_name="deepseek_chat", infer_params={"saas.api_key": "…"})
+            {'model': 'deepseek_chat', 'status': 'deployed'}
         """
         if not pretrained_model_type.startswith("saas/"):
             raise InvalidRequestError(
@@ -107,15 +146,43 @@ class SimpleByzerLLM(Settings, PromptMethod):
         return {"model": name, "status": "deployed"}
 
     def undeploy(self, udf_name: str, force: bool = False) -> None:
-        """Forgets a model. A missing one is no error."""
+        """Forgets a model. A missing one is no error.
+
+        Args:
+            udf_name: its name.
+            force: has no effect: nothing runs here.
+
+        Example:
+            >>> llm.undeploy("deepseek_chat")
+        """
         self.deployments.pop(udf_name, None)
 
     def is_model_exist(self, udf_name: str) -> bool:
-        """Whether a model of that name was deployed here."""
+        """Whether a model of that name was deployed here.
+
+        Args:
+            udf_name: its name.
+
+        Example:
+            >>> llm.is_model_exist("deepseek_chat")
+            True
+        """
         return udf_name in self.deployments
 
     def get_meta(self, model: str | None = None, llm_config: Config = {}) -> dict[str, Any]:
-        """What is known about a model; its key is left out."""
+        """What is known about a model; its key is left out.
+
+        Args:
+            model: its name; the default model unless given.
+            llm_config: not read.
+
+        Raises:
+            NotFoundError: no such model was deployed here.
+
+        Example:
+            >>> llm.get_meta()["deploy_info"]["base_url"]
+            'https://api.deepseek.com/v1'
+        """
         found = self._deployment(model)
         return {
             "model_name": found.name,
@@ -136,7 +203,15 @@ class SimpleByzerLLM(Settings, PromptMethod):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What is known about the default model."""
+        """What is known about the default model; `context_window` and `num_output` are in tokens.
+
+        Raises:
+            NotFoundError: it was not deployed here.
+
+        Example:
+            >>> llm.metadata.num_output
+            8096
+        """
         found = self._deployment(None)
         return LLMMetadata(
             context_window=_CONTEXT,
@@ -146,11 +221,22 @@ class SimpleByzerLLM(Settings, PromptMethod):
         )
 
     def setup_template(self, model: str, template: Any) -> "SimpleByzerLLM":
-        """Nothing to choose: vendors take messages."""
+        """Nothing to choose: vendors take messages.
+
+        Args:
+            model, template: not read.
+        """
         return self
 
     def abort(self, request_id: str, model: str | None = None) -> None:
-        """Does nothing; close the generator of `stream_chat_oai` to stop an answer."""
+        """Does nothing; close the generator of `stream_chat_oai` to stop an answer.
+
+        Args:
+            request_id, model: not read.
+
+        Example:
+            >>> stream.close()
+        """
 
     # Chats.
 
@@ -173,11 +259,35 @@ class SimpleByzerLLM(Settings, PromptMethod):
         only_return_prompt: bool = False,
         extra_request_params: Config = {},
     ) -> list[Any]:
-        """Continues a conversation: messages with roles, or one user message as a string.
+        """Continues a conversation and returns the answers.
 
-        With a `response_class` the prompt asks for JSON of it, and `[0].value` is the object, or `None` when the
-        answer is none (see `[0].metadata["reason"]`). Tools, functions to write and `response_after_chat` are for
-        `ByzerLLM` and refused here. `role_mapping` has no effect, since vendors take messages.
+        With a `response_class` `[0].value` is the object, or `None` when the answer is none (see
+        `[0].metadata["reason"]`).
+
+        Args:
+            conversations: messages with roles, or one user message as a string.
+            tools, tool_choice, execute_tool, impl_func, execute_impl_func, response_after_chat,
+                enable_default_sys_message: for `ByzerLLM`, and refused here.
+            impl_func_params, func_params: not read without those.
+            response_class: a class, a type or a JSON Schema; the prompt asks for JSON of it.
+            model: the name that `deploy` gave; the default model unless given.
+            role_mapping: has no effect, since vendors take messages.
+            llm_config: generation keys as in `ByzerLLM.chat_oai`; `timeout_s` is in seconds.
+                `response_prefix` begins the answer.
+            only_return_prompt: asks no model; the prompt is in `input`.
+            extra_request_params: fields of the vendor's request, sent as they are.
+
+        Raises:
+            UnsupportedError: an argument that is refused here.
+            InvalidRequestError: a generation key is unknown or out of range.
+            NotFoundError: no such model was deployed here.
+            UpstreamError: the vendor failed; other classes tell apart what its status says, such as
+                `RateLimitedError`.
+            DeadlineExceededError: `timeout_s` passed.
+
+        Example:
+            >>> llm.chat_oai("What is the capital of France?", llm_config={"temperature": 0})[0].output
+            'The capital of France is Paris.'
         """
         for name, asked in (
             ("tools", bool(tools) or tool_choice is not None or execute_tool),
@@ -214,7 +324,18 @@ class SimpleByzerLLM(Settings, PromptMethod):
         return responses if response_class is None else [_read(one, response_class) for one in responses]
 
     async def async_chat_oai(self, conversations: talk.Conversations, **options: Any) -> list[Any]:
-        """`chat_oai` in a thread, so that the event loop goes on. A cancelled task leaves its thread to finish."""
+        """`chat_oai` in a thread, so that the event loop goes on. A cancelled task leaves its thread to
+        finish.
+
+        Args:
+            conversations, options: as in `chat_oai`.
+
+        Raises:
+            What `chat_oai` raises.
+
+        Example:
+            >>> [answer] = await llm.async_chat_oai("What is the capital of France?")
+        """
         import asyncio
 
         return await asyncio.to_thread(self.chat_oai, conversations, **options)
@@ -228,9 +349,25 @@ class SimpleByzerLLM(Settings, PromptMethod):
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> Iterator[StreamItem]:
-        """The answer item by item: the text so far, or its new part with `delta_mode`, and what is known.
+        """Streams one answer as pairs of a text and what is known.
 
         Closing the generator, or dropping it, ends the connection.
+
+        Args:
+            conversations: messages with roles, or one user message as a string.
+            model: the name that `deploy` gave; the default model unless given.
+            role_mapping: has no effect.
+            delta_mode: the text is the new part; otherwise all of it so far.
+            llm_config: generation keys; `timeout_s` is in seconds.
+            extra_request_params: fields of the vendor's request.
+
+        Raises:
+            UnsupportedError: `n` is above 1.
+            What `chat_oai` raises, at the step where it happens.
+
+        Example:
+            >>> for text, meta in llm.stream_chat_oai("Hello", delta_mode=True):
+            ...     print(text, end="", flush=True)
         """
         found = self._deployment(model)
         history = talk.messages(conversations)
@@ -262,7 +399,19 @@ class SimpleByzerLLM(Settings, PromptMethod):
         llm_config: Config = {},
         extra_request_params: Config = {},
     ) -> AsyncIterator[StreamItem]:
-        """`stream_chat_oai` in threads, so that the event loop goes on."""
+        """`stream_chat_oai` in threads, so that the event loop goes on.
+
+        Args:
+            conversations, role_mapping, model, delta_mode, llm_config, extra_request_params: as in
+                `stream_chat_oai`.
+
+        Raises:
+            What `stream_chat_oai` raises.
+
+        Example:
+            >>> async for text, meta in llm.async_stream_chat_oai("Hello", delta_mode=True):
+            ...     print(text, end="", flush=True)
+        """
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -281,7 +430,22 @@ class SimpleByzerLLM(Settings, PromptMethod):
     def emb(
         self, model: str | None, request: LLMRequest | str | list[str], extract_params: Config = {}
     ) -> list[LLMResponse]:
-        """The embedding of each text, by the vendor's embedding model."""
+        """The embedding of each text, by the vendor's embedding model.
+
+        Args:
+            model: the name that `deploy` gave; the default model of embeddings, else of chats, unless given.
+            request: one text, several, or an `LLMRequest` of them.
+            extract_params: fields of the vendor's request.
+
+        Raises:
+            NotFoundError: no such model was deployed here.
+            UpstreamError: the vendor failed.
+
+        Example:
+            >>> [one, two] = llm.emb("embedder", ["Hello", "Good morning"])
+            >>> len(one.output) == len(two.output)
+            True
+        """
         found = self._deployment(model or self.default_emb_model_name)
         texts = request.instruction if isinstance(request, LLMRequest) else request
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -294,7 +458,18 @@ class SimpleByzerLLM(Settings, PromptMethod):
         ]
 
     def emb_query(self, v: str, model: str | None = None) -> list[LLMResponse]:
-        """The embedding of one text."""
+        """The embedding of one text.
+
+        Args:
+            v: the text.
+            model: as in `emb`.
+
+        Raises:
+            What `emb` raises.
+
+        Example:
+            >>> vector = llm.emb_query("Hello", model="embedder")[0].output
+        """
         return self.emb(model, v)
 
     # How a chat becomes a request.

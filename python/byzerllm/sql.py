@@ -28,11 +28,20 @@ class SqlBridge:
     ) -> Any:
         """Runs a SQL expression over rows and returns the first of what the engine answers.
 
-        The client's `byzer_engine_url` stands in for the default URL.
+        Args:
+            sql: the expression, such as `select upper(name) as name`.
+            data: the rows.
+            owner: the user of the SQL engine.
+            url: where it answers; the client's `byzer_engine_url` stands in for the default. It has 600
+                seconds.
 
         Raises:
             UpstreamError: the engine answered with an error.
             UnavailableError: nobody answers at the URL.
+
+        Example:
+            >>> llm.apply_sql_func("select upper(name) as name", [{"name": "ann"}])
+            {'name': 'ANN'}
         """
         if url == _PREDICT and self.byzer_engine_url:
             url = self.byzer_engine_url

@@ -51,7 +51,17 @@ class _Format:
 class Template:
     """How the messages of a conversation become one prompt, and how an answer is cleaned.
 
-    A format function that is `None` stands for the built-in one.
+    Args:
+        role_mapping: the words around the messages; see `ByzerLLM.setup_role_mapping`.
+        generation_config: generation keys of every request.
+        clean_func: what the text of an answer becomes.
+        function_calling_format_func: how tools are offered; `None` for the built-in words, here and below.
+        response_class_format_func: how a class is asked for.
+        response_class_format_after_chat_func: how an answer is turned into a class.
+
+    Example:
+        >>> words = {"user_role": "Question: ", "assistant_role": "Answer: "}
+        >>> llm.setup_template("base", Template(words, clean_func=str.strip))
     """
 
     function_calling_format_func = _Format()
@@ -114,11 +124,26 @@ def _chat_markup(generation_config: dict[str, Any], clean_func: Callable[[str], 
 
 
 class Templates:
-    """The templates of Byzer-LLM. Each call returns a fresh object."""
+    """The templates of Byzer-LLM. Each call returns a fresh object.
+
+    Example:
+        >>> llm.setup_template("base", Templates.qwen())
+        >>> Templates.default().role_mapping["user_role"]
+        'User:'
+    """
 
     @staticmethod
     def default_format(t: str, v: str) -> str:
-        """The mapping's word for the role, then the content."""
+        """The mapping's word for the role, then the content.
+
+        Args:
+            t: the word.
+            v: the content.
+
+        Example:
+            >>> Templates.default_format("User:", "Hello")
+            'User:Hello'
+        """
         return f"{t}{v}"
 
     @staticmethod
@@ -217,12 +242,26 @@ class Templates:
 
 
 def default_role_mapping() -> RoleMapping:
-    """The mapping that applies when nothing was set up and the model has no template."""
+    """The mapping that applies when nothing was set up and the model has no template.
+
+    Example:
+        >>> default_role_mapping()["user_role"]
+        'User:'
+    """
     return {"user_role": "User:", "assistant_role": "Assistant:", "system_msg": DEFAULT_SYSTEM_MESSAGE}
 
 
 def render(conversations: Iterable[Mapping[str, Any]], role_mapping: Mapping[str, Any]) -> str:
-    """Renders messages into one prompt that ends where the assistant is to speak."""
+    """Renders messages into one prompt that ends where the assistant is to speak.
+
+    Args:
+        conversations: messages with roles.
+        role_mapping: the words around them.
+
+    Example:
+        >>> render([{"role": "user", "content": "Hello"}], default_role_mapping()).splitlines()
+        ['User:Hello', 'Assistant:']
+    """
     parts: list[str] = []
     last_role = None
     for message in conversations:
@@ -249,7 +288,18 @@ def generate_instruction_from_history(
     his: list[dict[str, str]],
     role_mapping: Mapping[str, str] = {"user": "User", "assistant": "Assistant"},
 ) -> str:
-    """The older form of a prompt: `User:` and `Assistant:` lines, or the bare instruction without history."""
+    """The older form of a prompt: `User:` and `Assistant:` lines, or the bare instruction without history.
+
+    Args:
+        ins: what the user says now.
+        his: the messages before.
+        role_mapping: the words for `user` and `assistant`.
+
+    Example:
+        >>> before = [{"role": "user", "content": "France?"}]
+        >>> generate_instruction_from_history("And Italy?", before).splitlines()
+        ['User:France?', 'User:And Italy?', 'Assistant:']
+    """
     if not his:
         return ins
     lines = []

@@ -30,7 +30,15 @@ class InferBackend:
 
 @dataclass
 class LLMHistoryItem:
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    Args:
+        role: one of `Role`.
+        content: the text.
+
+    Example:
+        >>> llm.chat_oai([LLMHistoryItem(Role.User, "What is the capital of France?")])
+    """
 
     role: str
     content: str
@@ -38,7 +46,18 @@ class LLMHistoryItem:
 
 @dataclass
 class LLMRequest:
-    """A plain request: one instruction or several."""
+    """A plain request.
+
+    Args:
+        instruction: one text or several.
+        embedding: not read.
+        max_length: new tokens at most.
+        top_p: samples from the likeliest tokens that have this probability together, above 0 and at most 1.
+        temperature: 0 takes the likeliest token.
+
+    Example:
+        >>> llm.chat("chat", LLMRequest(instruction=["Hello", "Good morning"], max_length=32))
+    """
 
     instruction: str | list[str]
     embedding: bool = False
@@ -49,7 +68,20 @@ class LLMRequest:
 
 @dataclass
 class LLMResponse:
-    """An answer, the request item that it answers and what is known about it."""
+    """An answer, the request item that it answers and what is known about it.
+
+    Args:
+        output: the text, an embedding, or token ids.
+        input: the request item.
+        metadata: `input_tokens_count`, `generated_tokens_count`, `time_cost` and `first_token_time` in
+            milliseconds, `speed` in tokens per second, `finish_reason`, `request_id`, `reasoning_content`
+            where there is some.
+
+    Example:
+        >>> response = llm.chat_oai("What is the capital of France?")[0]
+        >>> response.output, response.metadata["finish_reason"]
+        ('The capital of France is Paris.', 'stop')
+    """
 
     output: str | list[float] | list[list[int]]
     input: str | dict[str, Any]
@@ -63,7 +95,13 @@ class LLMResponse:
 
 @dataclass
 class LLMFunctionCallResponse:
-    """An answer whose calls were executed."""
+    """An answer whose calls were executed.
+
+    Example:
+        >>> done = llm.chat_oai("What time is it?", tools=[compute_now], execute_tool=True)[0]
+        >>> done.values or done.metadata["reason"]
+        ['2026-01-04 10:00:00']
+    """
 
     response: LLMResponse
     """The answer itself."""
@@ -81,7 +119,13 @@ class LLMFunctionCallResponse:
 
 @dataclass
 class LLMClassResponse:
-    """An answer as an object of a class."""
+    """An answer as an object of a class.
+
+    Example:
+        >>> done = llm.chat_oai("Tell of a brave rabbit", response_class=Story)[0]
+        >>> done.value.title if done.value else done.metadata["reason"]
+        'The Brave Rabbit'
+    """
 
     response: LLMResponse
     """The answer itself."""
@@ -98,7 +142,19 @@ class LLMClassResponse:
 
 @dataclass
 class FintuneRequestExtra:
-    """Options of a fine-tuning request (the spelling is Byzer-LLM's)."""
+    """Options of a fine-tuning request (the spelling is Byzer-LLM's). Training is not supported by this
+    version.
+
+    Args:
+        max_seq_length: tokens of an example.
+        num_train_epochs: how often all examples are seen.
+        logging_steps, save_steps: steps between two lines of the log, and between two checkpoints.
+        extra_params: further ones.
+
+    Example:
+        >>> FintuneRequestExtra(num_train_epochs=2).max_seq_length
+        1024
+    """
 
     max_seq_length: int = 1024
     num_train_epochs: int = 1
@@ -109,7 +165,18 @@ class FintuneRequestExtra:
 
 @dataclass
 class FintuneRequest:
-    """A fine-tuning request (the spelling is Byzer-LLM's)."""
+    """A fine-tuning request (the spelling is Byzer-LLM's). Training is not supported by this version.
+
+    Args:
+        model_path: the directory of the model.
+        pretrained_model_type: what kind of model it is.
+        input_data_path: the file of examples.
+        extra_params: the options.
+
+    Example:
+        >>> FintuneRequest("/models/qwen", "sft/qwen", "/data/examples.jsonl").extra_params.save_steps
+        100
+    """
 
     model_path: str
     pretrained_model_type: str
@@ -119,7 +186,19 @@ class FintuneRequest:
 
 @dataclass
 class ExecuteCodeResponse:
-    """The outcome of executed code."""
+    """The outcome of executed code.
+
+    Args:
+        status: the exit status; 0 is success.
+        output: what it printed.
+        code: the code.
+        prompt: what the model was asked.
+        variables: values that the code made, by name.
+
+    Example:
+        >>> ExecuteCodeResponse(status=0, output="2", code="print(1 + 1)", prompt="one and one").output
+        '2'
+    """
 
     status: int
     output: str
@@ -129,7 +208,12 @@ class ExecuteCodeResponse:
 
 
 class EventName(Enum):
-    """When an event callback runs."""
+    """When an event callback runs.
+
+    Example:
+        >>> EventName.AFTER_CALL_MODEL.value
+        'after_call_model'
+    """
 
     BEFORE_CALL_MODEL = "before_call_model"
     AFTER_CALL_MODEL = "after_call_model"
@@ -137,7 +221,20 @@ class EventName(Enum):
 
 @dataclass
 class LLMMetadata:
-    """What is known about a client's default model."""
+    """What is known about a client's default model.
+
+    Args:
+        context_window: tokens of prompt and answer together.
+        num_output: tokens of an answer.
+        is_chat_model: whether it takes messages.
+        is_function_calling_model: always `False`: nobody asks.
+        model_name: the name of the deployment.
+        system_role: the role of system messages.
+
+    Example:
+        >>> llm.metadata.context_window
+        8192
+    """
 
     context_window: int = 8192
     num_output: int = 256
@@ -154,7 +251,22 @@ EventCallback = Callable[..., EventCallbackResult]
 class SingleOutputMeta:
     """What is known about a streamed answer.
 
-    All items of one stream share one object: token counts and the finish reason are filled in when the answer ends.
+    All items of one stream share one object: token counts and the finish reason are filled in when the answer
+    ends.
+
+    Args:
+        input_tokens_count: tokens of the prompt.
+        generated_tokens_count: tokens of the answer.
+        reasoning_content: what the model thought, or with `delta_mode` the new part of it.
+        finish_reason: why the answer ended; empty until then.
+        first_token_time: milliseconds until the first token.
+        extra_info: `request_id`, and at the end `time_cost` in milliseconds and `speed` in tokens per second.
+
+    Example:
+        >>> for text, meta in llm.stream_chat_oai("Hello"):
+        ...     pass
+        >>> meta.finish_reason
+        'stop'
     """
 
     def __init__(
@@ -179,7 +291,16 @@ class SingleOutputMeta:
 
 
 class SingleOutput:
-    """One text with what is known about it."""
+    """One text with what is known about it.
+
+    Args:
+        text: the text.
+        metadata: an empty `SingleOutputMeta` unless given.
+
+    Example:
+        >>> SingleOutput("Hello").metadata.finish_reason
+        ''
+    """
 
     def __init__(self, text: str, metadata: SingleOutputMeta | None = None) -> None:
         self.text = text
@@ -187,7 +308,15 @@ class SingleOutput:
 
 
 class StreamOutputs:
-    """The outputs of one step of a stream."""
+    """The outputs of one step of a stream.
+
+    Args:
+        outputs: one `SingleOutput` each.
+
+    Example:
+        >>> StreamOutputs([SingleOutput("Hello")]).outputs[0].text
+        'Hello'
+    """
 
     def __init__(self, outputs: list[SingleOutput]) -> None:
         self.outputs = outputs
@@ -196,7 +325,16 @@ class StreamOutputs:
 class StreamItem(tuple):  # type: ignore[type-arg]
     """One item of a stream: a pair of text and meta that also behaves like its text.
 
-    `for text, meta in stream` and `for line in stream: print(line + "\\n")` both work.
+    `for text, meta in stream` and `for line in stream: print(line + "!")` both work.
+
+    Args:
+        text: the text.
+        meta: what is known about the answer so far.
+
+    Example:
+        >>> item = StreamItem("Hello", SingleOutputMeta())
+        >>> item.text, item + "!"
+        ('Hello', 'Hello!')
     """
 
     __slots__ = ()
@@ -206,12 +344,22 @@ class StreamItem(tuple):  # type: ignore[type-arg]
 
     @property
     def text(self) -> str:
-        """The text."""
+        """The text.
+
+        Example:
+            >>> StreamItem("Hello", SingleOutputMeta()).text
+            'Hello'
+        """
         return str(self[0])
 
     @property
     def meta(self) -> SingleOutputMeta:
-        """What is known about the answer so far."""
+        """What is known about the answer so far.
+
+        Example:
+            >>> StreamItem("Hello", SingleOutputMeta(finish_reason="stop")).meta.finish_reason
+            'stop'
+        """
         meta: SingleOutputMeta = self[1]
         return meta
 

@@ -77,8 +77,9 @@ class Implementations(Settings):
     ) -> Callable[[Stub], Stub]:
         """Has the model write the decorated function, whose docstring and annotations say what it does.
 
-        The first call asks the model and keeps the code in `func_impl_cache`; every call runs it in the sandbox and
-        returns an object of the class in the return annotation. An `async def` is written in the same way.
+        The first call asks the model and keeps the code in `func_impl_cache`; every call runs it in the
+        sandbox and returns an object of the class in the return annotation. An `async def` is written in the
+        same way.
 
         Args:
             instruction: the question that this function is for, when it is for one.
@@ -88,6 +89,7 @@ class Implementations(Settings):
             sandbox: settings for this function, or `"none"`; what `setup_sandbox` chose otherwise.
 
         Raises:
+            InvalidRequestError: `sandbox` is neither.
             ImplementationError: the model wrote no code, or the result is not of the class.
             SandboxError: the code raised, took too long or too much memory.
             SandboxUnavailableError: this system has no sandbox.
@@ -132,11 +134,20 @@ class Implementations(Settings):
     def setup_sandbox(
         self: Self, sandbox: "Sandbox | Literal['process'] | None" = None, **limits: Any
     ) -> Self:
-        """Chooses how code that a model wrote is run: in the sandbox, with limits of your own, or without one.
+        """Chooses how code that a model wrote is run: in the sandbox, with limits of your own, or without
+        one.
 
-        `setup_sandbox(time_limit=3)` changes one limit of `SandboxSettings`, `setup_sandbox("process")` goes back to
-        the usual ones, and `setup_sandbox("none")` runs the code in this process with all its rights: only for models
-        and questions that you trust like your own code.
+        Args:
+            sandbox: `SandboxSettings`; `"process"` for the usual ones; `"none"` to run the code in this
+                process with all its rights: only for models and questions that you trust like your own code.
+            limits: single fields of `SandboxSettings` that change; `time_limit` is in seconds, the others in
+                bytes.
+
+        Raises:
+            InvalidRequestError: `sandbox` is something else, or a limit is unknown or out of range.
+
+        Example:
+            >>> llm.setup_sandbox(time_limit=3, memory_bytes=256 << 20)
         """
         from dataclasses import replace
 
@@ -161,8 +172,13 @@ class Implementations(Settings):
     ) -> Self:
         """Keeps what `impl` has written in a file for review, and takes it from there.
 
-        With `offline=True` nothing is ever asked of a model: a function that is not in the file, or was changed since,
-        raises `LockFileError`.
+        Args:
+            path: the file.
+            offline: asks no model, ever: a function that is not in the file, or was changed since, raises
+                `LockFileError`.
+
+        Example:
+            >>> llm.setup_impl_lock("byzerllm.lock.toml", offline=True)
         """
         from byzerllm.implementations.lock_file import LockFile
 
@@ -176,9 +192,19 @@ class Implementations(Settings):
         full_func_name: str | None = None,
         instruction: str | None = None,
     ) -> Self:
-        """Forgets implementations: all of them, those of a model, or those of a function (`module.name`).
+        """Forgets implementations: all of them, those of a model, or those of a function. A lock file is left
+        as it is.
 
-        A model together with a function needs the instruction as well. A lock file is left as it is.
+        Args:
+            model: the model that wrote them.
+            full_func_name: the function, as `module.name`.
+            instruction: what `impl` was given; a model together with a function needs it.
+
+        Raises:
+            InvalidRequestError: a model together with a function, without the instruction.
+
+        Example:
+            >>> llm.clear_impl_cache(full_func_name="__main__.add_one_day")
         """
         if model is not None and full_func_name is not None and instruction is None:
             raise InvalidRequestError("instruction is required", param="instruction")
@@ -202,10 +228,24 @@ class Implementations(Settings):
         response: LLMResponse,
         response_class: Any,
     ) -> LLMClassResponse:
-        """Runs the code of an answer: its function of that name, with these arguments.
+        """Runs the code of an answer.
 
         `value` is an object of the response class; when it is `None`, `metadata["reason"]` says why.
-        `metadata["raw_func"]` is the code and `metadata["func"]` its function, which runs in the sandbox as well.
+        `metadata["raw_func"]` is the code and `metadata["func"]` its function, which runs in the sandbox as
+        well.
+
+        Args:
+            func_name: its function of that name.
+            impl_func_params: the arguments.
+            response: the answer.
+            response_class: what the result is to be.
+
+        Raises:
+            SandboxUnavailableError: this system has no sandbox.
+
+        Example:
+            >>> response = llm.chat_oai("Write it", impl_func=add_one_day, response_class=Time)[0]
+            >>> llm.execute_generate_func("add_one_day", {"current_day": "2026-01-01"}, response, Time).value
         """
         from byzerllm.implementations import execution
         from byzerllm.sandbox import SandboxUnavailableError

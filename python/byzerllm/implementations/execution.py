@@ -17,7 +17,19 @@ Sandbox = SandboxSettings | Literal["none"]
 
 
 class ImplementationError(ByzerLLMError):
-    """A function could not be written, or what was written cannot be used; the message says why."""
+    """A function could not be written, or what was written cannot be used; the message says why.
+
+    Args:
+        message: why.
+        output: what the model wrote.
+        rest: as in `ByzerLLMError`.
+
+    Example:
+        >>> try:
+        ...     add_one_day(datetime.now())
+        ... except ImplementationError as error:
+        ...     print(error.output)
+    """
 
     kind = "implementation"
     code = "implementation"

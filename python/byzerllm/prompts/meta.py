@@ -7,7 +7,19 @@ from typing import Any
 
 @dataclass
 class MetaOutput:
-    """Tokens read and written, thoughts, why the answer ended, and milliseconds until its first token."""
+    """What every model reports about an answer.
+
+    Args:
+        input_tokens_count: tokens read.
+        generated_tokens_count: tokens written.
+        reasoning_content: what the model thought.
+        finish_reason: why the answer ended.
+        first_token_time: milliseconds until the first token.
+
+    Example:
+        >>> MetaOutput().finish_reason
+        ''
+    """
 
     input_tokens_count: int = 0
     generated_tokens_count: int = 0
@@ -20,19 +32,38 @@ class MetaHolder:
     """Receives what is known about an answer: give it to `with_meta` and read it after the run.
 
     After several turns the token counts are sums. A stream fills it while it runs.
+
+    Args:
+        meta: what is known already; nothing unless given.
+
+    Example:
+        >>> holder = MetaHolder()
+        >>> capital.with_meta(holder)("France")
+        >>> holder.get_meta_model().finish_reason
+        'stop'
     """
 
     def __init__(self, meta: Any = None) -> None:
         self.meta = meta
 
     def get_meta(self) -> dict[str, Any]:
-        """Everything that is known, by name; empty before the run."""
+        """Everything that is known, by name; empty before the run. `first_token_time` is in milliseconds.
+
+        Example:
+            >>> holder.get_meta()["generated_tokens_count"]
+            8
+        """
         if self.meta is None:
             return {}
         return dict(self.meta) if isinstance(self.meta, Mapping) else dict(vars(self.meta))
 
     def get_meta_model(self) -> MetaOutput:
-        """The same as an object, of what every model reports."""
+        """The same as a `MetaOutput`, of what every model reports.
+
+        Example:
+            >>> holder.get_meta_model().generated_tokens_count
+            8
+        """
         meta = self.get_meta()
         known = {name: meta[name] for name in MetaOutput.__dataclass_fields__ if meta.get(name) is not None}
         return MetaOutput(**known)

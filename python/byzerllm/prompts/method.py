@@ -26,11 +26,29 @@ class PromptMethod:
         meta_holder: "MetaHolder | None" = None,
         conversation: Sequence[Any] = [],
     ) -> "Callable[[Callable[P, R]], PromptFunction[P, R]]":
-        """`byzerllm.prompt` with this client: the docstring is the prompt, the return annotation what comes back.
+        """`byzerllm.prompt` with this client: the docstring is the prompt, the return annotation what comes
+        back.
 
-        `model` and `options` are arguments of `chat_oai`. `return_origin_response` gives the list of responses
-        instead of the answer. `marker` is text below the prompt, `assistant_prefix` the beginning of the answer,
-        `conversation` what was said before, and `meta_holder` is told what is known about the answer.
+        Args:
+            model: the name of the deployment; the default model unless given.
+            render: for programs that name it; there is one dialect, Jinja2's.
+            check_result: logs a warning when an answer does not become its class.
+            options: arguments of `chat_oai`.
+            return_origin_response: gives the list of responses instead of the answer.
+            marker: text below the prompt.
+            assistant_prefix: the beginning of the answer.
+            meta_holder: is told what is known about the answer.
+            conversation: messages that come before the prompt.
+
+        Raises:
+            InvalidRequestError: `render` names another dialect.
+
+        Example:
+            >>> @llm.prompt()
+            ... def capital(country: str) -> str:
+            ...     '''What is the capital of {{ country }}?'''
+            >>> capital("France")
+            'The capital of France is Paris.'
         """
         from byzerllm.prompts import functions, running
 

@@ -6,7 +6,19 @@ from byzerllm.errors import ByzerLLMError, UnsupportedError
 
 
 class SandboxError(ByzerLLMError):
-    """Generated code failed: it raised, died, or broke the rules of the border."""
+    """Generated code failed: it raised, died, or broke the rules of the border.
+
+    Args:
+        message: what happened.
+        child_traceback: the traceback inside the sandbox, when the code raised.
+        rest: as in `ByzerLLMError`.
+
+    Example:
+        >>> try:
+        ...     double("a", "b")
+        ... except SandboxError as error:
+        ...     print(error.child_traceback)
+    """
 
     kind = "sandbox"
     code = "sandbox"

@@ -21,7 +21,14 @@ DEFAULT_MODULES = tuple(
 
 @dataclass(frozen=True)
 class SandboxSettings:
-    """Limits of the process that runs generated code."""
+    """Limits of the process that runs generated code: seconds and bytes.
+
+    Raises:
+        InvalidRequestError: a limit is out of range.
+
+    Example:
+        >>> llm.setup_sandbox(SandboxSettings(time_limit=3, memory_bytes=256 << 20, scratch_bytes=0))
+    """
 
     time_limit: float = 10.0
     """Seconds that loading the code, or one call, may take."""

@@ -32,7 +32,18 @@ CodeBlocks = list[tuple[str, str]]
 
 
 def content_str(content: str | Sequence[str | dict[str, Any]] | None) -> str:
-    """The text of a message's content; an image among its parts is written as `<image>`."""
+    """The text of a message's content; an image among its parts is written as `<image>`.
+
+    Args:
+        content: a text, a list of parts, or `None`.
+
+    Raises:
+        InvalidRequestError: a part is neither text nor an image.
+
+    Example:
+        >>> content_str([{"type": "text", "text": "See "}, {"type": "image_url"}])
+        'See <image>'
+    """
     if content is None:
         return ""
     if isinstance(content, str):
@@ -51,7 +62,15 @@ def content_str(content: str | Sequence[str | dict[str, Any]] | None) -> str:
 
 
 def infer_lang(code: str) -> str:
-    """`"sh"` for a call of python or pip, `"python"` for what compiles, else `"unknown"`."""
+    """`"sh"` for a call of python or pip, `"python"` for what compiles, else `"unknown"`.
+
+    Args:
+        code: the code.
+
+    Example:
+        >>> infer_lang("pip install numpy"), infer_lang("print(1)"), infer_lang("SELECT 1 FROM t")
+        ('sh', 'python', 'unknown')
+    """
     if code.startswith(("python ", "python3 ", "pip")):
         return "sh"
     try:
@@ -68,8 +87,19 @@ def extract_code(
 ) -> CodeBlocks:
     """The blocks of code in a text with their languages, `""` where none is written.
 
-    A text without a block is one block of `"unknown"`. With `detect_single_line_code`, code between single backticks
-    counts too, and its language is `""`.
+    A text without a block is one block of `"unknown"`.
+
+    Args:
+        text: an answer, as text or parts.
+        pattern: a regular expression with two groups, language and code.
+        detect_single_line_code: code between single backticks counts too, with the language `""`.
+
+    Raises:
+        InvalidRequestError: a part is neither text nor an image.
+
+    Example:
+        >>> extract_code("Say `hello`.", detect_single_line_code=True)
+        [('', 'hello')]
     """
     text = content_str(text)
     if detect_single_line_code:
@@ -83,18 +113,46 @@ def extract_code(
 
 
 def check_target_codes_exists(codes: Iterable[tuple[str, str]], target_langs: Iterable[str]) -> bool:
-    """Whether one of the blocks is of one of the languages."""
+    """Whether one of the blocks is of one of the languages.
+
+    Args:
+        codes: what `extract_code` returned.
+        target_langs: the languages.
+
+    Example:
+        >>> check_target_codes_exists([("python", "print(1)")], ["python", "sh"])
+        True
+    """
     return bool(get_target_codes(codes, target_langs))
 
 
 def get_target_codes(codes: Iterable[tuple[str, str]], target_langs: Iterable[str]) -> CodeBlocks:
-    """The blocks that are of one of the languages."""
+    """The blocks that are of one of the languages.
+
+    Args:
+        codes: what `extract_code` returned.
+        target_langs: the languages.
+
+    Example:
+        >>> get_target_codes([("python", "print(1)"), ("json", "{}")], ["json"])
+        [('json', '{}')]
+    """
     wanted = set(target_langs)
     return [(lang, code) for lang, code in codes if lang in wanted]
 
 
 def get_value_from_llm_str(v: str, k: str, default_v: Any) -> Any:
-    """The value of a key in the last block of JSON that has it."""
+    """The value of a key in the last block of JSON that has it.
+
+    Args:
+        v: an answer.
+        k: the key.
+        default_v: what is returned where no block has it.
+
+    Example:
+        >>> get_value_from_llm_str('{"city": "Paris"}', "city", None)
+        'Paris'
+    """
     import json
 
     for lang, code in reversed(extract_code(v)):
@@ -117,10 +175,28 @@ def execute_code(
     use_docker: Any = None,
     lang: str = "python",
 ) -> tuple[int, str, None]:
-    """Runs code, or a file that is there, in a process of its own: its exit status, what it printed, and no image.
+    """Runs code, or a file that is there, in a process of its own: its exit status, what it printed, and no
+    image.
 
     It has every right of this user: run only what you trust, and leave what a model wrote to the sandbox of
-    `llm.impl`. A failure tells the standard error; after `timeout` seconds it is `Timeout`.
+    `llm.impl`. A failure tells the standard error; one that took too long is `(1, "Timeout", None)`.
+
+    Args:
+        code: the code; without it `filename` is run as it is.
+        timeout: seconds; 600 unless given.
+        filename: where the code is written, relative to `work_dir`; a temporary file unless given.
+        work_dir: the directory that it runs in; the system's temporary one unless given.
+        use_docker: refused when it asks for Docker.
+        lang: `python`, `sh`, `bash` or `shell`.
+
+    Raises:
+        InvalidRequestError: neither code nor a file is given.
+        UnsupportedError: Docker, or another language.
+
+    Example:
+        >>> status, printed, _ = execute_code("print(1 + 1)", timeout=60)
+        >>> status, printed.strip()
+        (0, '2')
     """
     if code is None and filename is None:
         raise InvalidRequestError("give code or filename", param="code")
@@ -174,9 +250,26 @@ def eval_function_completions(
 ) -> dict[str, Any]:
     """Runs several versions of a function against tests: which is the first that passes.
 
-    A response is the body of `definition`, or all of the function. With `test` and `entry_point`, `check(entry_point)`
-    of the test decides about each (`expected_success`, `success`); without, `assertions` choose one (`index_selected`,
-    `succeed_assertions`).
+    With `test` and `entry_point`, `check(entry_point)` of the test decides about each (`expected_success`,
+    `success`); without, `assertions` choose one (`index_selected`, `succeed_assertions`).
+
+    Args:
+        responses: each the body of `definition`, or all of the function.
+        definition: the function's head.
+        test: code that defines `check`.
+        entry_point: the function's name.
+        assertions: code that fails for a wrong version.
+        timeout: seconds for each run.
+        use_docker: as in `execute_code`.
+
+    Raises:
+        InvalidRequestError: neither `test` nor `assertions` is given.
+
+    Example:
+        >>> versions = ["    return x", "    return 2 * x"]
+        >>> found = eval_function_completions(versions, "def f(x):\\n", assertions="assert f(2) == 4")
+        >>> found["index_selected"]
+        1
     """
     if test is None and assertions is None:
         raise InvalidRequestError("give test with entry_point, or assertions", param="assertions")

@@ -8,9 +8,20 @@ if TYPE_CHECKING:
 
 
 def chat_oai(llm: "ByzerLLM", workers: int = 3, **kwargs: Any) -> list[Any]:
-    """Asks `llm.chat_oai(**kwargs)` in as many threads as there are workers: what each returned, the first one first.
+    """Asks `llm.chat_oai(**kwargs)` several times at once: what each call returned, the first to end first.
 
-    A failure is raised when no call succeeds; otherwise the answers that there are are returned.
+    Args:
+        llm: the client.
+        workers: calls, each in a thread of its own.
+        kwargs: the arguments of `chat_oai`.
+
+    Raises:
+        What the last call to fail raised, when no call succeeds; otherwise the answers that there are are
+            returned.
+
+    Example:
+        >>> answers = chat_oai(llm, workers=3, conversations="Tell a joke")
+        >>> get_single_result(answers)[0].output
     """
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -27,7 +38,15 @@ def chat_oai(llm: "ByzerLLM", workers: int = 3, **kwargs: Any) -> list[Any]:
 
 
 def get_single_result(ts: Iterable[Any]) -> Any:
-    """The first result that has something: values of tools, an object, or a text. `None` when none has."""
+    """The first result that has something: values of tools, an object, or a text. `None` when none has.
+
+    Args:
+        ts: results, or lists of them as `chat_oai` returns.
+
+    Example:
+        >>> get_single_result([[LLMResponse("", "")], [LLMResponse("Hello", "")]])[0].output
+        'Hello'
+    """
     for t in ts:
         for response in t if isinstance(t, (list, tuple)) else [t]:
             if any(getattr(response, name, None) for name in ("values", "value", "output")):
