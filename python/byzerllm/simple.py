@@ -283,7 +283,8 @@ class SimpleByzerLLM(Settings, PromptMethod):
             NotFoundError: no such model was deployed here.
             UpstreamError: the vendor failed; other classes tell apart what its status says, such as
                 `RateLimitedError`.
-            DeadlineExceededError: `timeout_s` passed.
+            UnavailableError: nobody answers at the vendor's address.
+            DeadlineExceededError: the vendor said nothing for `timeout_s`.
 
         Example:
             >>> llm.chat_oai("What is the capital of France?", llm_config={"temperature": 0})[0].output

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from itertools import pairwise
 
 import pytest
 
@@ -33,8 +34,15 @@ PUBLIC = {
 }
 
 # Examples that need no model: they are run.
-RUN = """byzerllm.errors byzerllm.templates byzerllm.types byzerllm.utils.client.code_utils
-byzerllm.utils.client.parallel_utils byzerllm.model_names byzerllm.prompts.meta""".split()
+RUN = (
+    "byzerllm.errors",
+    "byzerllm.model_names",
+    "byzerllm.prompts.meta",
+    "byzerllm.templates",
+    "byzerllm.types",
+    "byzerllm.utils.client.code_utils",
+    "byzerllm.utils.client.parallel_utils",
+)
 MODEL_WORDS = re.compile(r"\b(llm|holder|get_single_llm|answers)\b")
 
 # Examples of classes show a chain of these, and one of the templates.
@@ -81,12 +89,14 @@ def has_own_parameters(cls):
 
 def named(text):
     """The parameters that the section `Args` names."""
-    section = re.search(r"^Args:\n((?: .*\n?|\n(?= ))+)", text, re.M)
+    section = re.search(r"^Args:\n((?: .*\n?|\n(?= ))+)", text, re.MULTILINE)
     if section is None:
         return []
     entries = re.sub(r"\n {8,}", " ", section[1])
     return [
-        name for entry in re.findall(r"^    ([\w, ]+?):(?: |$)", entries, re.M) for name in entry.split(", ")
+        name
+        for entry in re.findall(r"^    ([\w, ]+?):(?: |$)", entries, re.MULTILINE)
+        for name in entry.split(", ")
     ]
 
 
@@ -95,7 +105,7 @@ def documented_fields(cls):
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
     return [
         field.target.id
-        for field, below in zip(body, body[1:], strict=False)
+        for field, below in pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
     ]
 
