@@ -10,10 +10,18 @@ from typing import Any
 
 
 def format_str_jinja2(s: str, /, **kwargs: Any) -> str:
-    """A template with its variables filled in.
+    """A template with its variables filled in. What a function in the template raises comes through.
 
-    Raises `InvalidRequestError` for a template that cannot be rendered; what a function in the template raises comes
-    through. `format_str_jinja2("Hello, {{ name }}!", name="you")` is `"Hello, you!"`.
+    Args:
+        s: the template, in Jinja2's language.
+        kwargs: the variables.
+
+    Raises:
+        InvalidRequestError: the template cannot be rendered.
+
+    Example:
+        >>> format_str_jinja2("Hello, {{ name }}!", name="you")
+        'Hello, you!'
     """
     from byzerllm import _native
     from byzerllm.prompts.filters import FILTERS, GLOBALS
@@ -22,9 +30,20 @@ def format_str_jinja2(s: str, /, **kwargs: Any) -> str:
 
 
 def format_prompt_jinja2(func: Callable[..., Any] | str, /, **kwargs: Any) -> str:
-    """A function's docstring, or a text, without its indentation, as a template with its variables filled in.
+    """A template without its indentation, with its variables filled in.
 
     The indentation is that of the first line that is not blank.
+
+    Args:
+        func: a function whose docstring is the template, or the text.
+        kwargs: the variables.
+
+    Raises:
+        InvalidRequestError: the template cannot be rendered.
+
+    Example:
+        >>> format_prompt_jinja2("    Hello, {{ name }}!", name="you")
+        'Hello, you!'
     """
     return format_str_jinja2(without_indentation(docstring(func)), **kwargs)
 

@@ -17,7 +17,18 @@ class TimeoutException(DeadlineExceededError):
 
 
 def timeit(func: Callable[P, R]) -> Callable[P, R]:
-    """Prints how long each call of a function took."""
+    """Prints how many seconds each call of a function took.
+
+    Args:
+        func: the function.
+
+    Example:
+        >>> @timeit
+        ... def double(x): return 2 * x
+        >>> print(double(21))  # doctest: +ELLIPSIS
+        double took ... seconds
+        42
+    """
 
     @functools.wraps(func)
     def timed(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -31,10 +42,22 @@ def timeit(func: Callable[P, R]) -> Callable[P, R]:
 
 
 def timeout(duration: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Gives a function `duration` seconds; a call that takes longer raises `TimeoutException`.
+    """Gives a function so much time; a call that takes longer raises `TimeoutException`.
 
-    The call runs in a thread of its own. Python cannot end a thread: one that is late goes on without anybody waiting
-    for it, and does not keep the process alive.
+    The call runs in a thread of its own. Python cannot end a thread: one that is late goes on without anybody
+    waiting for it, and does not keep the process alive.
+
+    Args:
+        duration: seconds, above 0.
+
+    Raises:
+        InvalidRequestError: `duration` is not above 0.
+
+    Example:
+        >>> @timeout(60)
+        ... def double(x): return 2 * x
+        >>> double(21)
+        42
     """
     if not duration > 0:
         raise InvalidRequestError(f"duration must be above 0 seconds, got {duration!r}", param="duration")

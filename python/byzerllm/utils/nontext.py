@@ -70,7 +70,16 @@ class _Media:
         return bool(self._found(self.text))
 
     def to_content(self) -> str:
-        """The JSON of a list of parts, `{"image": …}` (or `audio`) and `{"text": …}`; a text without any is itself."""
+        """The JSON of a list of parts, `{"image": …}` (or `audio`) and `{"text": …}`; a text without any is
+        itself.
+
+        Raises:
+            OSError: a tag holds the path of a file that cannot be read.
+
+        Example:
+            >>> Image("What is this?").to_content()
+            'What is this?'
+        """
         found = self._found(self.text)
         if not found:
             return self.text
@@ -115,64 +124,192 @@ class _Media:
 
 
 class Image(_Media):
-    """A text with images."""
+    """A text with images.
+
+    Args:
+        text: holds them as `<_image_>…</_image_>`, data URIs, URLs or paths.
+
+    Example:
+        >>> Image("<_image_>data:image/png;base64,AA==</_image_> What is this?").has_image()
+        True
+    """
 
     _kind = "image"
     _fallback = "image/jpeg"
 
     def has_image(self) -> bool:
-        """Whether there is one."""
+        """Whether there is one.
+
+        Example:
+            >>> Image("What is this?").has_image()
+            False
+        """
         return self._has()
 
     @staticmethod
     def convert_image_paths_from(text: str, start_tag: str = "<img>", end_tag: str = "</img>") -> str:
-        """The text with every path between these tags replaced by its image."""
+        """The text with every path between two tags replaced by its image.
+
+        Args:
+            text: the text.
+            start_tag: stands before a path.
+            end_tag: stands after it.
+
+        Raises:
+            OSError: a file cannot be read.
+
+        Example:
+            >>> Image.convert_image_paths_from("No image here.")
+            'No image here.'
+        """
         pattern = f"{re.escape(start_tag)}(.*?){re.escape(end_tag)}"
         return re.sub(pattern, lambda found: Image._load(found[1].strip(), False), text, flags=re.DOTALL)
 
     @staticmethod
     def extract_image_paths(text: str, to_base64: bool = False) -> list[str]:
-        """What stands between the tags of images, or the images as data URIs."""
+        """What stands between the tags of images.
+
+        Args:
+            text: the text.
+            to_base64: gives the images as data URIs, which reads those that are paths.
+
+        Raises:
+            OSError: a file cannot be read.
+
+        Example:
+            >>> Image.extract_image_paths("See <_image_>cat.png</_image_>.")
+            ['cat.png']
+        """
         return Image._paths(text, to_base64)
 
     @staticmethod
     def load_image_from_path(path: str, only_content: bool = False) -> str:
-        """An image file as a tag, or as the data URI alone."""
+        """An image file as a tag.
+
+        Args:
+            path: the file.
+            only_content: gives the data URI alone.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        Example:
+            >>> Image.load_image_from_path("data:image/png;base64,AA==")
+            '<_image_>data:image/png;base64,AA==</_image_>'
+        """
         return Image._load(path, only_content)
 
     @staticmethod
     def save_image_to_path(data_uri: str, output_path: str, auto_fix_suffix: bool = False) -> str:
-        """Writes a data URI into a file and returns its path, with the suffix of its kind if asked for."""
+        """Writes a data URI into a file and returns its path.
+
+        Args:
+            data_uri: the image, in base64.
+            output_path: the file.
+            auto_fix_suffix: gives the path the suffix of the image's kind.
+
+        Raises:
+            InvalidRequestError: it is no data URI in base64.
+            OSError: the file cannot be written.
+
+        Example:
+            >>> Image.save_image_to_path("data:image/png;base64,AA==", "cat.jpg", auto_fix_suffix=True)
+            'cat.png'
+        """
         return Image._save(data_uri, output_path, auto_fix_suffix)
 
 
 class Audio(_Media):
-    """A text with sounds."""
+    """A text with sounds.
+
+    Args:
+        text: holds them as `<_audio_>…</_audio_>`, data URIs, URLs or paths.
+
+    Example:
+        >>> Audio("<_audio_>data:audio/mpeg;base64,AA==</_audio_> Who speaks?").has_audio()
+        True
+    """
 
     _kind = "audio"
     _fallback = "audio/mpeg"
 
     def has_audio(self) -> bool:
-        """Whether there is one."""
+        """Whether there is one.
+
+        Example:
+            >>> Audio("Who speaks?").has_audio()
+            False
+        """
         return self._has()
 
     @staticmethod
     def convert_audio_paths_from(text: str, start_tag: str = "<audio>", end_tag: str = "</audio>") -> str:
-        """The text with every path between these tags replaced by its sound."""
+        """The text with every path between two tags replaced by its sound.
+
+        Args:
+            text: the text.
+            start_tag: stands before a path.
+            end_tag: stands after it.
+
+        Raises:
+            OSError: a file cannot be read.
+
+        Example:
+            >>> Audio.convert_audio_paths_from("No sound here.")
+            'No sound here.'
+        """
         pattern = f"{re.escape(start_tag)}(.*?){re.escape(end_tag)}"
         return re.sub(pattern, lambda found: Audio._load(found[1].strip(), False), text, flags=re.DOTALL)
 
     @staticmethod
     def extract_audio_paths(text: str, to_base64: bool = False) -> list[str]:
-        """What stands between the tags of sounds, or the sounds as data URIs."""
+        """What stands between the tags of sounds.
+
+        Args:
+            text: the text.
+            to_base64: gives the sounds as data URIs, which reads those that are paths.
+
+        Raises:
+            OSError: a file cannot be read.
+
+        Example:
+            >>> Audio.extract_audio_paths("Hear <_audio_>cat.mp3</_audio_>.")
+            ['cat.mp3']
+        """
         return Audio._paths(text, to_base64)
 
     @staticmethod
     def load_audio_from_path(path: str, only_content: bool = False) -> str:
-        """A sound file as a tag, or as the data URI alone."""
+        """A sound file as a tag.
+
+        Args:
+            path: the file.
+            only_content: gives the data URI alone.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        Example:
+            >>> Audio.load_audio_from_path("data:audio/mpeg;base64,AA==", only_content=True)
+            'data:audio/mpeg;base64,AA=='
+        """
         return Audio._load(path, only_content)
 
     @staticmethod
     def save_audio_to_path(data_uri: str, output_path: str, auto_fix_suffix: bool = False) -> str:
-        """Writes a data URI into a file and returns its path, with the suffix of its kind if asked for."""
+        """Writes a data URI into a file and returns its path.
+
+        Args:
+            data_uri: the sound, in base64.
+            output_path: the file.
+            auto_fix_suffix: gives the path the suffix of the sound's kind.
+
+        Raises:
+            InvalidRequestError: it is no data URI in base64.
+            OSError: the file cannot be written.
+
+        Example:
+            >>> Audio.save_audio_to_path("data:audio/mpeg;base64,AA==", "cat.mp3")
+            'cat.mp3'
+        """
         return Audio._save(data_uri, output_path, auto_fix_suffix)
