@@ -131,8 +131,8 @@ async fn measure(target: &Target, arguments: &BenchArguments, output: Output) ->
         prompt_tokens,
         new_tokens,
     };
-    // The first run pays for page faults and thread start-up; it is not counted.
-    target.run(next(arguments.prompt_tokens.min(64), 2)).await?;
+    // The first run pays for page faults and thread start-up; it is not counted, and as long as those that are.
+    target.run(next(arguments.prompt_tokens, 2)).await?;
     record(arguments.stages);
 
     let mut stages = Vec::new();
