@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from surface import IMPORTS
 
 import byzerllm
 from byzerllm.errors import UnsupportedError
@@ -52,28 +53,7 @@ def test_the_top_level_is_lazy_and_complete():
 
 # What programs of Byzer-LLM import, by module.
 PATHS = {
-    "byzerllm.utils.client": """ByzerLLM LLMRequest LLMResponse LLMHistoryItem InferBackend Templates Template Role
-    LLMFunctionCallResponse LLMClassResponse FintuneRequest FintuneRequestExtra ExecuteCodeResponse default_chat_wrapper
-    EventName EventCallback EventCallbackResult LLMMetadata SimpleByzerLLM code_utils message_utils parallel_utils
-    img_utils math_utils""",
-    "byzerllm.utils": """function_calling_format response_class_format response_class_format_after_chat
-    function_impl_format base_ability_format sys_response_class_format sys_function_calling_format
-    sys_function_impl_format serialize_function_to_json FunctionCall FunctionCallWrapper FunctionCallList
-    FUNCTION_CALLING_SCHEMA exec_capture_output generate_str_md5 generate_file_md5 generate_instruction_from_history
-    compute_max_new_tokens tokenize_string tokenize_stopping_sequences tokenize_stopping_sequences_where_needed
-    StopSequencesCriteria StreamOutputs SingleOutput SingleOutputMeta VLLMStreamServer BlockVLLMStreamServer print_flush
-    timeit timeout TimeoutException load_json_str get_type_name is_annotated_type BlockBinaryStreamServer BaseAbility
-    format_prompt_jinja2 format_str_jinja2 random_uuid""",
-    "byzerllm.utils.retrieval": "ByzerRetrieval",
-    "byzerllm.records": """ClusterSettings EnvSettings JVMSettings TableSettings SearchQuery ResourceRequirementSettings
-    ResourceRequirement""",
-    "byzerllm": """BlockRow restore_model load_model consume_model common_init_model parse_params check_param_exists
-    log_to_file ByzerLLM SimpleByzerLLM ByzerRetrieval connect_cluster prompt prompt_lazy agent_reply Image MetaHolder
-    MetaOutput get_model_info get_single_llm get_llm_names""",
-    "byzerllm.apps.agent": "Agents ConversableAgent UserProxyAgent GroupChat",
-    "byzerllm.apps.byzer_storage.simple_api": "ByzerStorage DataType FieldOption SortOption",
-    "byzerllm.utils.openai_utils": "completion_with_retry async_completion_with_retry get_completion_endpoint",
-    "byzerllm.store": "transfer_from_ob block_transfer_from_ob",
+    **IMPORTS,
     "byzerllm.utils.client.code_utils": "extract_code execute_code infer_lang get_value_from_llm_str",
     "byzerllm.utils.client.message_utils": "success_message is_success padding_messages_merge",
     "byzerllm.utils.client.parallel_utils": "chat_oai get_single_result",

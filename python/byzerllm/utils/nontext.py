@@ -107,6 +107,11 @@ class _Media:
         return data if only_content else f"<_{cls._kind}_>{data}</_{cls._kind}_>"
 
     @classmethod
+    def _convert(cls, text: str, start_tag: str, end_tag: str) -> str:
+        pattern = f"{re.escape(start_tag)}(.*?){re.escape(end_tag)}"
+        return re.sub(pattern, lambda found: cls._load(found[1].strip(), False), text, flags=re.DOTALL)
+
+    @classmethod
     def _save(cls, data_uri: str, output_path: str, auto_fix_suffix: bool) -> str:
         found = re.fullmatch(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", data_uri.strip(), re.DOTALL)
         if found is None:
@@ -162,8 +167,7 @@ class Image(_Media):
             >>> Image.convert_image_paths_from("No image here.")
             'No image here.'
         """
-        pattern = f"{re.escape(start_tag)}(.*?){re.escape(end_tag)}"
-        return re.sub(pattern, lambda found: Image._load(found[1].strip(), False), text, flags=re.DOTALL)
+        return Image._convert(text, start_tag, end_tag)
 
     @staticmethod
     def extract_image_paths(text: str, to_base64: bool = False) -> list[str]:
@@ -258,8 +262,7 @@ class Audio(_Media):
             >>> Audio.convert_audio_paths_from("No sound here.")
             'No sound here.'
         """
-        pattern = f"{re.escape(start_tag)}(.*?){re.escape(end_tag)}"
-        return re.sub(pattern, lambda found: Audio._load(found[1].strip(), False), text, flags=re.DOTALL)
+        return Audio._convert(text, start_tag, end_tag)
 
     @staticmethod
     def extract_audio_paths(text: str, to_base64: bool = False) -> list[str]:
