@@ -287,6 +287,7 @@ impl Kernel for Token<'_> {
         let shape = self.plane.shape;
         let (tile, lane) = (self.slot / LANES, self.slot % LANES);
         let (keys, values) = self.row.split_at(shape.kv_heads * shape.head_dim);
+        let mut rotated = [0.0; rotation::LONGEST];
         for head in 0..shape.kv_heads {
             let part = head * shape.head_dim..(head + 1) * shape.head_dim;
             let (keys, values) = (&keys[part.clone()], &values[part]);
@@ -295,7 +296,6 @@ impl Kernel for Token<'_> {
             let padded = shape.padded_dim();
             let slot = lane * padded;
             let (mut key_factor, mut value_factor) = (1.0, 1.0);
-            let mut rotated = [0.0; rotation::LONGEST];
             let mut keys = keys;
             if shape.kind == CacheType::I8 {
                 keys =
