@@ -166,6 +166,7 @@ def measure_model(
                 "name": engine.name,
                 "peer": engine.peer,
                 "kernels": engine.kernels,
+                "roofline": roofline(engine.rooflines),
                 "threads": threads[engine.name],
                 "values": values[engine.name],
                 "median": {key: median(taken) for key, taken in values[engine.name].items()},
@@ -174,6 +175,54 @@ def measure_model(
             }
         )
     return found
+
+
+def roofline(reports: Sequence[dict]) -> Optional[dict]:
+    """Medians of the machine's ceilings and of how close each row came to its own, over all turns."""
+    if not reports:
+        return None
+    ceilings = {name: median([report["ceilings"][name] for report in reports]) for name in reports[0]["ceilings"]}
+    rows: Dict[str, List[dict]] = {}
+    for report in reports:
+        for row in report["rows"]:
+            # A run of many streams measures a short prefill, too, which is nobody's row.
+            if row["name"] != "prefill" or len(report["rows"]) == 2:
+                rows.setdefault(row["name"], []).append(row)
+    return {
+        "ceilings": ceilings,
+        "rows": {
+            name: {
+                "percent": median([row["percent"] for row in taken]),
+                "limit": taken[-1]["limit"],
+                "bytes_per_token": taken[-1]["bytes_per_token"],
+                "int8_operations_per_token": taken[-1]["int8_operations_per_token"],
+                "f32_operations_per_token": taken[-1]["f32_operations_per_token"],
+            }
+            for name, taken in rows.items()
+        },
+    }
+
+
+def roofline_table(found: dict) -> str:
+    """What share of the machine's ceiling each mode of this engine reached, row by row."""
+    own = [engine for engine in found["engines"] if engine.get("roofline")]
+    names = list(dict.fromkeys(name for engine in own for name in engine["roofline"]["rows"]))
+    rows = []
+    for name in names:
+        cells = [engine["roofline"]["rows"].get(name) for engine in own]
+        rows.append([name, *(f"{cell['percent']:.0f} % of {cell['limit']}" if cell else "–" for cell in cells)])
+    ceilings = [engine["roofline"]["ceilings"] for engine in own]
+    rows.append(
+        [
+            "ceilings",
+            *(
+                f"{c['int8_operations_per_second'] / 1e9:,.0f} Gop/s, {c['f32_operations_per_second'] / 1e9:,.0f} GFLOP/s, "
+                f"{c['read_bytes_per_second'] / 1e9:.0f} GB/s"
+                for c in ceilings
+            ),
+        ]
+    )
+    return markdown_table(["share of the ceiling", *(engine["name"] for engine in own)], rows)
 
 
 def keep(values: Dict[str, Values], engine, **found: float) -> None:
@@ -223,6 +272,9 @@ def raw(
                 for name, speed in take(engine, count, ["prefill", "decode_1"]).items():
                     best[name] = max(best.get(name, (0.0, count)), (speed, count))
             threads[engine.name] = {name: best[name][1] if name in best else counts[0] for name in names}
+
+        for engine in taking:
+            engine.rooflines.clear()  # the search is no measurement
 
     def work(engine, _turn: int) -> None:
         chosen = threads[engine.name]
@@ -278,6 +330,8 @@ def markdown(result: dict) -> str:
         lines += ["", f"## {found['title']}"]
         if any(engine["values"] for engine in found["engines"]):
             lines += ["", model_table(found)]
+        if any(engine.get("roofline") for engine in found["engines"]):
+            lines += ["", roofline_table(found)]
         known = found["quality"]["peers"]
         rivals = f"llama.cpp of comparable quality: {', '.join(found['comparable'])}."
         unknown = [kind for kind in found["comparable"] if kind not in known or "file" not in known]

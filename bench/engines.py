@@ -81,11 +81,14 @@ class Byzerllm:
         self.binary, self.model, self.compute, self.environment = binary, model, compute, environment
         self.name = f"byzerllm {compute}"
         self.kernels: Optional[str] = None
+        self.rooflines: List[dict] = []
 
     def _bench(self, threads: int, *options: object) -> dict:
         command = [*pinned(threads), self.binary, "bench", "--model", self.model, "--compute", self.compute]
         report = json.loads(run([*command, "--threads", threads, "--repeat", 1, "--json", *options], self.environment))
         self.kernels = report.get("kernels")
+        if "roofline" in report:
+            self.rooflines.append(report["roofline"])
         return report
 
     def single(self, threads: int) -> Dict[str, float]:
@@ -146,6 +149,7 @@ class LlamaCpp:
         self.folder, self.model, self.kind = folder, model, kind
         self.name = f"llama.cpp {kind}"
         self.kernels: Optional[str] = None
+        self.rooflines: List[dict] = []  # it has none
 
     def _run(self, threads: int, program: str, *options: object) -> str:
         command = [*pinned(threads), self.folder / program, "-m", self.model, "-t", threads, *options]
