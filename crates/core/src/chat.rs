@@ -31,14 +31,38 @@ impl Role {
     }
 }
 
-/// One message. `extra` carries what only templates read (`name`, `tool_calls`, `tool_call_id`).
+/// A piece of a message that is not text alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture.
+    Image {
+        /// Where it is: a `data:` URL with its bytes in base64, or an `http(s)` URL that the vendor fetches.
+        url: String,
+        /// How closely to look: `low`, `high` or `auto`, where the vendor knows the word.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+}
+
+/// One message. `extra` carries what only templates and vendors read: `name`, `tool_call_id`, `reasoning_content`, and
+/// `tool_calls` as OpenAI writes them but for the arguments, which are a value and not JSON in a string.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// The text; empty for an assistant message that holds only tool calls.
+    /// The text; empty for an assistant message that holds only tool calls. Where there are parts: their texts, a line
+    /// each.
     #[serde(default)]
     pub content: String,
+    /// The message piece by piece, when it holds more than text; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// Further fields of the message, handed to the template unchanged.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
@@ -47,6 +71,25 @@ pub struct Message {
 impl Message {
     /// A message with text only.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), extra: Map::new() }
+        Self { role, content: content.into(), parts: Vec::new(), extra: Map::new() }
+    }
+
+    /// A message of several parts.
+    #[must_use]
+    pub fn of_parts(role: Role, parts: Vec<Part>) -> Self {
+        let texts: Vec<&str> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Text { text } => Some(text.as_str()),
+                Part::Image { .. } => None,
+            })
+            .collect();
+        Self { role, content: texts.join("\n"), parts, extra: Map::new() }
+    }
+
+    /// Whether it holds a picture.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Image { .. }))
     }
 }

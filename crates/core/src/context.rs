@@ -1,12 +1,13 @@
 //! Who asks, and until when.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::UsageHook;
+use crate::{Accounting, UsageHook};
 
 /// The id of a request: time-ordered, unique, safe to log and to show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -56,13 +57,15 @@ pub struct RequestContext {
     pub principal: Principal,
     /// Told the usage at the end, also when the stream is dropped.
     pub on_usage: Option<UsageHook>,
+    /// Asked before, and told after, every attempt at a vendor that answers for money.
+    pub accounting: Option<Arc<dyn Accounting>>,
 }
 
 impl RequestContext {
     /// A context without deadline in the local domain.
     #[must_use]
     pub fn local() -> Self {
-        Self { id: RequestId::generate(), deadline: None, principal: Principal::default(), on_usage: None }
+        Self { id: RequestId::generate(), deadline: None, principal: Principal::default(), on_usage: None, accounting: None }
     }
 }
 

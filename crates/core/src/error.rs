@@ -121,6 +121,7 @@ struct Inner {
     param: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     usage: Option<Usage>,
+    vendor_request_id: Option<String>,
     source: Option<BoxError>,
 }
 
@@ -133,6 +134,7 @@ impl Error {
             param: None,
             retry_after: None,
             usage: None,
+            vendor_request_id: None,
             source: None,
         }))
     }
@@ -165,6 +167,13 @@ impl Error {
     #[must_use]
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.0.usage = Some(usage);
+        self
+    }
+
+    /// Names the request as the vendor that failed knows it.
+    #[must_use]
+    pub fn with_vendor_request_id(mut self, id: impl Into<String>) -> Self {
+        self.0.vendor_request_id = Some(id.into());
         self
     }
 
@@ -205,6 +214,12 @@ impl Error {
         self.0.usage.as_ref()
     }
 
+    /// The vendor's id of the request that failed, when it gave one.
+    #[must_use]
+    pub fn vendor_request_id(&self) -> Option<&str> {
+        self.0.vendor_request_id.as_deref()
+    }
+
     /// A copy without the source, for an error that several waiters share.
     #[must_use]
     pub fn duplicate(&self) -> Self {
@@ -214,6 +229,7 @@ impl Error {
             param: self.0.param.clone(),
             retry_after: self.0.retry_after,
             usage: self.0.usage.clone(),
+            vendor_request_id: self.0.vendor_request_id.clone(),
             source: None,
         }))
     }
@@ -256,6 +272,8 @@ struct Wire {
     retry_after_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vendor_request_id: Option<String>,
 }
 
 impl Serialize for Error {
@@ -269,6 +287,7 @@ impl Serialize for Error {
                 .retry_after
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             usage: self.0.usage.clone(),
+            vendor_request_id: self.0.vendor_request_id.clone(),
         }
         .serialize(serializer)
     }
@@ -293,6 +312,7 @@ impl<'de> Deserialize<'de> for Error {
             param: wire.param.map(Cow::Owned),
             retry_after: wire.retry_after_ms.map(Duration::from_millis),
             usage: wire.usage,
+            vendor_request_id: wire.vendor_request_id,
             source: None,
         })))
     }

@@ -3,19 +3,24 @@
 //! Every front end (HTTP, command line, Python) turns its input into these types, and every model, local or
 //! remote, turns these types into an event stream. Nothing here knows HTTP, tensors, Python or a runtime.
 
+mod accounting;
 mod chat;
 mod context;
+mod embed;
 mod error;
 mod event;
 mod generation;
 mod model;
 mod request;
 mod usage;
+mod words;
 
 pub mod testing;
 
-pub use chat::{Message, Role};
+pub use accounting::{Accounting, Attempt, Ending, Reservation, Settlement, Task};
+pub use chat::{Message, Part, Role};
 pub use context::{Domain, Principal, RequestContext, RequestId};
+pub use embed::{EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{
     ChatResponse, Choice, ErrorDetail, Event, EventStream, FinishReason, Notice, TokenLogprob, ToolCallDelta,
@@ -27,3 +32,4 @@ pub use generation::{
 pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
 pub use request::{ChatRequest, FrontEnd, Input, ResponseFormat, Tool, ToolChoice};
 pub use usage::{Usage, UsageHook, UsageSource};
+pub use words::nearest;

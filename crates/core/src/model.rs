@@ -40,6 +40,16 @@ pub trait ChatModel: Send + Sync {
         let _ = ids;
         Err(crate::Error::new(crate::ErrorKind::Unsupported, "this model's tokenizer is not at hand"))
     }
+
+    /// The names that [`ChatRequest::extra`] may hold: a vendor's own parameters.
+    fn extra_parameters(&self) -> &[&'static str] {
+        &[]
+    }
+
+    /// Whether it talks to [`crate::Accounting`] itself, attempt by attempt. For others the runtime does.
+    fn accounts(&self) -> bool {
+        false
+    }
 }
 
 /// What is known of a model. Also the answer to `get_meta` and `inspect`.
@@ -83,4 +93,6 @@ pub struct ModelHandle {
     pub defaults: crate::GenerationDefaults,
     /// Text generation.
     pub chat: Option<Arc<dyn ChatModel>>,
+    /// Vectors for texts.
+    pub embed: Option<Arc<dyn crate::EmbeddingModel>>,
 }

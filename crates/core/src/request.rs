@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{GenerationDefaults, LEGACY_DEFAULTS, Message, OPENAI_DEFAULTS, Sampling};
 
@@ -62,6 +62,13 @@ pub struct ChatRequest {
     /// number is a default; a caller's own number that does not fit is refused.
     #[serde(default)]
     pub clip_max_tokens: bool,
+    /// Whether the caller folds the answer, so that a vendor may be asked for it in one piece.
+    #[serde(default)]
+    pub whole: bool,
+    /// Parameters of one vendor only, under the vendor's own names. A model refuses those that it does not know
+    /// ([`crate::ChatModel::extra_parameters`]).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
 }
 
 /// What an answer must look like.
@@ -168,6 +175,8 @@ impl ChatRequest {
             parallel_tool_calls: true,
             front_end: FrontEnd::default(),
             clip_max_tokens: false,
+            whole: false,
+            extra: Map::new(),
         }
     }
 }

@@ -160,7 +160,7 @@ impl ScriptedModel {
             compute: "none".to_owned(),
             ..ModelInfo::default()
         };
-        ModelHandle { info: Arc::new(info), defaults: Sampling::default(), chat: Some(self.clone()) }
+        ModelHandle { info: Arc::new(info), defaults: Sampling::default(), chat: Some(self.clone()), embed: None }
     }
 
     /// The answer to one choice: its words and why it ends.

@@ -14,6 +14,8 @@ pub enum UsageSource {
     /// Our own engine counted them.
     #[default]
     Counted,
+    /// The vendor was silent: an upper bound, from the length of the request and of the answer.
+    Estimated,
     /// Nobody knows.
     Unknown,
 }
@@ -26,6 +28,9 @@ pub struct Usage {
     /// Prompt tokens whose keys and values came from the prefix cache.
     #[serde(default)]
     pub cached_tokens: u32,
+    /// Prompt tokens that a vendor wrote into its cache, where it bills them apart; a part of `prompt_tokens`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_written_tokens: u32,
     /// Generated tokens of all choices.
     pub completion_tokens: u32,
     /// Generated tokens that are reasoning text, a part of `completion_tokens`.
@@ -34,6 +39,11 @@ pub struct Usage {
     /// Where the numbers come from.
     #[serde(default)]
     pub source: UsageSource,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Called once with the final usage of every request, also when its stream was dropped half way.

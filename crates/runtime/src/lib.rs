@@ -31,7 +31,6 @@ pub use local::LocalLoader;
 pub use memory::available_memory;
 pub use metrics::{DeploymentMetrics, Histogram};
 pub use runtime::{Runtime, RuntimeOptions};
-pub use settings::nearest;
 pub use size::{format_bytes, parse_bytes};
 pub use spec::{DeploymentSpec, Limits};
 pub use traces::TRACES;

@@ -52,7 +52,7 @@ impl Caller {
 
     /// The context of a request, or of one of its parts.
     pub(crate) fn context(&self, id: RequestId) -> RequestContext {
-        RequestContext { id, deadline: None, principal: self.principal.clone(), on_usage: None }
+        RequestContext { id, deadline: None, principal: self.principal.clone(), on_usage: None, accounting: None }
     }
 
     /// Whether some deployments are hidden from this caller.

@@ -1,7 +1,7 @@
 //! The words of `pretrained_model_type`, and which checkpoints they stand for.
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use byzerllm_runtime::nearest;
+use byzerllm_core::nearest;
 
 /// A word, and what the name of the file's architecture then contains; nothing means that the file decides.
 static CHAT: &[(&str, &[&str])] = &[

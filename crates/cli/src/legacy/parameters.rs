@@ -1,7 +1,8 @@
 //! The keys of `infer_params`.
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use byzerllm_runtime::{DeploymentSpec, nearest};
+use byzerllm_core::nearest;
+use byzerllm_runtime::DeploymentSpec;
 use serde_json::Value;
 
 /// Other spellings of our settings.

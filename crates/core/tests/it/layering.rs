@@ -10,12 +10,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("model", &["core", "kernels"]),
     ("engine", &["core", "kernels", "model"]),
-    ("runtime", &["core", "engine", "kernels", "model"]),
+    ("providers", &["client", "core"]),
+    ("simulator", &["core"]),
+    ("runtime", &["core", "engine", "kernels", "model", "providers"]),
     ("server", &["core", "runtime"]),
     ("client", &["core"]),
     ("hub", &["core"]),
     ("sandbox", &[]),
-    ("cli", &["client", "core", "engine", "hub", "kernels", "model", "runtime", "server"]),
+    ("cli", &["client", "core", "engine", "hub", "kernels", "model", "providers", "runtime", "server", "simulator"]),
     ("python", &["cli", "client", "core", "runtime", "sandbox"]),
 ];
 

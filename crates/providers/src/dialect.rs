@@ -1,0 +1,168 @@
+//! What a vendor's translation is made of. Nothing here opens a socket, reads a clock or writes a log.
+
+use std::time::SystemTime;
+
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Result, ToolCallDelta, Usage,
+};
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
+
+use crate::Secret;
+
+/// What a vendor can do. Each word is a column of `docs/vendors.md` and of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Text generation.
+    pub chat: bool,
+    /// An answer piece by piece.
+    pub stream: bool,
+    /// Tool calls.
+    pub tools: bool,
+    /// Reasoning text, told apart from the answer.
+    pub reasoning: bool,
+    /// The tokens spent, reported by the vendor.
+    pub usage: bool,
+    /// Vectors for texts.
+    pub embeddings: bool,
+    /// Pictures in messages.
+    pub images: bool,
+}
+
+/// How an answer is cut into frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One frame: the whole body.
+    Whole,
+    /// A frame per server-sent event.
+    Sse,
+    /// A frame per text message of a WebSocket; [`Outbound::body`] is the first message sent.
+    WebSocket,
+}
+
+/// A message to a vendor.
+#[derive(Clone)]
+pub struct Outbound {
+    /// `POST`, for nearly all.
+    pub method: Method,
+    /// Where to. It may carry a signature: [`crate::ProviderModel`] never logs its query.
+    pub url: Url,
+    /// Header fields, the credential's among them (marked sensitive).
+    pub headers: HeaderMap,
+    /// JSON.
+    pub body: Bytes,
+    /// How the answer comes.
+    pub framing: Framing,
+}
+
+/// One frame of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The `event` field of a server-sent event; empty when there is none.
+    pub event: &'a str,
+    /// The data: JSON, nearly always.
+    pub data: &'a str,
+}
+
+/// A piece of an answer, in the vendor's order. [`crate::ProviderModel`] turns the pieces into events and upholds the
+/// contract of the stream: `Finished` after the last piece of a choice, usage last.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// The vendor's id of the request. Repeating it does no harm.
+    RequestId(String),
+    /// Text of a choice.
+    Text(u32, String),
+    /// Reasoning text of a choice.
+    Reasoning(u32, String),
+    /// A piece of a tool call of a choice.
+    ToolCall(u32, ToolCallDelta),
+    /// A choice is over. Text of it may not follow; its usage may.
+    Finished(u32, FinishReason),
+    /// The tokens spent so far, cumulative: a later one replaces an earlier one.
+    Usage(Usage),
+    /// The vendor's mark of the end of the whole answer. Without one an answer is complete when all choices are
+    /// finished and the body ended.
+    End,
+}
+
+/// Reads one answer.
+pub trait Decode: Send {
+    /// Reads a frame and appends what it says. An error that the vendor sends inside the stream is an `Err`.
+    ///
+    /// # Errors
+    /// The vendor's own error, mapped; [`ErrorKind::Upstream`] for a frame that is not what the vendor documents.
+    fn frame(&mut self, frame: Frame<'_>, out: &mut Vec<Delta>) -> Result<()>;
+}
+
+/// What a dialect needs to sign a message, beside its parameters.
+#[derive(Debug, Clone)]
+pub struct Signing<'a> {
+    /// The time, for signatures and expiry.
+    pub now: SystemTime,
+    /// The token that [`Dialect::token`] asked for.
+    pub token: Option<&'a Secret>,
+}
+
+/// A token that must be fetched before messages can be sent, and is kept until shortly before it expires.
+pub struct TokenRequest {
+    /// The message that asks for it.
+    pub outbound: Outbound,
+    /// Reads the answer: the token and how many seconds it lives.
+    pub read: fn(&[u8]) -> Result<(Secret, u64)>,
+}
+
+/// The translation between our words and a vendor's. One per deployment: it holds the parameters.
+pub trait Dialect: Send + Sync {
+    /// What this deployment's model can do.
+    fn features(&self) -> Features;
+
+    /// The model's name at the vendor, which prices go by.
+    fn model(&self) -> &str;
+
+    /// The names that [`ChatRequest::extra`] may hold.
+    fn extra_parameters(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The token to fetch first, if any.
+    fn token(&self) -> Option<TokenRequest> {
+        None
+    }
+
+    /// Writes a chat request. A parameter that the vendor does not know is refused by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] with the parameter's name, [`ErrorKind::InvalidRequest`] for a value that the vendor
+    /// would refuse.
+    fn chat(&self, request: &ChatRequest, signing: &Signing<'_>) -> Result<Outbound>;
+
+    /// A reader for the answer to a chat request.
+    fn decoder(&self, request: &ChatRequest) -> Box<dyn Decode>;
+
+    /// Writes a request for vectors.
+    ///
+    /// # Errors
+    /// As [`Dialect::chat`].
+    fn embed(&self, request: &EmbeddingRequest, signing: &Signing<'_>) -> Result<Outbound> {
+        let _ = (request, signing);
+        Err(Error::new(ErrorKind::Unsupported, format!("'{}' makes no embeddings", self.model())))
+    }
+
+    /// The most inputs of one request for vectors; more are sent in several.
+    fn embedding_batch(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Reads the answer to a request for vectors, in the order of the inputs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Upstream`] for a body that is not what the vendor documents.
+    fn embedded(&self, body: &[u8]) -> Result<Embeddings> {
+        let _ = body;
+        Err(Error::internal("a dialect without embeddings was asked to read some; please report this"))
+    }
+
+    /// Maps an error body to our kinds: the vendor's message, its request id, and when to try again.
+    fn error(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Error;
+}

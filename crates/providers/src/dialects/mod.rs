@@ -1,0 +1,3 @@
+//! Wire formats that more than one vendor speaks.
+
+pub mod openai;

@@ -1,0 +1,3 @@
+//! OpenAI's chat completions and embeddings, which most vendors speak with small differences.
+//!
+//! Source: OpenAI API reference, "Chat" and "Embeddings".
