@@ -102,7 +102,7 @@ pub enum Notice {
 /// The log probability of one token, and of the most likely alternatives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenLogprob {
-    /// The token.
+    /// The token; [`TokenLogprob::NO_ID`] where a vendor does not say.
     pub id: u32,
     /// The token's own bytes; may be part of a character.
     pub bytes: Vec<u8>,
@@ -110,6 +110,11 @@ pub struct TokenLogprob {
     pub logprob: Option<f32>,
     /// The most likely tokens at this position, best first: id, bytes, log probability.
     pub top: Vec<(u32, Vec<u8>, f32)>,
+}
+
+impl TokenLogprob {
+    /// The id of a token of which only the bytes are known.
+    pub const NO_ID: u32 = u32::MAX;
 }
 
 /// A piece of a tool call.

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Result, ToolCallDelta, Usage,
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Result,
+    TokenLogprob, ToolCallDelta, Usage,
 };
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
@@ -73,6 +74,8 @@ pub enum Delta {
     RequestId(String),
     /// Text of a choice.
     Text(u32, String),
+    /// The log probabilities of tokens of a choice, beside their text.
+    Logprobs(u32, Vec<TokenLogprob>),
     /// Reasoning text of a choice.
     Reasoning(u32, String),
     /// A piece of a tool call of a choice.
@@ -119,6 +122,11 @@ pub trait Dialect: Send + Sync {
 
     /// The model's name at the vendor, which prices go by.
     fn model(&self) -> &str;
+
+    /// What the vendor does where a request says nothing, as far as the front end's defaults would be refused.
+    fn defaults(&self) -> GenerationDefaults {
+        GenerationDefaults::default()
+    }
 
     /// The names that [`ChatRequest::extra`] may hold.
     fn extra_parameters(&self) -> &'static [&'static str] {
