@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::{ErrorKind, Principal, RequestId, Result, Usage};
 
 /// What an attempt serves.
@@ -59,7 +61,8 @@ pub enum Ending {
     Failed(ErrorKind),
     /// The caller went away.
     Dropped,
-    /// The answer came from our own cache; nobody was asked.
+    /// The answer came from our own cache; nobody was asked. Such an attempt begins with bounds of zero tokens, so
+    /// that a spent budget does not refuse it.
     Cached,
 }
 
@@ -77,16 +80,22 @@ pub struct Settlement {
 }
 
 /// Decides whether an attempt may be made, and keeps what it cost.
+#[async_trait]
 pub trait Accounting: Send + Sync {
-    /// Reserves what the attempt can cost at most. Must not wait for long: it is called on the way of every request.
+    /// Reserves what the attempt can cost at most. Ready at once nearly always; where a budget's leased block is used
+    /// up it waits, without holding the thread, until the next block is on the disk. Dropping the future reserves
+    /// nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::RateLimited`] when a budget is spent, [`ErrorKind::PermissionDenied`] when it forbids the attempt.
-    fn begin(&self, attempt: Attempt) -> Result<Box<dyn Reservation>>;
+    /// [`ErrorKind::RateLimited`] when a budget is spent, [`ErrorKind::PermissionDenied`] when it forbids the attempt
+    /// (a price that nobody knows), [`ErrorKind::InvalidRequest`] when it needs a bound on generated tokens and there
+    /// is none, [`ErrorKind::Overloaded`] when records are not written fast enough, [`ErrorKind::Unavailable`] when
+    /// they cannot be written at all. None of them is worth a retry by whoever asks: each says what to do.
+    async fn begin(&self, attempt: Attempt) -> Result<Box<dyn Reservation>>;
 }
 
 /// What an attempt has reserved. Dropping it settles as [`Ending::Dropped`] without a usage: at the whole reservation.
 pub trait Reservation: Send + Sync {
-    /// Replaces the reservation by what is known now.
+    /// Replaces the reservation by what is known now. Never waits.
     fn settle(self: Box<Self>, settlement: Settlement);
 }
