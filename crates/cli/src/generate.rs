@@ -123,6 +123,7 @@ fn notice_words(notice: &Notice) -> Option<String> {
         Notice::Ignored { parameter } => Some(format!("({parameter} had no effect)")),
         Notice::FailedOver { to } => Some(format!("({to} answers instead)")),
         Notice::Restarted => Some("\n(the answer starts again)".to_owned()),
+        Notice::Cached { .. } => Some("(an answer kept from an earlier request)".to_owned()),
         Notice::InvalidToolCall { reason, .. } => Some(format!("(a tool call is none: {reason})")),
         Notice::CacheHit { .. } => None,
     }

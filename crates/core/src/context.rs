@@ -46,6 +46,51 @@ pub struct Principal {
     pub key_name: Option<String>,
 }
 
+/// What may happen to an answer when a deployment that answers fails, from the least to the most that a reader notices.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// Nothing: the failure is the answer.
+    Never,
+    /// Another deployment may answer as long as nothing of the answer was sent.
+    BeforeFirst,
+    /// Another one may also go on from the text so far.
+    Continue,
+    /// Another one may also begin the answer again ([`crate::Notice::Restarted`]); what was sent is void then.
+    #[default]
+    Restart,
+}
+
+impl Takeover {
+    /// Every word, from the least to the most.
+    pub const ALL: [Takeover; 4] =
+        [Takeover::Never, Takeover::BeforeFirst, Takeover::Continue, Takeover::Restart];
+
+    /// The word in settings and headers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::BeforeFirst => "before_first",
+            Self::Continue => "continue",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+impl std::str::FromStr for Takeover {
+    type Err = crate::Error;
+
+    fn from_str(word: &str) -> crate::Result<Self> {
+        let known = Self::ALL.into_iter().find(|takeover| takeover.as_str() == word.trim());
+        known.ok_or_else(|| {
+            crate::Error::invalid("takeover", "takeover must be never, before_first, continue or restart")
+        })
+    }
+}
+
 /// What travels beside a request.
 #[derive(Clone)]
 pub struct RequestContext {
@@ -59,13 +104,29 @@ pub struct RequestContext {
     pub on_usage: Option<UsageHook>,
     /// Asked before, and told after, every attempt at a vendor that answers for money.
     pub accounting: Option<Arc<dyn Accounting>>,
+    /// Whether an answer kept from an earlier request will not do, and this one's is not to be kept.
+    pub no_cache: bool,
+    /// The most that may happen to the answer when a deployment that answers fails. It narrows what the deployment
+    /// declares and never widens it.
+    pub takeover: Takeover,
+    /// How many routes it has come through.
+    pub hops: u8,
 }
 
 impl RequestContext {
     /// A context without deadline in the local domain.
     #[must_use]
     pub fn local() -> Self {
-        Self { id: RequestId::generate(), deadline: None, principal: Principal::default(), on_usage: None, accounting: None }
+        Self {
+            id: RequestId::generate(),
+            deadline: None,
+            principal: Principal::default(),
+            on_usage: None,
+            accounting: None,
+            no_cache: false,
+            takeover: Takeover::default(),
+            hops: 0,
+        }
     }
 }
 

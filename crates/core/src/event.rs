@@ -78,13 +78,19 @@ pub enum Notice {
         /// Its name.
         parameter: String,
     },
-    /// Another deployment took over before the first token.
+    /// Another deployment took over: before the first token, after [`Notice::Restarted`], or, when neither is the case,
+    /// from the text so far.
     FailedOver {
         /// The deployment that answers.
         to: String,
     },
     /// The answer started again from its beginning; what came before is void.
     Restarted,
+    /// The answer is one that was kept from an earlier request; no model was asked.
+    Cached {
+        /// Whole seconds since it was made.
+        age_seconds: u64,
+    },
     /// Part of the prompt was served from the prefix cache.
     CacheHit {
         /// Tokens not computed again.

@@ -19,7 +19,7 @@ pub mod testing;
 
 pub use accounting::{Accounting, Attempt, Ending, Reservation, Settlement, Task};
 pub use chat::{Message, Part, Role};
-pub use context::{Domain, Principal, RequestContext, RequestId};
+pub use context::{Domain, Principal, RequestContext, RequestId, Takeover};
 pub use embed::{EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{

@@ -31,6 +31,16 @@ pub trait ChatModel: Send + Sync {
     /// [`crate::ErrorKind::Unsupported`] when the tokenizer is not at hand (a vendor's model).
     fn tokenize(&self, text: &str) -> Result<Vec<u32>>;
 
+    /// How many tokens the prompt of a request has, tools and all.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] when the tokenizer is not at hand, and what the template finds wrong.
+    async fn count_tokens(&self, request: &ChatRequest) -> Result<u32> {
+        let _ = request;
+        let message = "this model's tokenizer is not at hand, so that its prompts cannot be counted";
+        Err(crate::Error::new(crate::ErrorKind::Unsupported, message))
+    }
+
     /// Turns token ids into text, special tokens written out. Bytes that are no characters are replaced.
     ///
     /// # Errors
@@ -39,6 +49,11 @@ pub trait ChatModel: Send + Sync {
     fn detokenize(&self, ids: &[u32]) -> Result<String> {
         let _ = ids;
         Err(crate::Error::new(crate::ErrorKind::Unsupported, "this model's tokenizer is not at hand"))
+    }
+
+    /// Whether it goes on from a last message of the assistant instead of answering it.
+    fn continues(&self) -> bool {
+        false
     }
 
     /// The names that [`ChatRequest::extra`] may hold: a vendor's own parameters.

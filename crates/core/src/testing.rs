@@ -362,6 +362,10 @@ impl ChatModel for ScriptedModel {
         Ok(words(text).iter().map(|word| fake_id(word)).collect())
     }
 
+    async fn count_tokens(&self, request: &ChatRequest) -> Result<u32> {
+        Ok(words(&self.prompt(&request.input)?).len() as u32)
+    }
+
     fn detokenize(&self, ids: &[u32]) -> Result<String> {
         Ok(ids.iter().map(|id| format!(" {id}")).collect())
     }

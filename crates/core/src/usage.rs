@@ -41,6 +41,36 @@ pub struct Usage {
     pub source: UsageSource,
 }
 
+impl UsageSource {
+    /// The less certain of two sources.
+    #[must_use]
+    pub fn weaker(self, other: Self) -> Self {
+        let rank = |source| match source {
+            Self::Counted => 0,
+            Self::Reported => 1,
+            Self::Estimated => 2,
+            Self::Unknown => 3,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+impl Usage {
+    /// Adds what another attempt at the same request consumed.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.prompt_tokens, other.prompt_tokens),
+            (&mut self.cached_tokens, other.cached_tokens),
+            (&mut self.cache_written_tokens, other.cache_written_tokens),
+            (&mut self.completion_tokens, other.completion_tokens),
+            (&mut self.reasoning_tokens, other.reasoning_tokens),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.source = self.source.weaker(other.source);
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
