@@ -24,7 +24,7 @@ pub struct Vendor {
 }
 
 /// Every vendor, by name.
-pub static VENDORS: &[&Vendor] = &[&vendors::openai::VENDOR];
+pub static VENDORS: &[&Vendor] = &[&vendors::openai::VENDOR, &vendors::openai::REASONING];
 
 /// The vendor of that name, with or without `saas/`.
 ///
