@@ -22,6 +22,6 @@ pub mod vendors;
 
 pub use dialect::{Decode, Delta, Dialect, Features, Framing, Frame, Outbound, Signing, TokenRequest};
 pub use model::ProviderModel;
-pub use parameters::{Kind, Parameter, Parameters};
+pub use parameters::{Kind, Parameter, Parameters, all as all_parameters, lookup as find_parameter};
 pub use secret::Secret;
 pub use vendor::{VENDORS, Vendor, find};
