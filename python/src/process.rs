@@ -88,7 +88,7 @@ impl Process {
 
     /// The process-wide engine, started at the first call.
     pub(crate) async fn embedded(&self) -> byzerllm_core::Result<Runtime> {
-        let open = || Runtime::open(RuntimeOptions { state: None, threads: None, pin: false });
+        let open = || Runtime::open(RuntimeOptions::default());
         self.embedded.get_or_try_init(open).await.cloned()
     }
 

@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use byzerllm_core::{
-    Error, ErrorKind, GenerationDefaults, ModelInfo, OPENAI_DEFAULTS, Origin, Result, resolve,
-};
+use byzerllm_core::{Error, ErrorKind, FrontEnd, GenerationDefaults, ModelInfo, Origin, Result, resolve};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::admission::Admission;
 use crate::loader::LoadedModel;
 use crate::metrics::{DeploymentMetrics, Numbers};
-use crate::spec::{DeploymentSpec, Limits};
+use crate::spec::{DeploymentSpec, Limits, Source};
 
 /// Where a deployment stands.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -121,10 +119,14 @@ impl Running {
         let effective = effective_values(&[
             (Origin::Deployment, &spec.defaults),
             (Origin::Checkpoint, &model.handle.defaults),
-            (Origin::FrontEnd, &OPENAI_DEFAULTS),
+            (Origin::FrontEnd, spec.front_end_defaults(FrontEnd::OpenAi)),
         ])?;
         let limits = &spec.limits;
-        let concurrency = limits.concurrency.or(limits.max_sequences).unwrap_or(Limits::MAX_SEQUENCES);
+        let most = match spec.source() {
+            Source::Local(_) => limits.max_sequences.unwrap_or(Limits::MAX_SEQUENCES),
+            Source::Provider(_) | Source::Route(_) => Limits::PROVIDER_CONCURRENCY,
+        };
+        let concurrency = limits.concurrency.unwrap_or(most);
         let queue_limit = limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT);
         let admission = Arc::new(Admission::new(concurrency, queue_limit));
         Ok(Self { model, admission, effective, reserved })

@@ -18,8 +18,10 @@ use crate::keys::Keys;
 use crate::loader::{LoadContext, Loader, MemoryNeed};
 use crate::lock::StateLock;
 use crate::memory;
+use crate::provider;
 use crate::runtime::RuntimeOptions;
-use crate::spec::{DeploymentSpec, validate_path};
+use crate::secrets::Sealer;
+use crate::spec::{DeploymentSpec, Source, validate_path};
 use crate::store::{Store, Stored};
 
 /// How long the requests of a deployment that was replaced may go on.
@@ -54,6 +56,8 @@ pub(crate) struct Lifecycle {
     deployments: RwLock<BTreeMap<String, Arc<Deployment>>>,
     /// Taken out by shutdown.
     state: Mutex<Option<Arc<State>>>,
+    /// Seals what is stored; nothing for an embedded runtime, which stores nothing.
+    sealer: Option<Sealer>,
     /// Held while store and list change together.
     commit: tokio::sync::Mutex<()>,
     /// Held by the one load that runs.
@@ -105,6 +109,7 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 
 impl Lifecycle {
     pub(crate) async fn open(options: RuntimeOptions, loader: Arc<dyn Loader>) -> Result<Arc<Self>> {
+        let sealer = options.state.as_deref().map(|state| Sealer::new(options.master_key.as_deref(), state));
         let Opened { pool, state, keys, stored } = blocking(move || open_state(&options)).await?;
         let lifecycle = Arc::new(Self {
             loader,
@@ -112,6 +117,7 @@ impl Lifecycle {
             pool: Arc::new(pool),
             deployments: RwLock::default(),
             state: Mutex::new(state),
+            sealer,
             commit: tokio::sync::Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             names: Mutex::default(),
@@ -160,8 +166,18 @@ impl Lifecycle {
         });
     }
 
-    pub(crate) async fn deploy(self: Arc<Self>, spec: DeploymentSpec) -> Result<DeploymentStatus> {
+    pub(crate) async fn deploy(self: Arc<Self>, mut spec: DeploymentSpec) -> Result<DeploymentStatus> {
         spec.validate()?;
+        if let Some(provider) = &mut spec.provider {
+            *provider = provider.normalized()?;
+            for parameter in provider.literals() {
+                tracing::warn!(
+                    deployment = %spec.name,
+                    "saas.{parameter} was given literally; env:NAME or file:PATH keeps it out of command lines and of \
+                     the database"
+                );
+            }
+        }
         self.check_open()?;
         let this = Arc::clone(&self);
         // In a task of its own: a caller that goes away leaves no half-made deployment.
@@ -174,8 +190,10 @@ impl Lifecycle {
     }
 
     async fn deploy_now(self: &Arc<Self>, spec: DeploymentSpec) -> Result<DeploymentStatus> {
-        let path = spec.model.clone();
-        blocking(move || check_path(&path)).await?;
+        if let Source::Local(path) = spec.source() {
+            let path = path.to_path_buf();
+            blocking(move || check_path(&path)).await?;
+        }
         let _name = self.name_lock(&spec.name).await;
         let old = self.get(&spec.name);
         let numbers = old.as_ref().map(|old| Arc::clone(&old.numbers)).unwrap_or_default();
@@ -210,8 +228,8 @@ impl Lifecycle {
         let _commit = self.commit.lock().await;
         let result = match self.check_wanted(fresh) {
             Ok(()) => {
-                let (spec, created) = (fresh.spec.clone(), fresh.created);
-                self.with_store(move |store| Ok(store.put(&spec, created)?)).await
+                let (spec, created, sealer) = (fresh.spec.clone(), fresh.created, self.sealer.clone());
+                self.with_store(move |store| keep(store, spec, created, sealer.as_ref())).await
             }
             Err(error) => Err(error),
         };
@@ -295,8 +313,28 @@ impl Lifecycle {
         blocking(move || loader.need(&spec)).await
     }
 
-    /// Loads a model, alone, after a look at the memory.
+    /// Brings up what answers for a deployment.
     async fn load(&self, deployment: &Arc<Deployment>) -> Result<Running> {
+        match deployment.spec.source() {
+            Source::Local(_) => self.load_checkpoint(deployment).await,
+            Source::Provider(provider) => {
+                self.check_wanted(deployment)?;
+                let (provider, spec, sealer) =
+                    (provider.clone(), deployment.spec.clone(), self.sealer.clone());
+                blocking(move || {
+                    let model = provider::load(&spec.name, &provider, sealer.as_ref())?;
+                    Running::new(&spec, model, 0)
+                })
+                .await
+            }
+            Source::Route(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "routes are not supported by this version"))
+            }
+        }
+    }
+
+    /// Loads a checkpoint, alone, after a look at the memory.
+    async fn load_checkpoint(&self, deployment: &Arc<Deployment>) -> Result<Running> {
         let _alone = self.loading.lock().await;
         self.check_wanted(deployment)?;
         let (loader, spec, pool) =
@@ -477,6 +515,23 @@ impl Drop for NameGuard {
             }
         }
     }
+}
+
+/// Stores a deployment, its literal secrets sealed.
+fn keep(store: &Store, mut spec: DeploymentSpec, created: u64, sealer: Option<&Sealer>) -> Result<()> {
+    if let (Some(provider), Some(sealer)) = (&mut spec.provider, sealer) {
+        let others_are_sealed = || {
+            let sealed = |stored: &Stored| {
+                stored.name != spec.name
+                    && stored.spec.as_ref().is_ok_and(|spec| {
+                        spec.provider.as_ref().is_some_and(provider::ProviderSpec::has_sealed)
+                    })
+            };
+            Ok(store.all()?.iter().any(sealed))
+        };
+        *provider = provider.sealed(&spec.name, sealer, others_are_sealed)?;
+    }
+    Ok(store.put(&spec, created)?)
 }
 
 /// What [`Lifecycle::open`] starts from.

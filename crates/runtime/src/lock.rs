@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use byzerllm_core::{Error, ErrorKind, Result};
@@ -82,6 +82,12 @@ fn check_owner(directory: &Path) -> Result<()> {
     if metadata.mode() & 0o022 != 0 {
         return denied("may be written to by other users; `chmod go-w` it or choose another".to_owned());
     }
+    if metadata.mode() & 0o077 != 0 {
+        // What is kept there is for its owner alone.
+        tracing::warn!(directory = %directory.display(), "the state directory was open to other users; it is not any more");
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+            .map_err(|error| failed("close to other users", directory, error))?;
+    }
     Ok(())
 }
 
@@ -104,8 +110,6 @@ fn taken(directory: &Path, file: &mut File) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -115,6 +119,16 @@ mod tests {
         let _lock = StateLock::take(&directory).unwrap();
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(directory.join("lock")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_others_could_read_becomes_private() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("state");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let _lock = StateLock::take(&directory).unwrap();
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

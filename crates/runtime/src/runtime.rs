@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{
-    ChatModel, ChatRequest, Error, ErrorKind, EventStream, FrontEnd, Message, ModelHandle, Origin,
-    RequestContext, Result, resolve,
+    ChatModel, ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream, FrontEnd, Message,
+    ModelHandle, Origin, RequestContext, Result, resolve,
 };
 
 use crate::admission::{Admitted, removed};
@@ -28,6 +28,9 @@ pub struct RuntimeOptions {
     pub threads: Option<usize>,
     /// Whether each computing thread has a core of its own. Not for a runtime inside another program.
     pub pin: bool,
+    /// The file with the key under which secrets are sealed. `None` takes the one that `BYZERLLM_MASTER_KEY_FILE` names,
+    /// else `master.key` in the state directory, which is made when it is first needed.
+    pub master_key: Option<PathBuf>,
 }
 
 /// Names and the models behind them. Cheap to clone; all clones are the same runtime.
@@ -141,7 +144,7 @@ impl Runtime {
             (Origin::Request, &request.sampling),
             (Origin::Deployment, &deployment.spec.defaults),
             (Origin::Checkpoint, &handle.defaults),
-            (Origin::FrontEnd, request.front_end.defaults()),
+            (Origin::FrontEnd, deployment.spec.front_end_defaults(request.front_end)),
         ])?;
         let asked = resolved.origins.contains(&("max_tokens", Origin::Request));
         // Programs written against Byzer-LLM name lengths far beyond the context as a matter of course.
@@ -159,6 +162,34 @@ impl Runtime {
         measured.begun(accepted);
         let (name, stop) = (Arc::clone(&deployment.name), deployment.stop.clone());
         Ok(Admitted::new(name, stream, permit, token, stop))
+    }
+
+    /// Embeds texts: finds the model, waits for a place, and hands the request over. All inputs are embedded, or none.
+    ///
+    /// # Errors
+    /// An unknown or unavailable model, one that makes no vectors, bad parameters, overload, a deadline.
+    pub async fn embed(&self, mut context: RequestContext, request: EmbeddingRequest) -> Result<Embeddings> {
+        self.lifecycle.check_open()?;
+        let deployment = self.lifecycle.find(&request.model)?;
+        let mut measured = Measured::embedding(&deployment.numbers, &request, &context);
+        // The usage is in the answer: told once, here.
+        let told = context.on_usage.take();
+        let result = embed_with(&deployment, &mut measured, context, request).await;
+        let usage = match &result {
+            Ok(embeddings) => Some(&embeddings.usage),
+            Err(error) => error.usage(),
+        };
+        if let Some(usage) = usage {
+            measured.spent(usage);
+            if let Some(told) = told {
+                told(usage);
+            }
+        }
+        measured.end(match &result {
+            Ok(_) => Outcome::ANSWERED,
+            Err(error) => Outcome::failed(error.kind()),
+        });
+        result
     }
 
     /// Renders messages with the model's chat template.
@@ -222,6 +253,47 @@ impl Runtime {
     pub async fn shutdown(&self, drain: Duration) {
         self.lifecycle.shutdown(drain).await;
     }
+}
+
+async fn embed_with(
+    deployment: &Deployment,
+    measured: &mut Measured,
+    context: RequestContext,
+    request: EmbeddingRequest,
+) -> Result<Embeddings> {
+    let name = &deployment.name;
+    let (running, _token) = deployment.enter()?;
+    let model = running.model.handle.embed.clone().ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("'{name}' makes no embeddings; deploy a model that does"))
+    })?;
+    if request.inputs.is_empty() {
+        return Err(Error::invalid("input", "input is empty; send at least one text"));
+    }
+    let (inputs, deadline) = (request.inputs.len(), context.deadline);
+    let _place = running.admission.admit(name, deadline, &deployment.stop).await?;
+    measured.admitted();
+    let passed = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let embeddings = tokio::select! {
+        biased;
+        () = deployment.stop.cancelled() => return Err(removed(name)),
+        embeddings = model.embed(request, context) => embeddings?,
+        () = passed => {
+            let message = format!("the deadline passed while '{name}' made embeddings");
+            return Err(Error::new(ErrorKind::DeadlineExceeded, message));
+        }
+    };
+    if embeddings.vectors.len() != inputs {
+        let got = embeddings.vectors.len();
+        let message =
+            format!("'{name}' made {got} vectors of {inputs} inputs; try again, or ask who runs it");
+        return Err(Error::new(ErrorKind::Upstream, message).with_usage(embeddings.usage));
+    }
+    Ok(embeddings)
 }
 
 async fn probe(name: &str, worker: &dyn crate::loader::Worker, deadline: Instant) -> Result<()> {

@@ -62,6 +62,12 @@ static SETTINGS: &[Setting] = &[
     limit("max_sequences", |spec, key, value| count(key, value).map(|v| spec.limits.max_sequences = Some(v))),
     limit("queue_limit", |spec, key, value| number(key, value).map(|v| spec.limits.queue_limit = Some(v))),
     limit("concurrency", |spec, key, value| count(key, value).map(|v| spec.limits.concurrency = Some(v))),
+    limit("requests_per_minute", |spec, key, value| {
+        count(key, value).map(|v| spec.limits.requests_per_minute = Some(v))
+    }),
+    limit("tokens_per_minute", |spec, key, value| {
+        count(key, value).map(|v| spec.limits.tokens_per_minute = Some(v))
+    }),
     limit("cache_bytes", |spec, key, value| {
         let bytes = parse_bytes(value).map_err(|error| error.with_param(key.to_owned()))?;
         if bytes == 0 {
@@ -80,6 +86,9 @@ static SETTINGS: &[Setting] = &[
 /// Sets one value on a copy, checks it, and keeps it only when it is valid.
 pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result<()> {
     let trimmed = key.trim();
+    if trimmed.starts_with("saas.") {
+        return apply_to_provider(spec, trimmed, value);
+    }
     let stripped = trimmed.strip_prefix("generation.").or_else(|| trimmed.strip_prefix("gen."));
     let wanted = stripped.unwrap_or(trimmed);
     let found =
@@ -92,6 +101,21 @@ pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result
     changed.defaults.validate()?;
     *spec = changed;
     Ok(())
+}
+
+/// Sets a parameter of a vendor. Its value is checked with the whole deployment, and is quoted nowhere.
+fn apply_to_provider(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result<()> {
+    match &mut spec.provider {
+        Some(provider) => provider.set(key, value),
+        None => {
+            let shown: String = key.chars().take(64).collect();
+            let message = format!(
+                "{} is for a vendor's model; leave it out, or say which vendor with --type saas/NAME",
+                shown.escape_debug()
+            );
+            Err(Error::invalid(shown, message))
+        }
+    }
 }
 
 fn unknown(given: &str, wanted: &str) -> Error {
@@ -117,11 +141,12 @@ fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
     value.trim().parse().map_err(|_| not_a("number in range", key, value))
 }
 
-fn count(key: &str, value: &str) -> Result<u32> {
-    match number(key, value)? {
-        0 => Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1"))),
-        count => Ok(count),
+fn count<T: FromStr + Default + PartialEq>(key: &str, value: &str) -> Result<T> {
+    let count: T = number(key, value)?;
+    if count == T::default() {
+        return Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1")));
     }
+    Ok(count)
 }
 
 fn not_a(what: &str, key: &str, value: &str) -> Error {
@@ -177,6 +202,8 @@ mod tests {
             ("queue_limit", "0"),
             ("cache_bytes", "512MiB"),
             ("concurrency", "3"),
+            ("requests_per_minute", "60"),
+            ("tokens_per_minute", "5000000000"),
             ("compute", "exact"),
         ] {
             spec.set(key, value).unwrap();
@@ -200,6 +227,8 @@ mod tests {
         assert_eq!(spec.limits.queue_limit, Some(0));
         assert_eq!(spec.limits.cache_bytes, Some(512 << 20));
         assert_eq!(spec.limits.concurrency, Some(3));
+        assert_eq!(spec.limits.requests_per_minute, Some(60));
+        assert_eq!(spec.limits.tokens_per_minute, Some(5_000_000_000));
         assert_eq!(spec.compute, Compute::Exact);
     }
 

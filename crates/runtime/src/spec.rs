@@ -1,12 +1,16 @@
 //! What a deployment is, as the user describes it and as the store keeps it.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use byzerllm_core::{Error, GenerationDefaults, Result};
+use byzerllm_core::{Error, FrontEnd, GenerationDefaults, Result};
 use byzerllm_model::Compute;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::provider::ProviderSpec;
+use crate::routing::RouteSpec;
 
 /// A named model and how to run it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,8 +19,16 @@ pub struct DeploymentSpec {
     /// The name that requests use: 1 to 128 letters, digits, dots, dashes or underscores.
     #[schemars(length(min = 1, max = Self::MAX_NAME))]
     pub name: String,
-    /// The checkpoint, an absolute path: a GGUF file or a Hugging Face directory.
+    /// The checkpoint, an absolute path: a GGUF file or a Hugging Face directory. Exactly one of `model`, `provider` and
+    /// `route` is given.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub model: PathBuf,
+    /// A vendor's model, in place of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderSpec>,
+    /// Other deployments that answer in its name, in place of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteSpec>,
     /// How weights and activations are multiplied.
     #[serde(default)]
     #[schemars(schema_with = "compute")]
@@ -30,6 +42,21 @@ pub struct DeploymentSpec {
     /// Words of the caller, kept and shown but never interpreted (`backend`, `pretrained_model_type`, …).
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub labels: Map<String, Value>,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+/// Where the answers of a deployment come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A checkpoint on the machine that the runtime is on.
+    Local(&'a Path),
+    /// A vendor's model.
+    Provider(&'a ProviderSpec),
+    /// Other deployments.
+    Route(&'a RouteSpec),
 }
 
 /// The words of [`Compute`], whose crate knows no schemas.
@@ -57,10 +84,19 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub cache_bytes: Option<u64>,
-    /// Requests that run at once; `max_sequences` when absent. Further ones wait.
+    /// Requests that run at once; when absent `max_sequences`, and 8192 for a vendor's model. Further ones wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
+    /// Requests that begin within any minute; without a limit when absent. Further ones wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens, of prompts and answers together, that are spent within any minute; without a limit when absent. Further
+    /// requests wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u64>,
 }
 
 impl Limits {
@@ -68,6 +104,8 @@ impl Limits {
     pub const MAX_SEQUENCES: u32 = 256;
     /// Waiting requests when the spec does not say.
     pub const QUEUE_LIMIT: u32 = 1024;
+    /// Requests that a vendor's model answers at once when the spec does not say.
+    pub const PROVIDER_CONCURRENCY: u32 = 8192;
 }
 
 impl DeploymentSpec {
@@ -79,6 +117,8 @@ impl DeploymentSpec {
         Self {
             name: name.into(),
             model: model.into(),
+            provider: None,
+            route: None,
             compute: Compute::default(),
             defaults: GenerationDefaults::default(),
             limits: Limits::default(),
@@ -86,8 +126,52 @@ impl DeploymentSpec {
         }
     }
 
+    /// A vendor's model, without parameters yet. The vendor's name may carry `saas/`.
+    pub fn of_provider(name: impl Into<String>, vendor: impl Into<String>) -> Self {
+        Self { provider: Some(ProviderSpec::new(vendor)), ..Self::new(name, PathBuf::new()) }
+    }
+
+    /// Other deployments that answer under one name.
+    pub fn of_route(name: impl Into<String>, route: RouteSpec) -> Self {
+        Self { route: Some(route), ..Self::new(name, PathBuf::new()) }
+    }
+
+    /// Where its answers come from: what [`DeploymentSpec::validate`] found to be the only one that is given.
+    #[must_use]
+    pub fn source(&self) -> Source<'_> {
+        match (&self.provider, &self.route) {
+            (Some(provider), _) => Source::Provider(provider),
+            (None, Some(route)) => Source::Route(route),
+            (None, None) => Source::Local(&self.model),
+        }
+    }
+
+    /// What fills in where request, deployment and checkpoint are silent. A vendor has defaults of its own, which stand
+    /// in the place of OpenAI's; programs written against Byzer-LLM bring theirs to every model.
+    pub(crate) fn front_end_defaults(&self, front_end: FrontEnd) -> &'static GenerationDefaults {
+        static SILENT: LazyLock<GenerationDefaults> = LazyLock::new(GenerationDefaults::default);
+        match (self.source(), front_end) {
+            (Source::Provider(_), FrontEnd::OpenAi) => &SILENT,
+            _ => front_end.defaults(),
+        }
+    }
+
+    /// As JSON with its secrets, for those who send it to a server. `Serialize` writes `***` in their place.
+    ///
+    /// # Errors
+    /// [`byzerllm_core::ErrorKind::InvalidRequest`] when it is no JSON: a path that is no text.
+    pub fn exposed(&self) -> Result<Value> {
+        let mut value = serde_json::to_value(self).map_err(|error| {
+            Error::invalid("model", format!("the deployment cannot be written as JSON: {error}"))
+        })?;
+        if let Some(provider) = &self.provider {
+            value["provider"]["parameters"] = provider.exposed();
+        }
+        Ok(value)
+    }
+
     /// Sets one value by name, as `--set key=value` and `infer_params` give it. Sampling keys may carry the prefix
-    /// `generation.` or `gen.`.
+    /// `generation.` or `gen.`; parameters of a vendor carry `saas.`.
     ///
     /// # Errors
     /// [`byzerllm_core::ErrorKind::InvalidRequest`] for a value that does not fit, and for an unknown key, naming
@@ -107,7 +191,7 @@ impl DeploymentSpec {
     /// [`byzerllm_core::ErrorKind::InvalidRequest`] naming the field.
     pub fn validate(&self) -> Result<()> {
         validate_name(&self.name)?;
-        validate_path(&self.model)?;
+        self.validate_source()?;
         self.defaults.validate()?;
         let limits = &self.limits;
         let counts = [
@@ -115,6 +199,8 @@ impl DeploymentSpec {
             ("context_length", limits.context_length.map(u64::from)),
             ("cache_bytes", limits.cache_bytes),
             ("concurrency", limits.concurrency.map(u64::from)),
+            ("requests_per_minute", limits.requests_per_minute.map(u64::from)),
+            ("tokens_per_minute", limits.tokens_per_minute),
         ];
         for (name, value) in counts {
             if value == Some(0) {
@@ -125,6 +211,44 @@ impl DeploymentSpec {
             }
         }
         Ok(())
+    }
+
+    fn validate_source(&self) -> Result<()> {
+        let given = [!is_empty(&self.model), self.provider.is_some(), self.route.is_some()];
+        if given.iter().filter(|given| **given).count() > 1 {
+            return Err(Error::invalid(
+                "model",
+                "a deployment has one of model, provider and route; leave the others out",
+            ));
+        }
+        match self.source() {
+            Source::Local(path) => validate_path(path),
+            Source::Provider(provider) => {
+                provider.validate()?;
+                self.refuse_engine_settings()
+            }
+            Source::Route(route) => {
+                route.validate()?;
+                self.refuse_engine_settings()
+            }
+        }
+    }
+
+    /// What only our own engine could heed is refused where it does not run.
+    fn refuse_engine_settings(&self) -> Result<()> {
+        let limits = &self.limits;
+        let given = [
+            ("compute", self.compute != Compute::default()),
+            ("context_length", limits.context_length.is_some()),
+            ("max_sequences", limits.max_sequences.is_some()),
+            ("cache_bytes", limits.cache_bytes.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                Err(Error::invalid(name, format!("{name} is for models that run here; leave it out")))
+            }
+            None => Ok(()),
+        }
     }
 }
 

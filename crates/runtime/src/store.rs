@@ -3,8 +3,8 @@
 //! Invariant: what [`Store::put`] and [`Store::remove`] have returned from survives `kill -9` and a power cut. A
 //! damaged file is reported and left as it is.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,8 +36,12 @@ pub(crate) enum StoreError {
     Sqlite { path: PathBuf, source: rusqlite::Error },
     #[error("the deployment database '{}' cannot be opened: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("the deployment cannot be written as JSON: {0}")]
+    #[error("a record cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Spec(Error),
+    #[error("a secret would have been stored as it is; please report this")]
+    Unsealed,
 }
 
 impl From<StoreError> for Error {
@@ -50,7 +54,8 @@ impl From<StoreError> for Error {
                 ErrorKind::PermissionDenied
             }
             StoreError::Io { .. } => ErrorKind::InvalidRequest,
-            StoreError::Json(_) => ErrorKind::Internal,
+            StoreError::Spec(source) => source.kind(),
+            StoreError::Json(_) | StoreError::Unsealed => ErrorKind::Internal,
         };
         Error::new(kind, error.to_string()).with_param("state").with_source(error)
     }
@@ -79,7 +84,7 @@ impl Store {
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("byzerllm.db");
         // SQLite gives its side files the mode of the main file.
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -87,7 +92,17 @@ impl Store {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
+            .and_then(|file| private(&file).map(|()| file))
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        for end in ["-wal", "-shm"] {
+            let side = directory.join(format!("byzerllm.db{end}"));
+            match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&side) {
+                Ok(file) => private(&file).map_err(|source| StoreError::Io { path: side, source })?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StoreError::Io { path: side, source }),
+            }
+        }
+        drop(file);
         let store = |error| convert(&path, error);
         let connection = Connection::open(&path).map_err(store)?;
         prepare(&connection).map_err(store)?;
@@ -133,9 +148,12 @@ impl Store {
         rows.collect::<Result<_, _>>().map_err(store)
     }
 
-    /// Keeps a deployment, in place of one with the same name.
+    /// Keeps a deployment, in place of one with the same name. A literal secret is refused: it must be sealed before.
     pub(crate) fn put(&self, spec: &DeploymentSpec, created: u64) -> Result<(), StoreError> {
-        let text = serde_json::to_string(spec)?;
+        if spec.provider.as_ref().is_some_and(|provider| provider.literals().next().is_some()) {
+            return Err(StoreError::Unsealed);
+        }
+        let text = spec.exposed().map_err(StoreError::Spec)?.to_string();
         let created = i64::try_from(created).unwrap_or(i64::MAX);
         self.connection()
             .execute(
@@ -167,6 +185,15 @@ impl Store {
     }
 }
 
+/// Takes a file away from other users, who may have had it since an older version or a careless copy.
+fn private(file: &File) -> std::io::Result<()> {
+    let mode = file.metadata()?.mode();
+    if mode & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).optional()?;
@@ -187,8 +214,6 @@ fn convert(path: &Path, error: rusqlite::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     fn spec(name: &str) -> DeploymentSpec {
@@ -218,6 +243,35 @@ mod tests {
             let mode = std::fs::metadata(directory.path().join(file)).unwrap().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
+    }
+
+    #[test]
+    fn a_file_that_others_could_read_becomes_private() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let path = directory.path().join("byzerllm.db");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        std::fs::write(directory.path().join("byzerllm.db-shm"), "").unwrap();
+        std::fs::set_permissions(directory.path().join("byzerllm.db-shm"), Permissions::from_mode(0o666))
+            .unwrap();
+        let _store = Store::open(directory.path()).unwrap();
+        for file in ["byzerllm.db", "byzerllm.db-shm"] {
+            let mode = std::fs::metadata(directory.path().join(file)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_stored_sealed_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut spec = DeploymentSpec::of_provider("m", "saas/openai");
+        spec.set("saas.api_key", "sk-canary").unwrap();
+        assert!(matches!(store.put(&spec, 1), Err(StoreError::Unsealed)));
+        assert!(store.all().unwrap().is_empty());
+        spec.set("saas.api_key", "env:KEY").unwrap();
+        store.put(&spec, 1).unwrap();
+        assert_eq!(*store.all().unwrap()[0].spec.as_ref().unwrap(), spec);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, Input, RequestContext, Sampling, Usage};
+use byzerllm_core::{ChatRequest, EmbeddingRequest, Input, RequestContext, Sampling, Usage};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -42,6 +42,25 @@ pub(crate) fn generation(request: &ChatRequest, context: &RequestContext) -> Spa
         byzerllm.outcome = Empty,
         byzerllm.queue.seconds = Empty,
         byzerllm.time_to_first_token.seconds = Empty,
+        error.type = Empty,
+    )
+}
+
+/// The span of a request for vectors.
+pub(crate) fn embedding(request: &EmbeddingRequest, context: &RequestContext) -> Span {
+    tracing::trace_span!(
+        target: TRACES,
+        "embedding",
+        otel.name = format!("embeddings {}", request.model),
+        otel.kind = "internal",
+        otel.status_code = Empty,
+        gen_ai.operation.name = "embeddings",
+        gen_ai.provider.name = "byzerllm",
+        gen_ai.request.model = request.model,
+        gen_ai.response.id = %context.id,
+        gen_ai.usage.input_tokens = Empty,
+        byzerllm.outcome = Empty,
+        byzerllm.queue.seconds = Empty,
         error.type = Empty,
     )
 }

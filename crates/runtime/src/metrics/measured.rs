@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use byzerllm_core::{ChatRequest, Event, FinishReason, Input, RequestContext, Result, Sampling, Usage};
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Event, FinishReason, Input, RequestContext, Result, Sampling, Usage,
+};
 use futures::{Stream, StreamExt};
 use tracing::Span;
 
@@ -51,10 +53,23 @@ enum Piece {
 impl Measured {
     /// A request arrives.
     pub(crate) fn arrive(numbers: &Arc<Numbers>, request: &ChatRequest, context: &RequestContext) -> Self {
+        Self::under(traces::generation(request, context), numbers)
+    }
+
+    /// A request for vectors arrives.
+    pub(crate) fn embedding(
+        numbers: &Arc<Numbers>,
+        request: &EmbeddingRequest,
+        context: &RequestContext,
+    ) -> Self {
+        Self::under(traces::embedding(request, context), numbers)
+    }
+
+    fn under(span: Span, numbers: &Arc<Numbers>) -> Self {
         numbers.waiting.fetch_add(1, Ordering::Relaxed);
         Self {
             numbers: Arc::clone(numbers),
-            span: traces::generation(request, context),
+            span,
             arrived: Instant::now(),
             place: Place::Waiting,
             reason: None,
@@ -75,6 +90,12 @@ impl Measured {
                 told(usage);
             }
         }));
+    }
+
+    /// The tokens of a request whose answer comes in one piece.
+    pub(crate) fn spent(&self, usage: &Usage) {
+        self.numbers.spend(usage);
+        traces::spent(&self.span, usage);
     }
 
     /// The request's defaults are filled in.

@@ -30,6 +30,8 @@ pub(crate) struct Outcome(usize);
 
 impl Outcome {
     pub(crate) const CANCELLED: Self = Self::failed(ErrorKind::Cancelled);
+    /// An answer in one piece.
+    pub(crate) const ANSWERED: Self = Self::finished(&FinishReason::Stop);
 
     pub(crate) const fn failed(kind: ErrorKind) -> Self {
         Self(COMPLETE.len() + kind as usize)

@@ -22,7 +22,7 @@ fn spec(name: &str) -> DeploymentSpec {
 }
 
 fn options(state: Option<PathBuf>) -> RuntimeOptions {
-    RuntimeOptions { state, threads: Some(1), pin: false }
+    RuntimeOptions { state, threads: Some(1), ..RuntimeOptions::default() }
 }
 
 async fn embedded(loader: Arc<dyn Loader>) -> Runtime {
