@@ -44,15 +44,21 @@ class Asking(Connection):
 
     def _meta(self, model: str, found: dict[str, Any]) -> dict[str, Any]:
         info, labels = found["info"], found.get("labels") or {}
+        engine = info.get("engine", "byzerllm")
+        vendor = engine.startswith("saas/")
         meta = {
-            "model_deploy_type": "proprietary",
-            "backend": labels.get("backend", "byzerllm"),
+            "model_deploy_type": "saas" if vendor else "proprietary",
+            "backend": "saas" if vendor else labels.get("backend", "byzerllm"),
             "support_stream": True,
             "support_chat_template": bool(info.get("chat_template")),
             "max_model_len": info.get("context_length") or -1,
             "architectures": info.get("architectures", []),
-            "engine": info.get("engine", "byzerllm"),
+            "engine": engine,
         }
+        details = info.get("details") or {}
+        if vendor:
+            meta["model_name"] = details.get("model", "")
+            meta["embedding_mode"] = "embeddings" in (details.get("tasks") or ())
         self.meta_cache[model] = meta
         return dict(meta)
 
@@ -95,6 +101,10 @@ class Asking(Connection):
     def _lacking(self, model: str) -> set[str]:
         """What the place of a model has refused to do: `tools`, `format`."""
         return self._lacks.setdefault(model, set())
+
+    def _is_vendor(self, model: str) -> bool:
+        """Whether a model is known to be a vendor's."""
+        return bool(self.meta_cache.get(model, {}).get("model_deploy_type") == "saas")
 
     def _takes_messages(self, ask: Ask) -> Steps[bool]:
         """Whether a model gets messages, not a prompt that was rendered here."""
@@ -163,7 +173,8 @@ class Asking(Connection):
         if mapping is None:
             if (yield from self._has_template(model, remembered)):
                 item = {"instruction": history[-1]["content"], "history": history[:-1], **config}
-                content: Item = {"kind": "messages", "value": talk.for_engine(history)}
+                plain = self.skip_nontext_check or not self._is_vendor(model)
+                content: Item = {"kind": "messages", "value": talk.for_engine(history, plain)}
                 return item, (yield from self._request(model, content, config))
             mapping = self.default_role_mapping
         prompt = render(history, mapping)
@@ -190,7 +201,7 @@ class Asking(Connection):
         return item, request
 
     def _request(self, model: str, content: Item, config: Config) -> Steps[Item]:
-        generation = parameters.generation(config, self.ignore_unknown)
+        generation = parameters.generation(config, self.ignore_unknown, self._is_vendor(model))
         sampling = generation.sampling
         for key in generation.ignored:
             if self.strict:
@@ -210,6 +221,8 @@ class Asking(Connection):
         }
         if generation.best_of is not None:
             request["best_of"] = generation.best_of
+        if generation.extra:
+            request["extra"] = generation.extra
         return {
             "request": request,
             "timeout": generation.timeout,

@@ -21,6 +21,7 @@ from byzerllm.errors import (
     UnavailableError,
 )
 from byzerllm.implementations import Implementations
+from byzerllm.embedding import Embedding
 from byzerllm.not_yet import NotYet
 from byzerllm.notices import say_once
 from byzerllm.prompts.method import PromptMethod
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _NO_MODEL = "Use llm.setup_default_model_name to setup default model name or setup the model parameter"
 
 
-class ByzerLLM(Implementations, Asking, PromptMethod, SqlBridge, NotYet):
+class ByzerLLM(Implementations, Asking, Embedding, PromptMethod, SqlBridge, NotYet):
     """A client. Cheap to make: many may live in one process, and those without a server share one engine.
 
     `setup_*` methods return the client, so that they can follow one another.

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from byzerllm.errors import UnsupportedError
-from byzerllm.types import LLMRequest
 
 
 def _refuse(name: str, what: str) -> NoReturn:
     raise UnsupportedError(f"ByzerLLM.{name}: {what} not supported by this version", param=name)
 
 
-_EMBEDDINGS = "embeddings and reranking are"
+_RERANKING = "reranking is"
 _TRAINING = "training is"
 
 Config = Mapping[str, Any]
@@ -20,21 +19,11 @@ Config = Mapping[str, Any]
 class NotYet:
     """Raises `UnsupportedError` for what does not exist yet."""
 
-    def emb(
-        self, model: str | None, request: LLMRequest | list[str] | str, extract_params: Config = {}
-    ) -> NoReturn:
-        """Raises `UnsupportedError`: embeddings are not supported by this version."""
-        _refuse("emb", _EMBEDDINGS)
-
-    def emb_query(self, v: str, model: str | None = None) -> NoReturn:
-        """Raises `UnsupportedError`: embeddings are not supported by this version."""
-        _refuse("emb_query", _EMBEDDINGS)
-
     def emb_rerank(
         self, model: str | None = None, sentence_pairs: Any = [], extract_params: Config = {}
     ) -> NoReturn:
         """Raises `UnsupportedError`: reranking is not supported by this version."""
-        _refuse("emb_rerank", _EMBEDDINGS)
+        _refuse("emb_rerank", _RERANKING)
 
     def sft(
         self,

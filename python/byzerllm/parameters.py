@@ -172,7 +172,10 @@ _NOT_HERE: dict[str, str] = {
     "lora_int_id": "adapters are not supported by this version",
 }
 
-_REQUEST_KEYS = (*SAMPLING, "n", "best_of", "timeout_s", "stream", *_WITHOUT_EFFECT, *_NOT_HERE)
+_FOR_EVERYBODY = (*SAMPLING, "n", "best_of", "timeout_s", "stream")
+# What Byzer-LLM's workers read and no vendor.
+_NEVER_SENT = ("extra_request_params", "inference_mode", "batch_size", "stopping_sequences_skip_check_min_length")
+_REQUEST_KEYS = (*_FOR_EVERYBODY, *_WITHOUT_EFFECT, *_NOT_HERE)
 
 
 class Generation:
@@ -184,18 +187,25 @@ class Generation:
         self.best_of: int | None = None
         self.timeout: float | None = None
         self.stream = False
+        self.extra: dict[str, Any] = {}
+        """A vendor's own parameters, under its own names."""
         self.ignored: list[str] = []
         """Keys whose value asks for something that has no effect."""
 
 
-def generation(config: Mapping[str, Any], ignore_unknown: bool = False) -> Generation:
+def generation(config: Mapping[str, Any], ignore_unknown: bool = False, vendor: bool = False) -> Generation:
     """Reads `llm_config`: bare keys and keys with the prefix `gen.` or `generation.`; a later key wins.
 
-    An unknown key is an error, or dropped in silence with `ignore_unknown`, as Byzer-LLM does.
+    An unknown key is an error, or dropped in silence with `ignore_unknown`, as Byzer-LLM does. A `vendor` gets it as
+    its own parameter, and refuses it by name when it does not know it.
     """
     result = Generation()
     for key, value in config.items():
-        name = _without_prefix(key)
+        name = without_prefix(key)
+        if vendor and name not in _FOR_EVERYBODY:
+            if value is not None and name not in _NEVER_SENT:
+                result.extra[name] = value
+            continue
         if name not in _REQUEST_KEYS:
             if ignore_unknown:
                 continue
@@ -223,7 +233,8 @@ def generation(config: Mapping[str, Any], ignore_unknown: bool = False) -> Gener
     return result
 
 
-def _without_prefix(key: str) -> str:
+def without_prefix(key: str) -> str:
+    """A generation key without `gen.` or `generation.`."""
     for prefix in ("generation.", "gen."):
         if key.startswith(prefix):
             return key[len(prefix) :]
@@ -235,7 +246,7 @@ def unknown(key: str, valid: Iterable[str], what: str) -> InvalidRequestError:
     import difflib
 
     candidates = sorted(set(valid))
-    name = _without_prefix(key)
+    name = without_prefix(key)
     near = difflib.get_close_matches(key, candidates, n=1) or difflib.get_close_matches(
         name, candidates, n=1, cutoff=0.5
     )

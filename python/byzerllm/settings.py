@@ -224,8 +224,7 @@ class Settings:
         return self
 
     def setup_default_emb_model_name(self: Self, name: str) -> Self:
-        """The model of embeddings that name none. Kept for later: `ByzerLLM.emb` raises `UnsupportedError` in
-        this version.
+        """The model of embeddings that name none.
 
         Args:
             name: the name of a deployment.
@@ -234,7 +233,8 @@ class Settings:
         return self
 
     def setup_default_re_rank_model_name(self: Self, name: str) -> Self:
-        """The model of rerankings that name none. Kept for later like the one of embeddings.
+        """The model of rerankings that name none. Kept for later: `ByzerLLM.emb_rerank` raises `UnsupportedError`
+        in this version.
 
         Args:
             name: the name of a deployment.

@@ -64,10 +64,11 @@ def _without_answer(llm: "ByzerLLM", model: str, item: dict[str, Any]) -> Any:
         return llm.tokenize(model, item["instruction"])[0].output
     if _is(item, "apply_chat_template"):
         return llm.apply_chat_template(model, item["instruction"])
-    if _is(item, "embedding", "embed_rerank"):
-        raise UnsupportedError(
-            "embeddings and reranking are not supported by this version", param="embedding"
-        )
+    if _is(item, "embed_rerank"):
+        raise UnsupportedError("reranking is not supported by this version", param="embed_rerank")
+    if _is(item, "embedding"):
+        config = {key: value for key, value in item.items() if key not in ("instruction", "history", *_WORK)}
+        return llm.emb(model, str(item["instruction"]), config)[0].output
     if _is(item, "meta"):
         return [llm.get_meta(model)]
     if _is(item, *_ABORT):

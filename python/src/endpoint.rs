@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byzerllm_client::Client;
-use byzerllm_core::{ChatRequest, Error, Message, RequestContext};
+use byzerllm_core::{ChatRequest, EmbeddingRequest, Error, Message, RequestContext};
 use byzerllm_runtime::{DeploymentSpec, Runtime};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -334,6 +334,35 @@ impl Endpoint {
                 process.run(py, client.apply_template(model, &messages, add_generation_prompt))
             }
         }
+    }
+
+    /// Turns texts into vectors.
+    #[pyo3(signature = (request, timeout=None))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let request: EmbeddingRequest = convert::deserialized(request, "request")?;
+        let limit = timeout.map(|timeout| seconds(py, "timeout", timeout)).transpose()?;
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let (process, target) = self.target(py)?;
+        let work = async move {
+            match target {
+                Target::Embedded(runtime) => {
+                    let context = RequestContext { deadline, ..RequestContext::local() };
+                    runtime.embed(context, request).await
+                }
+                Target::Remote(client) => match deadline {
+                    Some(deadline) => tokio::time::timeout_at(deadline.into(), client.embed(&request))
+                        .await
+                        .unwrap_or_else(|_| Err(crate::call::too_late())),
+                    None => client.embed(&request).await,
+                },
+            }
+        };
+        convert::serialized(py, &process.run(py, work)?)
     }
 
     /// Turns text into token ids.

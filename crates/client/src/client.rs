@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, EventStream, Message, Result};
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Event, EventStream, Message, Result,
+};
 use futures::StreamExt;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
@@ -225,6 +227,17 @@ impl Client {
         serde_json::from_value(ids).map_err(|error| self.odd("the list of tokens").with_source(error))
     }
 
+    /// Turns texts into vectors.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn embed(&self, request: &EmbeddingRequest) -> Result<Embeddings> {
+        let body = serde_json::to_value(request)
+            .map_err(|error| Error::internal("the request cannot be written as JSON").with_source(error))?;
+        let answer = self.http.json(Method::POST, &["byzerllm", "v1", "embed"], &[], Some(&body)).await?;
+        serde_json::from_value(answer).map_err(|error| self.odd("the vectors").with_source(error))
+    }
+
     /// Whether a server answers at the URL.
     ///
     /// # Errors
@@ -293,7 +306,7 @@ fn match_record(url: Url, record: Option<ServerRecord>) -> (Url, Option<ServerRe
     (url, None)
 }
 
-fn read_event(frame: &crate::sse::Frame, url: &str) -> Result<Event> {
+fn read_event(frame: &crate::http::Frame, url: &str) -> Result<Event> {
     let odd = |error: serde_json::Error| {
         let message = format!(
             "the server at {url} sent an event that is not known; are client and server of one version?"
