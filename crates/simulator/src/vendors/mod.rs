@@ -1,0 +1,45 @@
+//! One file per protocol. Every one is written from the vendor's own documents and its own client library.
+
+use byzerllm_core::{Error, ErrorKind, Result, nearest};
+
+use crate::protocol::Protocol;
+
+mod errors;
+mod flavours;
+mod openai;
+mod openai_read;
+mod zhipu;
+
+/// The vendors that can be simulated.
+pub const VENDORS: &[&str] =
+    &["openai", "azure_openai", "zhipu", "baichuan", "deepseek", "moonshot", "siliconflow", "volcengine"];
+
+/// The protocol of a vendor, with or without `saas/`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`], naming the nearest.
+pub(crate) fn find(name: &str) -> Result<(&'static str, Box<dyn Protocol>)> {
+    let word = name.strip_prefix("saas/").unwrap_or(name);
+    let word = match word {
+        "official_openai" | "reasoning_openai" => "openai",
+        "chatglm" => "zhipu",
+        word => word,
+    };
+    let known = VENDORS.iter().find(|vendor| **vendor == word);
+    let protocol = known.and_then(|vendor| open(vendor).map(|protocol| (*vendor, protocol)));
+    protocol.ok_or_else(|| {
+        let near = nearest(word, VENDORS.iter().copied()).unwrap_or("openai");
+        let shown: String = word.chars().take(64).collect();
+        let message = format!(
+            "there is no simulated vendor '{}'; did you mean '{near}'? There are: {}",
+            shown.escape_debug(),
+            VENDORS.join(", ")
+        );
+        Error::new(ErrorKind::NotFound, message).with_param("vendor")
+    })
+}
+
+fn open(vendor: &str) -> Option<Box<dyn Protocol>> {
+    let flavour = flavours::ALL.iter().find(|flavour| flavour.name == vendor);
+    flavour.map(|flavour| Box::new(openai::OpenAi { flavour }) as Box<dyn Protocol>)
+}

@@ -1,0 +1,5 @@
+//! The simulator from outside, over plain sockets.
+
+mod faults;
+mod harness;
+mod openai;
