@@ -13,7 +13,9 @@ pub(crate) fn translate<'py>(words: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     let py = words.py();
     let words: LegacyDeployment = deserialized(words, "deployment")?;
     let translated = words.translate().map_err(|error| exception(py, &error))?;
-    serialized(py, &json!({ "spec": translated.spec, "notice": translated.notice() }))
+    // With its secrets: it goes on to the runtime or a server.
+    let spec = translated.spec.exposed().map_err(|error| exception(py, &error))?;
+    serialized(py, &json!({ "spec": spec, "notice": translated.notice() }))
 }
 
 /// What is odd when a file is of another family than `pretrained_model_type` says.

@@ -1,10 +1,11 @@
 //! `byzerllm deploy`, `undeploy` and `list`: the admin calls of a server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use byzerllm_core::ErrorKind;
 use byzerllm_hub::Reference;
-use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus};
+use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus, SecretText, Source};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,7 @@ use crate::connection::Connection;
 use crate::legacy::{self, Family, LegacyDeployment, Translated};
 use crate::models;
 use crate::output::{Failure, Outcome, Output, bytes, table};
+use crate::secrets;
 
 /// How often the progress of a load is asked for.
 const POLL: Duration = Duration::from_millis(200);
@@ -21,6 +23,9 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcome {
     let asked = asked(&arguments)?;
     let connection = Connection::open(arguments.server.url.as_deref())?;
+    if let Some(warning) = &asked.warning {
+        output.note(warning);
+    }
     if asked.translated.is_some() && exists(&connection, &asked.spec.name).await? {
         return already_there(&connection, &asked.spec.name, arguments.json, output).await;
     }
@@ -42,7 +47,7 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
     if let Some(notice) = asked.translated.as_ref().and_then(Translated::notice) {
         output.note(notice);
     }
-    let body = to_value(&spec)?;
+    let body = spec.exposed()?;
     let bar = spinner(format!("loading {}", spec.name));
     let started = std::time::Instant::now();
     let deploying = connection.client.deploy(&body);
@@ -91,35 +96,58 @@ fn is_this_machine(url: &str) -> bool {
 struct Asked {
     spec: DeploymentSpec,
     translated: Option<Translated>,
+    /// What is told about secrets that stand in the command line.
+    warning: Option<String>,
 }
 
-/// The deployment that the options describe, in either form.
+/// The deployment that the options describe, in any of the forms.
 fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
-    let Some(model) = &arguments.model else {
-        return Err(Failure::misuse("--model is missing", "`byzerllm deploy --help` shows both forms."));
-    };
-    let mut asked = match &arguments.name {
-        Some(name) => {
-            Asked { spec: DeploymentSpec::new(name, std::path::absolute(model)?), translated: None }
+    let missing =
+        || Failure::misuse("--model or --type is missing", "`byzerllm deploy --help` shows all forms.");
+    let model = arguments.model.as_ref();
+    let mut translated = None;
+    let mut spec = match (&arguments.name, &arguments.vendor) {
+        (Some(name), Some(vendor)) => {
+            byzerllm_providers::find(vendor)?;
+            DeploymentSpec::of_provider(name, vendor)
         }
-        None => {
-            let translated = byzers(arguments, &model.to_string_lossy())?;
-            Asked { spec: translated.spec.clone(), translated: Some(translated) }
+        (Some(name), None) => DeploymentSpec::new(name, std::path::absolute(model.ok_or_else(missing)?)?),
+        (None, _) => {
+            let model = model.map(|model| model.to_string_lossy());
+            let name = arguments.byzer.udf_name.as_deref().or(model.as_deref()).ok_or_else(missing)?;
+            translated.insert(byzers(arguments, name)?).spec.clone()
         }
     };
-    let spec = &mut asked.spec;
     if let Some(compute) = arguments.compute {
         spec.compute = compute;
     }
     for (key, value) in &arguments.set {
-        spec.set(key, value).map_err(|error| {
-            Failure::misuse(
-                format!("--set {key}={value}: {}", error.message()),
-                "`byzerllm deploy --help` shows the form.",
-            )
-        })?;
+        set(&mut spec, key, value)?;
     }
-    Ok(asked)
+    spec.validate()?;
+    let typed = arguments.set.iter().map(|(key, value)| (key.as_str(), value));
+    let warning = spec.provider.as_ref().and_then(|provider| secrets::warning(&provider.vendor, typed));
+    Ok(Asked { spec, translated, warning })
+}
+
+/// Sets one value. That of a secret is quoted nowhere.
+fn set(spec: &mut DeploymentSpec, key: &str, value: &SecretText) -> Outcome {
+    let vendor = spec.provider.as_ref().filter(|_| key.starts_with("saas."));
+    let (shown, done) = match vendor {
+        Some(provider) => {
+            let vendor = byzerllm_providers::find(&provider.vendor)?;
+            let parameter = byzerllm_providers::find_parameter(vendor, key);
+            let given = parameter.and_then(|parameter| secrets::given(parameter, value.clone()));
+            ("…", given.and_then(|value| spec.set(key, value.expose())))
+        }
+        None => (if key.starts_with("saas.") { "…" } else { value.expose() }, spec.set(key, value.expose())),
+    };
+    done.map_err(|error| {
+        Failure::misuse(
+            format!("--set {key}={shown}: {}", error.message()),
+            "`byzerllm deploy --help` shows the form, `byzerllm vendors` the parameters of vendors.",
+        )
+    })
 }
 
 /// The deployment that Byzer-LLM's form describes.
@@ -129,15 +157,19 @@ fn byzers(arguments: &DeployArguments, name: &str) -> Outcome<Translated> {
     let word = byzer.pretrained_model_type.as_deref().unwrap_or_default();
     // A kind of model that cannot be is worth more than a missing path.
     Family::of(word)?;
-    let Some(path) = path else {
-        return Err(Failure::misuse(
-            format!("--model-path is missing: which file or directory is '{name}'?"),
-            "Add --model_path PATH; without Byzer-LLM's options the form is --name NAME --model PATH.",
-        ));
+    let path = match path {
+        Some(path) => std::path::absolute(path)?,
+        None if word.starts_with("saas/") => PathBuf::new(),
+        None => {
+            return Err(Failure::misuse(
+                format!("--model-path is missing: which file or directory is '{name}'?"),
+                "Add --model_path PATH; without Byzer-LLM's options the form is --name NAME --model PATH.",
+            ));
+        }
     };
     let mut infer_params = Map::new();
     for parameter in &byzer.infer_params {
-        for (key, value) in parameters(parameter)? {
+        for (key, value) in parameters(parameter.expose())? {
             infer_params.insert(key, value.into());
         }
     }
@@ -156,7 +188,7 @@ fn byzers(arguments: &DeployArguments, name: &str) -> Outcome<Translated> {
     }
     let words = LegacyDeployment {
         name: name.to_owned(),
-        model: std::path::absolute(path)?,
+        model: path,
         pretrained_model_type: word.to_owned(),
         infer_params,
         sys_conf,
@@ -295,9 +327,30 @@ fn row(status: &DeploymentStatus) -> Vec<String> {
             .as_ref()
             .and_then(|info| info.context_length)
             .map_or_else(dash, |length| length.to_string()),
-        status.info.as_ref().map_or_else(dash, |info| bytes(info.weight_bytes)),
-        status.spec.model.display().to_string(),
+        match status.spec.source() {
+            Source::Local(_) => status.info.as_ref().map_or_else(dash, |info| bytes(info.weight_bytes)),
+            Source::Provider(_) | Source::Route(_) => dash(),
+        },
+        source(&status.spec),
     ]
+}
+
+/// What answers: a path, a vendor with its model, or other deployments.
+fn source(spec: &DeploymentSpec) -> String {
+    match spec.source() {
+        Source::Local(path) => path.display().to_string(),
+        Source::Provider(provider) => {
+            let vendor = provider.vendor.trim_start_matches("saas/");
+            match provider.model() {
+                Some(model) => format!("saas/{vendor} {model}"),
+                None => format!("saas/{vendor}"),
+            }
+        }
+        Source::Route(route) => {
+            let names: Vec<&str> = route.targets.iter().map(|target| target.deployment.as_str()).collect();
+            format!("route to {}", names.join(", "))
+        }
+    }
 }
 
 /// One word, with the progress of a load.
@@ -329,14 +382,30 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Outcome<T> 
     })
 }
 
-fn to_value(spec: &DeploymentSpec) -> Outcome<Value> {
-    serde_json::to_value(spec)
-        .map_err(|error| Failure::misuse(format!("the deployment cannot be sent: {error}"), "Check --model."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_says_what_answers() {
+        let mut spec = DeploymentSpec::of_provider("m", "openai");
+        assert_eq!(source(&spec), "saas/openai");
+        spec.set("saas.model", "gpt-4o").unwrap();
+        assert_eq!(source(&spec), "saas/openai gpt-4o");
+        assert_eq!(source(&DeploymentSpec::new("m", "/a.gguf")), "/a.gguf");
+    }
+
+    #[test]
+    fn a_refused_setting_never_shows_a_secret() {
+        let mut spec = DeploymentSpec::of_provider("m", "saas/openai");
+        let refused = set(&mut spec, "saas.api_kye", &"sk-canary".into()).unwrap_err();
+        assert!(refused.message().contains("saas.api_key") && !refused.message().contains("canary"));
+        let mut local = DeploymentSpec::new("m", "/a.gguf");
+        let refused = set(&mut local, "saas.api_key", &"sk-canary".into()).unwrap_err();
+        assert!(refused.message().contains("--type saas/") && !refused.message().contains("canary"));
+        let refused = set(&mut local, "temperature", &"hot".into()).unwrap_err();
+        assert!(refused.message().contains("--set temperature=hot"), "{}", refused.message());
+    }
 
     #[test]
     fn parameters_may_come_one_by_one_or_as_a_list() {

@@ -33,11 +33,13 @@ mod program;
 mod query;
 #[cfg(test)]
 mod reference;
+mod secrets;
 mod serve;
 mod spelling;
 mod stat;
 mod talker;
 mod traces;
+mod vendors;
 mod version;
 
 /// Runs one command line, the program's name included, and returns the exit code: 0 done, 1 failed, 2 misused.
@@ -115,6 +117,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Undeploy(arguments) => tokio.block_on(deploy::undeploy(arguments, output)),
         Command::List(arguments) => tokio.block_on(deploy::list(arguments, output)),
         Command::Stat(arguments) => tokio.block_on(stat::stat(arguments, output)),
+        Command::Vendors(arguments) => vendors::vendors(&arguments, output),
         Command::Keys(arguments) => tokio.block_on(keys::keys(arguments, output)),
         Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
         Command::Models(arguments) => models::models(arguments, output),

@@ -59,6 +59,7 @@ pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome 
         state: Some(state.clone()),
         threads: arguments.threads.map(usize::from),
         pin: true,
+        master_key: arguments.master_key.map(std::path::absolute).transpose()?,
     })
     .await?;
     let address = server.address();

@@ -50,7 +50,7 @@ pub fn request(bytes: &[u8]) -> usize {
             Ok(format!("{body:?}"))
         }),
         4 => typed::<ChatRequest>(body),
-        5 => typed::<DeploymentSpec>(body),
+        5 => deployment(body),
         6 => same(body, |body| {
             let body = parse::<TemplateBody>(body)?;
             assert!(body.messages.0.len() <= limits::MESSAGES);
@@ -107,6 +107,22 @@ fn typed<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(body: &[
                 Ok(again) => assert_eq!(again, value),
                 Err(error) => panic!("{value:?} is refused when it comes back: {error}"),
             }
+        }
+        Err(error) => explained(&error),
+    }
+}
+
+/// A deployment: written with its secrets and read again, it is the same; shown, it can be read too.
+fn deployment(body: &[u8]) {
+    match parse::<DeploymentSpec>(body) {
+        Ok(spec) => {
+            let Ok(written) = spec.exposed() else { panic!("{spec:?} cannot be written") };
+            match parse::<DeploymentSpec>(written.to_string().as_bytes()) {
+                Ok(again) => assert_eq!(again, spec),
+                Err(error) => panic!("{spec:?} is refused when it comes back: {error}"),
+            }
+            let Ok(shown) = serde_json::to_vec(&spec) else { panic!("{spec:?} cannot be shown") };
+            assert!(parse::<DeploymentSpec>(&shown).is_ok(), "{spec:?}");
         }
         Err(error) => explained(&error),
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use byzerllm_runtime::Compute;
+use byzerllm_runtime::{Compute, SecretText};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
@@ -13,24 +13,31 @@ use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
 #[command(
     args_override_self = true,
     override_usage = "byzerllm deploy [OPTIONS] --name <NAME> --model <PATH|ORG/NAME>
+       byzerllm deploy [OPTIONS] --name <NAME> --type <saas/VENDOR> --set saas.<KEY>=<VALUE>...
        byzerllm deploy [OPTIONS] --model <NAME> --pretrained-model-type <TYPE> --model-path <PATH|ORG/NAME>",
     after_help = "Examples:
   byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
   byzerllm deploy --name chat --model ./model-directory --compute exact
   byzerllm deploy --name chat --model Qwen/Qwen2.5-0.5B-Instruct
   byzerllm deploy --name chat --model ./model.gguf --set temperature=0.2 --set context_length=4096
+  byzerllm deploy --name gpt --type saas/openai --set saas.api_key=env:OPENAI_API_KEY --set saas.model=gpt-4o-mini
   byzerllm deploy --model chat --pretrained_model_type custom/auto --model_path ./model.gguf
 
 A deployment of the same name is replaced; when the new model does not load, the old one stays. In Byzer-LLM's \
-form --model is the name, and a deployment of that name is left as it is. Options may be written with _ or -."
+form --model is the name, and a deployment of that name is left as it is. Options may be written with _ or -. A \
+vendor's secrets are env:NAME or file:PATH, which the server looks up, or - for standard input; `byzerllm vendors` \
+lists vendors and parameters."
 )]
 pub(crate) struct DeployArguments {
     /// The name that requests use as their model.
     #[arg(long, required_unless_present_any = BYZER_OPTIONS.into_iter().chain(["file"]), conflicts_with_all = BYZER_OPTIONS)]
     pub(crate) name: Option<String>,
     /// A GGUF file or a Hugging Face directory, on the server's machine, or ORG/NAME: pulled when missing.
-    #[arg(long, value_name = "PATH|ORG/NAME", required_unless_present = "file")]
+    #[arg(long, value_name = "PATH|ORG/NAME", required_unless_present_any = ["file", "vendor", "udf_name"])]
     pub(crate) model: Option<PathBuf>,
+    /// A vendor's model in place of --model; `byzerllm vendors` lists them.
+    #[arg(long = "type", value_name = "saas/VENDOR", requires = "name", conflicts_with = "model")]
+    pub(crate) vendor: Option<String>,
     #[command(flatten)]
     pub(crate) hub: HubArguments,
     #[command(flatten)]
@@ -38,9 +45,9 @@ pub(crate) struct DeployArguments {
     /// How products are computed: exact, standard or fast [default: standard].
     #[arg(long, value_name = "MODE")]
     pub(crate) compute: Option<Compute>,
-    /// A default or limit of the deployment; may be repeated.
+    /// A default or limit of the deployment, or a vendor's parameter as saas.KEY; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub(crate) set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, SecretText)>,
     /// Print the deployment as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -49,7 +56,8 @@ pub(crate) struct DeployArguments {
 }
 
 /// The options that make it Byzer-LLM's form.
-const BYZER_OPTIONS: [&str; 8] = [
+const BYZER_OPTIONS: [&str; 9] = [
+    "udf_name",
     "pretrained_model_type",
     "model_path",
     "infer_params",
@@ -63,15 +71,18 @@ const BYZER_OPTIONS: [&str; 8] = [
 /// Options of `deploy` in Byzer-LLM's form.
 #[derive(Debug, Args)]
 pub(crate) struct ByzerDeployArguments {
-    /// The kind of model, as custom/auto or custom/llama2; the file decides what it is.
+    /// The deployment's name, in place of --model.
+    #[arg(long, value_name = "NAME", conflicts_with = "model", help_heading = BYZER)]
+    pub(crate) udf_name: Option<String>,
+    /// The kind of model, as custom/auto, custom/llama2 (the file decides what it is) or saas/openai.
     #[arg(long, value_name = "TYPE", help_heading = BYZER)]
     pub(crate) pretrained_model_type: Option<String>,
     /// What --model is otherwise: a GGUF file, a directory, or ORG/NAME.
     #[arg(long, value_name = "PATH|ORG/NAME", help_heading = BYZER)]
     pub(crate) model_path: Option<PathBuf>,
     /// Settings of the deployment as key=value, as many as you like.
-    #[arg(long, value_name = "KEY=VALUE", num_args = 0.., help_heading = BYZER)]
-    pub(crate) infer_params: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", num_args = 0.., value_parser = secret_text, help_heading = BYZER)]
+    pub(crate) infer_params: Vec<SecretText>,
     /// Workers; times --worker-concurrency, how many requests run at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = BYZER)]
     pub(crate) num_workers: Option<u32>,
@@ -100,7 +111,8 @@ pub(crate) struct ByzerDeployArguments {
 impl ByzerDeployArguments {
     /// Whether one of these options was given.
     pub(crate) fn is_given(&self) -> bool {
-        self.pretrained_model_type.is_some()
+        self.udf_name.is_some()
+            || self.pretrained_model_type.is_some()
             || self.model_path.is_some()
             || !self.infer_params.is_empty()
             || self.num_workers.is_some()
@@ -179,10 +191,31 @@ pub(crate) struct ListArguments {
     pub(crate) json: bool,
 }
 
+/// Options of `vendors`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  byzerllm vendors
+  byzerllm vendors saas/openai
+  byzerllm vendors zhipu --json")]
+pub(crate) struct VendorsArguments {
+    /// One vendor, whose parameters are shown.
+    #[arg(value_name = "VENDOR")]
+    pub(crate) vendor: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Wraps what may hold a secret.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn secret_text(text: &str) -> Result<SecretText, String> {
+    Ok(text.into())
+}
+
 /// Splits `key=value`.
-fn key_value(text: &str) -> Result<(String, String), String> {
+fn key_value(text: &str) -> Result<(String, SecretText), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.into())),
         _ => Err(format!("write key=value, for example temperature=0.2, instead of `{text}`")),
     }
 }

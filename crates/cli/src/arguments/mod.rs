@@ -13,7 +13,7 @@ mod program;
 mod serve;
 
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
-pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments};
+pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments, VendorsArguments};
 pub(crate) use keys::{
     CreateKeyArguments, KeysAction, KeysArguments, KeysPlaceArguments, ListKeysArguments, RevokeKeyArguments,
     RotateKeyArguments,
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Show how busy a deployment is.
     Stat(StatArguments),
+    /// Show the vendors whose models can be deployed, or one's parameters.
+    Vendors(VendorsArguments),
     /// Make, list, rotate and revoke API keys.
     Keys(KeysArguments),
     /// Get a model from a hub, a package index or a URL.

@@ -28,6 +28,9 @@ pub(crate) struct ServeArguments {
     /// Where deployments are kept [default: $XDG_STATE_HOME/byzerllm, else ~/.local/state/byzerllm].
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// The key that seals secrets which were given literally [default: master.key in the state directory].
+    #[arg(long, value_name = "FILE", env = "BYZERLLM_MASTER_KEY_FILE", hide_env_values = true)]
+    pub(crate) master_key: Option<PathBuf>,
     /// Compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

@@ -1,7 +1,7 @@
 //! The words of `pretrained_model_type`, and which checkpoints they stand for.
 
-use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_core::nearest;
+use byzerllm_core::{Error, ErrorKind, Result};
 
 /// A word, and what the name of the file's architecture then contains; nothing means that the file decides.
 static CHAT: &[(&str, &[&str])] = &[
@@ -37,19 +37,24 @@ static OTHER_TASKS: &[(&str, &str)] = &[
 
 const PARAM: &str = "pretrained_model_type";
 
-/// What a `pretrained_model_type` says.
+/// What a `pretrained_model_type` says. `saas/…` is a vendor's model.
 #[derive(Debug, Clone)]
 pub struct Family {
     word: String,
     architectures: &'static [&'static str],
 }
 
+/// Whether a `pretrained_model_type` is a vendor's.
+pub(super) fn is_vendor(word: &str) -> bool {
+    word.starts_with("saas/")
+}
+
 impl Family {
     /// Checks the word; none is `custom/auto`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for hosted models and models that do not chat, [`ErrorKind::InvalidRequest`] for
-    /// words that nobody knows.
+    /// [`ErrorKind::Unsupported`] for models that do not chat, [`ErrorKind::NotFound`] for unknown vendors,
+    /// [`ErrorKind::InvalidRequest`] for other words that nobody knows.
     pub fn of(word: &str) -> Result<Self> {
         let word = if word.is_empty() { "custom/auto" } else { word };
         let shown: String = word.chars().take(64).collect();
@@ -63,8 +68,9 @@ impl Family {
             )
             .with_param(PARAM)
         };
-        if word.starts_with("saas/") {
-            return Err(unsupported("hosted"));
+        if is_vendor(word) {
+            byzerllm_providers::find(word).map_err(|error| error.with_param(PARAM))?;
+            return Ok(Self { word: word.to_owned(), architectures: &[] });
         }
         let name = word.strip_prefix("custom/").unwrap_or(word);
         if let Some((_, task)) = OTHER_TASKS.iter().find(|(other, _)| *other == name) {

@@ -8,19 +8,21 @@ mod families;
 mod parameters;
 mod workers;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use byzerllm_runtime::DeploymentSpec;
+use byzerllm_runtime::{DeploymentSpec, SecretText, Source};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use families::Family;
 
 use self::parameters::Effect;
+use crate::secrets;
 
 /// A deployment in Byzer-LLM's words.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct LegacyDeployment {
     /// `udf_name`.
     pub name: String,
@@ -49,6 +51,8 @@ pub struct Translated {
     pub family: Family,
     /// What was asked for and has no effect here, as `key=value`.
     pub ignored: Vec<String>,
+    /// What is told about secrets that are not kept secret.
+    literal: Option<String>,
 }
 
 impl LegacyDeployment {
@@ -62,17 +66,28 @@ impl LegacyDeployment {
         if self.name.is_empty() {
             return Err(Error::invalid("udf_name", "udf_name is required: the name to deploy under"));
         }
-        if self.model.as_os_str().is_empty() {
+        let vendor = families::is_vendor(family.word());
+        let mut spec = if vendor {
+            // Programs write a path here that nobody reads.
+            DeploymentSpec::of_provider(self.name, family.word())
+        } else if self.model.as_os_str().is_empty() {
             return Err(Error::invalid(
                 "model_path",
                 "model_path is required: a checkpoint's file or folder",
             ));
-        }
-        let mut spec = DeploymentSpec::new(self.name, self.model);
+        } else {
+            DeploymentSpec::new(self.name, self.model)
+        };
         if let Some(slots) = workers::slots(&self.sys_conf)? {
             spec.limits.concurrency = Some(slots.at_once);
             spec.limits.queue_limit = Some(slots.waiting);
         }
+        let given: Vec<(&str, SecretText)> = self
+            .infer_params
+            .iter()
+            .map(|(key, value)| (key.as_str(), parameters::text(value).into()))
+            .collect();
+        let literal = secrets::warning(family.word(), given.iter().map(|(key, value)| (*key, value)));
         let mut ignored = Vec::new();
         for (key, value) in &self.infer_params {
             match parameters::apply(&mut spec, key, value)? {
@@ -86,22 +101,27 @@ impl LegacyDeployment {
         ignored.extend(asking.map(|(key, value)| shown(key, value)));
         if self.strict && !ignored.is_empty() {
             let message = format!(
-                "strict: '{}' would run on byzerllm's own engine, as one instance on the CPU, where this has no effect: \
-                 {}; leave it out, or do not ask for strict",
+                "strict: '{}' would {}, where this has no effect: {}; leave it out, or do not ask for strict",
                 spec.name,
+                if vendor {
+                    "be answered by a vendor"
+                } else {
+                    "run on byzerllm's own engine, as one instance on the CPU"
+                },
                 ignored.join(", ")
             );
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("strict"));
         }
         let backend =
             self.sys_conf.get("infer_backend").and_then(Value::as_str).filter(|word| !word.is_empty());
-        spec.labels.insert("backend".to_owned(), backend.unwrap_or("transformers").into());
+        let backend = if vendor { "saas" } else { backend.unwrap_or("transformers") };
+        spec.labels.insert("backend".to_owned(), backend.into());
         spec.labels.insert("pretrained_model_type".to_owned(), family.word().into());
         spec.labels.insert("sys_conf".to_owned(), Value::Object(self.sys_conf));
         if !ignored.is_empty() {
             spec.labels.insert(WITHOUT_EFFECT.to_owned(), ignored.clone().into());
         }
-        Ok(Translated { spec, family, ignored })
+        Ok(Translated { spec, family, ignored, literal })
     }
 }
 
@@ -109,10 +129,23 @@ impl LegacyDeployment {
 const WITHOUT_EFFECT: &str = "without_effect";
 
 impl Translated {
-    /// What is told about the things that have no effect.
+    /// What is told about the things that have no effect, and about secrets that are not kept secret.
     #[must_use]
     pub fn notice(&self) -> Option<String> {
-        notice(&self.spec)
+        let notices: Vec<String> = notice(&self.spec).into_iter().chain(self.literal.clone()).collect();
+        (!notices.is_empty()).then(|| notices.join("\n"))
+    }
+}
+
+impl fmt::Debug for LegacyDeployment {
+    /// Without the values of `infer_params`, among which are secrets.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("LegacyDeployment")
+            .field("name", &self.name)
+            .field("pretrained_model_type", &self.pretrained_model_type)
+            .field("infer_params", &self.infer_params.keys().collect::<Vec<_>>())
+            .field("sys_conf", &self.sys_conf)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,11 +155,11 @@ pub fn notice(spec: &DeploymentSpec) -> Option<String> {
     let listed = spec.labels.get(WITHOUT_EFFECT)?.as_array()?;
     let words: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
     (!words.is_empty()).then(|| {
-        format!(
-            "{} runs on byzerllm's own engine, as one instance on the CPU; without effect here: {}",
-            spec.name,
-            words.join(", ")
-        )
+        let what = match spec.source() {
+            Source::Provider(_) => "is answered by a vendor",
+            _ => "runs on byzerllm's own engine, as one instance on the CPU",
+        };
+        format!("{} {what}; without effect here: {}", spec.name, words.join(", "))
     })
 }
 
@@ -260,6 +293,48 @@ mod tests {
     }
 
     #[test]
+    fn a_vendors_model_is_deployed_with_its_parameters() {
+        let params = json!({
+            "saas.api_key": "env:KEY", "saas.model": "m-1", "saas.timeout": 30, "saas.https_verify": false,
+            "saas.proxies": "", "generation.temperature": 0.5, "backend.max_num_batched_tokens": 4,
+        });
+        let conf = json!({"num_gpus": 0, "maxConcurrency": 4, "workerMaxConcurrency": 5});
+        let done = of("saas/openai", params, conf).translate().unwrap();
+        let spec = &done.spec;
+        let provider = spec.provider.as_ref().unwrap();
+        let set: Vec<_> =
+            provider.parameters.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
+        assert_eq!(
+            set,
+            [("api_key", "env:KEY"), ("https_verify", "false"), ("model", "m-1"), ("timeout", "30")]
+        );
+        assert!(spec.model.as_os_str().is_empty());
+        assert_eq!((spec.defaults.temperature, spec.limits.concurrency), (Some(0.5), Some(20)));
+        assert_eq!(spec.labels["backend"], "saas");
+        assert_eq!(done.ignored, ["backend.max_num_batched_tokens=4"]);
+        assert!(done.notice().unwrap().contains("answered by a vendor"));
+        spec.validate().unwrap();
+    }
+
+    #[test]
+    fn a_literal_secret_is_told_without_its_value() {
+        let asked = of("saas/openai", json!({"saas.api_key": "sk-canary", "saas.model": "m"}), json!({}));
+        assert!(!format!("{asked:?}").contains("canary"));
+        let done = asked.translate().unwrap();
+        let notice = done.notice().unwrap();
+        assert!(notice.contains("saas.api_key") && notice.contains("env:NAME"), "{notice}");
+        assert!(!notice.contains("canary") && !format!("{done:?}").contains("canary"));
+    }
+
+    #[test]
+    fn unknown_parameters_of_a_vendor_can_be_dropped_as_byzer_llm_does() {
+        let params = json!({"saas.api_key": "env:KEY", "saas.modle": "m"});
+        let asked = LegacyDeployment { ignore_unknown: true, ..of("saas/openai", params, json!({})) };
+        let done = asked.translate().unwrap();
+        assert_eq!(done.spec.provider.unwrap().parameters.len(), 1);
+    }
+
+    #[test]
     fn labels_keep_the_words() {
         let done = of("llama", json!({}), json!({"num_gpus": 0})).translate().unwrap();
         assert_eq!(
@@ -271,7 +346,9 @@ mod tests {
     #[test]
     fn wrong_words_are_refused_by_name() {
         for (word, params, kind, message) in [
-            ("saas/openai", json!({}), ErrorKind::Unsupported, "saas/openai"),
+            ("saas/opneai", json!({}), ErrorKind::NotFound, "'saas/openai'"),
+            ("saas/openai", json!({"saas.api_kye": "k"}), ErrorKind::InvalidRequest, "'saas.api_key'"),
+            ("saas/openai", json!({"temprature": "1"}), ErrorKind::InvalidRequest, "'temperature'"),
             ("custom/bge", json!({}), ErrorKind::Unsupported, "embedding"),
             ("custom/lama2", json!({}), ErrorKind::InvalidRequest, "'custom/llama2'"),
             (

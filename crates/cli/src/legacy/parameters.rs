@@ -1,8 +1,8 @@
 //! The keys of `infer_params`.
 
-use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_core::nearest;
-use byzerllm_runtime::DeploymentSpec;
+use byzerllm_core::{Error, ErrorKind, Result};
+use byzerllm_runtime::{DeploymentSpec, ProviderSpec};
 use serde_json::Value;
 
 /// Other spellings of our settings.
@@ -134,6 +134,9 @@ pub(super) enum Effect {
 /// Applies one key to the deployment.
 pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Result<Effect> {
     if key.starts_with("saas.") {
+        if let Some(provider) = &mut spec.provider {
+            return apply_to_vendor(provider, key, value);
+        }
         let shown: String = key.chars().take(64).collect();
         let message = format!("{shown} is only for pretrained_model_type 'saas/…'; leave it out");
         return Err(Error::invalid(shown, message));
@@ -171,6 +174,20 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
         true => error,
         false => Error::new(error.kind(), format!("{key}: {}", error.message())).with_param(key.to_owned()),
     })?;
+    Ok(Effect::Applied)
+}
+
+/// Sets a vendor's parameter. Python's `None` and the empty text leave it out, as Byzer-LLM's programs have it.
+fn apply_to_vendor(provider: &mut ProviderSpec, key: &str, value: &Value) -> Result<Effect> {
+    let vendor = byzerllm_providers::find(&provider.vendor)?;
+    let parameter = match byzerllm_providers::find_parameter(vendor, key) {
+        Ok(parameter) => parameter,
+        Err(error) => return Ok(Effect::Unknown(error)),
+    };
+    let written = text(value);
+    if !written.trim().is_empty() {
+        provider.set(parameter.name, crate::secrets::given(parameter, written)?)?;
+    }
     Ok(Effect::Applied)
 }
 
