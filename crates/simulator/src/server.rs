@@ -128,7 +128,7 @@ impl Desk {
             Err(refusal) => {
                 let whole = self.protocol.refuse(&refusal, request, &id);
                 return if self.protocol.socket() && request.upgrades() {
-                    message(whole)
+                    message(&whole)
                 } else {
                     plain(whole)
                 };
