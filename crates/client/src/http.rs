@@ -10,13 +10,23 @@ use futures::stream::BoxStream;
 use reqwest::{Method, Response, Url};
 use serde_json::Value;
 
-use crate::sse::{Frame, MAX_EVENT, Parser};
+use crate::sse::Parser;
 use crate::tls::Trust;
 
 /// The largest answer that is not a stream; an inspection lists every tensor.
 const MAX_BODY: usize = 64 << 20;
+/// The largest event of a stream, in bytes. A prompt's log probabilities are the largest thing that is sent.
+const MAX_EVENT: usize = 64 << 20;
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// A server-sent event.
+pub(crate) struct Frame {
+    /// The `event` field; empty when there was none.
+    pub(crate) event: String,
+    /// The data.
+    pub(crate) data: String,
+}
 
 /// Where requests go and what they carry.
 #[derive(Clone)]
@@ -175,7 +185,10 @@ impl Http {
                     None => return None,
                     Some(Ok(bytes)) => {
                         let mut frames = Vec::new();
-                        let result = reading.parser.push(&bytes, &mut frames);
+                        let result = reading.parser.push(&bytes, &mut |frame| {
+                            frames.push(Frame { event: frame.event.to_owned(), data: frame.data.to_owned() });
+                            Ok(())
+                        });
                         reading.ready = frames.into_iter();
                         match result {
                             Ok(()) => continue,

@@ -1,70 +1,98 @@
 //! Server-sent events from bytes, in whatever pieces they come.
 //!
-//! Only what our server and OpenAI's send: the fields `event` and `data`, lines ended by LF or CRLF, comments. An
-//! event is complete at an empty line; what follows the last one is dropped, as the format demands.
+//! Only what servers of language models send: the fields `event` and `data`, lines ended by LF or CRLF, comments. An
+//! event is complete at an empty line; what follows the last one is dropped, as the format demands, unless the caller
+//! asks for it with [`Parser::finish`]. An event that lies whole in one piece is handed on without a copy.
 
 use byzerllm_core::{Error, ErrorKind, Result};
 
-/// The largest event, in bytes. A prompt's log probabilities are the largest thing that is sent.
-pub(crate) const MAX_EVENT: usize = 64 << 20;
-
 /// One event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Frame {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
     /// The `event` field; empty when there was none.
-    pub(crate) event: String,
+    pub event: &'a str,
     /// The `data` fields, joined by line feeds.
-    pub(crate) data: String,
+    pub data: &'a str,
 }
 
 /// Takes bytes and gives events.
 #[derive(Debug)]
-pub(crate) struct Parser {
+pub struct Parser {
     limit: usize,
     /// Bytes of a line whose end has not come.
     line: Vec<u8>,
     event: String,
-    data: Option<String>,
+    data: String,
+    has_data: bool,
     first_line: bool,
 }
 
 impl Parser {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, line: Vec::new(), event: String::new(), data: None, first_line: true }
+    /// A parser that refuses events of more than `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            event: String::new(),
+            data: String::new(),
+            has_data: false,
+            first_line: true,
+        }
     }
 
-    /// Adds bytes; complete events are pushed to `frames`.
+    /// Adds bytes; complete events are handed to `each`.
     ///
     /// # Errors
-    /// [`ErrorKind::Upstream`] when an event is larger than the limit or no UTF-8. The stream is of no use then.
-    pub(crate) fn push(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<()> {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.line.len() + piece.len() + self.size() > self.limit {
-                let limit = self.limit;
-                return Err(broken(format!("the server sent an event of more than {limit} bytes")));
-            }
-            let Some(rest) = piece.strip_suffix(b"\n") else {
-                self.line.extend_from_slice(piece);
-                return Ok(());
-            };
+    /// [`ErrorKind::Upstream`] when an event is larger than the limit or no UTF-8, and what `each` finds wrong. The
+    /// stream is of no use then.
+    pub fn push(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(Frame<'_>) -> Result<()>) -> Result<()> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            self.check(line.len())?;
             if self.line.is_empty() {
-                self.take_line(rest, frames)?;
+                bytes = self.take_line(line, rest, each)?;
             } else {
-                let mut line = std::mem::take(&mut self.line);
-                line.extend_from_slice(rest);
-                self.take_line(&line, frames)?;
-                line.clear();
-                self.line = line;
+                let mut whole = std::mem::take(&mut self.line);
+                whole.extend_from_slice(line);
+                bytes = self.take_line(&whole, rest, each)?;
+                whole.clear();
+                self.line = whole;
             }
+        }
+        self.check(bytes.len())?;
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Hands on what an empty line would have completed: for servers that end their last event with the connection.
+    ///
+    /// # Errors
+    /// As [`Parser::push`].
+    pub fn finish(&mut self, each: &mut dyn FnMut(Frame<'_>) -> Result<()>) -> Result<()> {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            self.take_line(&line, b"", each)?;
+        }
+        self.take_line(b"", b"", each)?;
+        Ok(())
+    }
+
+    fn check(&self, more: usize) -> Result<()> {
+        let limit = self.limit;
+        if self.line.len() + self.event.len() + self.data.len() + more > limit {
+            return Err(broken(format!("the server sent an event of more than {limit} bytes")));
         }
         Ok(())
     }
 
-    fn size(&self) -> usize {
-        self.event.len() + self.data.as_ref().map_or(0, String::len)
-    }
-
-    fn take_line(&mut self, line: &[u8], frames: &mut Vec<Frame>) -> Result<()> {
+    /// Reads a line; gives what of `rest` is still to be read.
+    fn take_line<'a>(
+        &mut self,
+        line: &[u8],
+        rest: &'a [u8],
+        each: &mut dyn FnMut(Frame<'_>) -> Result<()>,
+    ) -> Result<&'a [u8]> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = std::str::from_utf8(line)
             .map_err(|error| broken("the server sent an event that is not UTF-8").with_source(error))?;
@@ -74,26 +102,35 @@ impl Parser {
             line
         };
         if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            if let Some(data) = self.data.take() {
-                frames.push(Frame { event, data });
+            if std::mem::take(&mut self.has_data) {
+                each(Frame { event: &self.event, data: &self.data })?;
             }
-            return Ok(());
+            self.event.clear();
+            self.data.clear();
+            return Ok(rest);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.event),
-            "data" => match &mut self.data {
-                Some(data) => {
-                    data.push('\n');
-                    data.push_str(value);
+            "data" if self.has_data => {
+                self.data.push('\n');
+                self.data.push_str(value);
+            }
+            "data" => {
+                // Nearly always the event ends here.
+                let after = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n"));
+                if let Some(after) = after {
+                    each(Frame { event: &self.event, data: value })?;
+                    self.event.clear();
+                    return Ok(after);
                 }
-                None => self.data = Some(value.to_owned()),
-            },
+                self.data.push_str(value);
+                self.has_data = true;
+            }
             _ => {}
         }
-        Ok(())
+        Ok(rest)
     }
 }
 
@@ -107,17 +144,26 @@ mod tests {
 
     use super::*;
 
-    fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Frame> {
+    type Owned = (String, String);
+
+    fn feed(parser: &mut Parser, bytes: &[u8], frames: &mut Vec<Owned>) -> Result<()> {
+        parser.push(bytes, &mut |frame| {
+            frames.push((frame.event.to_owned(), frame.data.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Owned> {
         let mut parser = Parser::new(1 << 20);
         let mut frames = Vec::new();
         for piece in pieces {
-            parser.push(piece, &mut frames).unwrap();
+            feed(&mut parser, piece, &mut frames).unwrap();
         }
         frames
     }
 
-    fn frame(event: &str, data: &str) -> Frame {
-        Frame { event: event.to_owned(), data: data.to_owned() }
+    fn frame(event: &str, data: &str) -> Owned {
+        (event.to_owned(), data.to_owned())
     }
 
     #[test]
@@ -130,13 +176,35 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_the_connection_ends_is_read_on_demand() {
+        for text in [
+            "data: a\n\nevent: e\ndata: b",
+            "data: a\n\nevent: e\ndata: b\n",
+            "data: a\r\n\r\nevent:e\r\ndata:b\r",
+        ] {
+            let mut parser = Parser::new(1000);
+            let mut frames = Vec::new();
+            feed(&mut parser, text.as_bytes(), &mut frames).unwrap();
+            assert_eq!(frames, [frame("", "a")], "{text:?}");
+            parser
+                .finish(&mut |last| {
+                    assert_eq!((last.event, last.data), ("e", "b"), "{text:?}");
+                    frames.push(frame(last.event, last.data));
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(frames.len(), 2, "{text:?}");
+        }
+    }
+
+    #[test]
     fn an_endless_event_is_refused_with_little_memory() {
         for text in ["data: x\n", "data: xxxxxxxxxxxxxxx", "event: x\ndata: yyyyyyyy\n"] {
             let mut parser = Parser::new(1000);
             let mut frames = Vec::new();
-            let error = (0..1000).find_map(|_| parser.push(text.as_bytes(), &mut frames).err());
+            let error = (0..1000).find_map(|_| feed(&mut parser, text.as_bytes(), &mut frames).err());
             assert_eq!(error.unwrap().kind(), ErrorKind::Upstream);
-            assert!(parser.line.capacity() + parser.size() < 4000);
+            assert!(parser.line.capacity() + parser.event.capacity() + parser.data.capacity() < 4000);
             assert!(frames.is_empty());
         }
     }
@@ -144,7 +212,14 @@ mod tests {
     #[test]
     fn other_encodings_are_refused() {
         let mut parser = Parser::new(1000);
-        assert!(parser.push(b"data: \xff\n", &mut Vec::new()).is_err());
+        assert!(feed(&mut parser, b"data: \xff\n", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn what_a_reader_finds_wrong_ends_the_stream() {
+        let mut parser = Parser::new(1000);
+        let error = parser.push(b"data: a\n\ndata: b\n\n", &mut |_| Err(broken("no"))).unwrap_err();
+        assert_eq!(error.message(), "no");
     }
 
     fn line() -> impl Strategy<Value = String> {
@@ -185,7 +260,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut parser = Parser::new(100);
-            let _ = parser.push(&bytes, &mut Vec::new());
+            let _ = feed(&mut parser, &bytes, &mut Vec::new());
         }
     }
 }

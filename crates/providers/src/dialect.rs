@@ -7,8 +7,8 @@ use byzerllm_core::{
     TokenLogprob, ToolCallDelta, Usage,
 };
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
-use reqwest::{Method, Url};
+use http::{HeaderMap, Method};
+use url::Url;
 
 use crate::Secret;
 
@@ -72,17 +72,19 @@ pub struct Frame<'a> {
 pub enum Delta {
     /// The vendor's id of the request. Repeating it does no harm.
     RequestId(String),
-    /// Text of a choice.
+    /// Text of a choice. Empty text does no harm.
     Text(u32, String),
-    /// The log probabilities of tokens of a choice, beside their text.
+    /// The log probabilities of the tokens of the [`Delta::Text`] before it.
     Logprobs(u32, Vec<TokenLogprob>),
     /// Reasoning text of a choice.
     Reasoning(u32, String),
     /// A piece of a tool call of a choice.
     ToolCall(u32, ToolCallDelta),
-    /// A choice is over. Text of it may not follow; its usage may.
+    /// A choice is over. Text of it may not follow; its usage may. Repeating it does no harm. `Stop` of a choice that
+    /// called tools is read as `ToolCalls`.
     Finished(u32, FinishReason),
-    /// The tokens spent so far, cumulative: a later one replaces an earlier one.
+    /// The tokens spent so far, cumulative: a later one replaces an earlier one. Its source is set to reported. One that
+    /// is older than the last piece of text, or that counts nothing although there was something, is not believed.
     Usage(Usage),
     /// The vendor's mark of the end of the whole answer. Without one an answer is complete when all choices are
     /// finished and the body ended.
@@ -91,7 +93,10 @@ pub enum Delta {
 
 /// Reads one answer.
 pub trait Decode: Send {
-    /// Reads a frame and appends what it says. An error that the vendor sends inside the stream is an `Err`.
+    /// Reads a frame and appends what it says, in the order in which it was said. An error that the vendor sends inside
+    /// the stream is an `Err`; what was appended before still counts. A server that answers with one JSON body although
+    /// events were asked for (an error with status 200, or a whole answer) has it read here as one frame; where that
+    /// appends nothing, [`Dialect::error`] says what it means.
     ///
     /// # Errors
     /// The vendor's own error, mapped; [`ErrorKind::Upstream`] for a frame that is not what the vendor documents.
@@ -107,7 +112,8 @@ pub struct Signing<'a> {
     pub token: Option<&'a Secret>,
 }
 
-/// A token that must be fetched before messages can be sent, and is kept until shortly before it expires.
+/// A token that must be fetched before messages can be sent. It is kept until shortly before it expires, shared by all
+/// requests of the deployment, and fetched anew when the vendor calls it wrong ([`ErrorKind::Unauthenticated`]).
 pub struct TokenRequest {
     /// The message that asks for it.
     pub outbound: Outbound,
@@ -123,12 +129,18 @@ pub trait Dialect: Send + Sync {
     /// The model's name at the vendor, which prices go by.
     fn model(&self) -> &str;
 
+    /// Where the API is, for people. Its query is not shown.
+    fn base_url(&self) -> Option<&Url> {
+        None
+    }
+
     /// What the vendor does where a request says nothing, as far as the front end's defaults would be refused.
     fn defaults(&self) -> GenerationDefaults {
         GenerationDefaults::default()
     }
 
-    /// The names that [`ChatRequest::extra`] may hold.
+    /// The names that [`ChatRequest::extra`] and [`EmbeddingRequest::extra`] may hold. Others are refused before a
+    /// request reaches the dialect.
     fn extra_parameters(&self) -> &'static [&'static str] {
         &[]
     }
@@ -138,7 +150,9 @@ pub trait Dialect: Send + Sync {
         None
     }
 
-    /// Writes a chat request. A parameter that the vendor does not know is refused by name.
+    /// Writes a chat request. A parameter that the vendor does not know is refused by name, which
+    /// [`crate::refusal::unspoken`] does. Called anew for every attempt. What [`Dialect::features`] denies (tools,
+    /// images) never comes here, and `max_tokens` is filled from `saas.max_output_tokens` where the request has none.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] with the parameter's name, [`ErrorKind::InvalidRequest`] for a value that the vendor
@@ -171,6 +185,7 @@ pub trait Dialect: Send + Sync {
         Err(Error::internal("a dialect without embeddings was asked to read some; please report this"))
     }
 
-    /// Maps an error body to our kinds: the vendor's message, its request id, and when to try again.
+    /// Maps an error body to our kinds: the vendor's message, its request id, and when to try again. Credentials are
+    /// taken out of the message, and a `Retry-After` field is read, by [`crate::ProviderModel`].
     fn error(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Error;
 }

@@ -11,16 +11,22 @@
 //! To add a vendor: a file in `vendors` and a line in [`VENDORS`]. Most are OpenAI's dialect with other
 //! [`dialects::openai::Quirks`].
 
+mod answer;
+mod assembly;
 mod dialect;
 pub mod dialects;
+mod metrics;
 mod model;
 mod parameters;
+mod redact;
+pub mod refusal;
 mod secret;
 mod transport;
 mod vendor;
 pub mod vendors;
 
 pub use dialect::{Decode, Delta, Dialect, Features, Framing, Frame, Outbound, Signing, TokenRequest};
+pub use metrics::{BreakerState, ProviderMetrics};
 pub use model::ProviderModel;
 pub use parameters::{Kind, Parameter, Parameters, all as all_parameters, lookup as find_parameter};
 pub use secret::Secret;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use byzerllm_core::{Error, Result, nearest};
-use reqwest::Url;
+use url::Url;
 
 use crate::{Secret, Vendor};
 
@@ -74,7 +74,7 @@ impl Parameter {
 }
 
 /// What every vendor has.
-pub static COMMON: &[Parameter] = &[
+pub(crate) static COMMON: &[Parameter] = &[
     Parameter::new("model", Kind::Text, "The model's name at the vendor"),
     Parameter::new("base_url", Kind::Url, "Where the API is, when not at the vendor's own address"),
     Parameter::new("max_output_tokens", Kind::Count, "New tokens of a request that names no number itself"),

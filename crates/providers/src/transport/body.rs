@@ -1,0 +1,140 @@
+//! The answer to a message, piece by piece.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use byzerllm_core::{Error, ErrorKind};
+use hyper::body::{Body as _, Incoming};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::failure::Failure;
+use super::pool::{Connection, Pool};
+use super::websocket::Socket;
+use super::{Clock, http};
+
+/// The largest answer in one piece, in bytes.
+pub(crate) const MAX_BODY: usize = 64 << 20;
+/// The largest server-sent event or WebSocket message, in bytes.
+pub(crate) const MAX_EVENT: usize = 8 << 20;
+
+/// What comes back.
+pub(crate) enum Body {
+    Http(HttpBody),
+    Socket(Box<Socket>),
+}
+
+/// A piece of it.
+pub(crate) enum Piece {
+    /// Bytes, cut anywhere.
+    Bytes(Bytes),
+    /// A whole message.
+    Message(Utf8Bytes),
+}
+
+impl Body {
+    /// The next piece; `None` at the end.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Failure>>> {
+        match self {
+            Self::Http(body) => body.poll_bytes(cx).map(|next| next.map(|bytes| bytes.map(Piece::Bytes))),
+            Self::Socket(socket) => {
+                socket.poll_message(cx).map(|next| next.map(|text| text.map(Piece::Message)))
+            }
+        }
+    }
+
+    /// All of it, at most `limit` bytes, within the clock's limits.
+    pub(crate) async fn whole(mut self, limit: usize, clock: &Clock, vendor: &str) -> Result<Bytes, Failure> {
+        let mut first: Option<Bytes> = None;
+        let mut more = BytesMut::new();
+        loop {
+            let (until, phase) = clock.first_byte();
+            let (until, phase) =
+                if first.is_none() { (until, phase) } else { clock.idle(tokio::time::Instant::now()) };
+            let next = tokio::time::timeout_at(until, std::future::poll_fn(|cx| self.poll_piece(cx))).await;
+            let piece = match next {
+                Err(_) => return Err(http::passed(clock, phase, vendor)),
+                Ok(None) if more.is_empty() => return Ok(first.unwrap_or_default()),
+                Ok(None) => return Ok(more.freeze()),
+                Ok(Some(piece)) => piece?,
+            };
+            let bytes = match piece {
+                Piece::Bytes(bytes) => bytes,
+                Piece::Message(text) => Bytes::from(text),
+            };
+            let length = if more.is_empty() { first.as_ref().map_or(0, Bytes::len) } else { more.len() };
+            if length + bytes.len() > limit {
+                return Err(too_large(limit, vendor));
+            }
+            match &first {
+                // Most answers come in one piece.
+                None => first = Some(bytes),
+                Some(start) => {
+                    if more.is_empty() {
+                        more.extend_from_slice(start);
+                    }
+                    more.extend_from_slice(&bytes);
+                }
+            }
+        }
+    }
+}
+
+/// The refusal of an answer that is too large.
+pub(crate) fn too_large(limit: usize, vendor: &str) -> Failure {
+    let message =
+        format!("saas/{vendor} sent more than {limit} bytes, which is no answer of a language model");
+    Failure { retry: false, ..Failure::broken(Error::new(ErrorKind::Upstream, message)) }
+}
+
+/// The body of an HTTP answer. Read to its end, its connection waits for the next message; dropped before, it closes.
+pub(crate) struct HttpBody {
+    incoming: Incoming,
+    connection: Option<Connection>,
+    pool: Pool,
+    vendor: &'static str,
+}
+
+impl HttpBody {
+    pub(crate) fn new(incoming: Incoming, connection: Connection, pool: Pool, vendor: &'static str) -> Self {
+        let mut body = Self { incoming, connection: Some(connection), pool, vendor };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put(connection);
+        }
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
+        loop {
+            if self.connection.is_none() {
+                return Poll::Ready(None);
+            }
+            let next = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+            let result = match next {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Ok(data),
+                    // Trailers tell nothing.
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    self.connection = None;
+                    Err(http::broken(&error, self.vendor, "while the answer came"))
+                }
+                None => {
+                    self.release();
+                    return Poll::Ready(None);
+                }
+            };
+            if result.is_ok() && self.incoming.is_end_stream() {
+                self.release();
+            }
+            return Poll::Ready(Some(result));
+        }
+    }
+}
