@@ -24,7 +24,18 @@ pub struct Vendor {
 }
 
 /// Every vendor, by name.
-pub static VENDORS: &[&Vendor] = &[&vendors::openai::VENDOR, &vendors::openai::REASONING];
+pub static VENDORS: &[&Vendor] = &[
+    &vendors::openai::VENDOR,
+    &vendors::openai::REASONING,
+    &vendors::azure_openai::VENDOR,
+    &vendors::baichuan::VENDOR,
+    &vendors::chatglm::VENDOR,
+    &vendors::deepseek::VENDOR,
+    &vendors::moonshot::VENDOR,
+    &vendors::siliconflow::VENDOR,
+    &vendors::volcengine::VENDOR,
+    &vendors::zhipu::VENDOR,
+];
 
 /// The vendor of that name, with or without `saas/`.
 ///

@@ -20,16 +20,24 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::new("api_version", Kind::Text, "Query parameter `api-version`, for servers that want one"),
     Parameter::new("organization", Kind::Text, "Header `OpenAI-Organization`"),
     Parameter::new("project", Kind::Text, "Header `OpenAI-Project`"),
-    Parameter::new("server", Kind::Choice(&["openai", "vllm"]), "What the server takes: OpenAI's parameters, or vLLM's, too")
-        .or("openai"),
+    Parameter::new(
+        "server",
+        Kind::Choice(&["openai", "vllm"]),
+        "What the server takes: OpenAI's parameters, or vLLM's, too",
+    )
+    .or("openai"),
     Parameter::new(
         "is_reasoning",
         Kind::Choice(&["auto", "true", "false"]),
         "Whether the model takes no sampling parameters; `auto` goes by the names of OpenAI's models",
     )
     .or("auto"),
-    Parameter::new("strict_schemas", Kind::Flag, "Whether a JSON Schema is sent with `strict`, so that it is enforced")
-        .or("true"),
+    Parameter::new(
+        "strict_schemas",
+        Kind::Flag,
+        "Whether a JSON Schema is sent with `strict`, so that it is enforced",
+    )
+    .or("true"),
 ];
 
 /// OpenAI and its like.
@@ -84,7 +92,10 @@ const COMPATIBLE_EXTRA: &[&str] = &[
 
 fn open(parameters: &Parameters, reasons: bool) -> Result<Arc<dyn Dialect>> {
     if parameters.text("api_type") == "azure" {
-        return Err(Error::invalid("saas.api_type", "saas.api_type=azure is a vendor of its own: deploy saas/azure_openai"));
+        return Err(Error::invalid(
+            "saas.api_type",
+            "saas.api_type=azure is a vendor of its own: deploy saas/azure_openai",
+        ));
     }
     let own = parameters.url("base_url").is_none_or(|url| url.host_str() == Some("api.openai.com"));
     let model = parameters.text("model");
@@ -97,7 +108,8 @@ fn open(parameters: &Parameters, reasons: bool) -> Result<Arc<dyn Dialect>> {
         quirks.takes = quirks.takes.and(Takes::VLLM);
         quirks.max_stop = usize::MAX;
         quirks.reasoning_back = true;
-        quirks.embeddings = Some(EmbeddingQuirks { extra: &["truncate_prompt_tokens", "user"], ..EmbeddingQuirks::OPENAI });
+        quirks.embeddings =
+            Some(EmbeddingQuirks { extra: &["truncate_prompt_tokens", "user"], ..EmbeddingQuirks::OPENAI });
     }
     if names_reasoning(model) {
         quirks.max_tokens = "max_completion_tokens";
@@ -108,7 +120,10 @@ fn open(parameters: &Parameters, reasons: bool) -> Result<Arc<dyn Dialect>> {
         _ => {}
     }
     if own && parameters.secret("api_key").is_none() {
-        return Err(Error::invalid("saas.api_key", "saas/openai needs saas.api_key: the API key, as env:NAME or file:PATH"));
+        return Err(Error::invalid(
+            "saas.api_key",
+            "saas/openai needs saas.api_key: the API key, as env:NAME or file:PATH",
+        ));
     }
     let mut dialect = OpenAi::open(quirks, parameters, BASE)?
         .with_credential(Credential::bearer(parameters.secret("api_key"))?);

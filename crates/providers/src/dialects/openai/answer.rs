@@ -128,14 +128,14 @@ impl Decoder {
         if !reasoning.is_empty() {
             out.push(Delta::Reasoning(number, reasoning));
         }
+        let text = said.content.map(|text| text.0).unwrap_or_default();
+        if !text.is_empty() {
+            out.push(Delta::Text(number, text));
+        }
         if let Some(logprobs) = logprobs.and_then(|logprobs| logprobs.content)
             && !logprobs.is_empty()
         {
             out.push(Delta::Logprobs(number, logprobs.into_iter().map(TokenLogprob::from).collect()));
-        }
-        let text = said.content.map(|text| text.0).unwrap_or_default();
-        if !text.is_empty() {
-            out.push(Delta::Text(number, text));
         }
         let refusal = said.refusal.map(|text| text.0).unwrap_or_default();
         if !refusal.is_empty() {
@@ -143,7 +143,11 @@ impl Decoder {
             out.push(Delta::Text(number, refusal));
         }
         // The old form has one call, without an id or an index.
-        let old = said.function_call.map(|function| WireCall { index: Some(0), id: None, function: Some(function) });
+        let old = said.function_call.map(|function| WireCall {
+            index: Some(0),
+            id: None,
+            function: Some(function),
+        });
         for call in said.tool_calls.into_iter().flatten().chain(old) {
             self.call(number, state, call, out)?;
         }
@@ -178,7 +182,13 @@ impl Decoder {
             None if id.is_none() && name.is_none() && arguments.is_empty() => return Ok(()),
             None if state.calls.len() == MAX_CALLS => return Err(self.broken("more tool calls than can be")),
             None => {
-                state.calls.push(Call { wire: wire.index, id: None, named: false, waiting: String::new(), argued: false });
+                state.calls.push(Call {
+                    wire: wire.index,
+                    id: None,
+                    named: false,
+                    waiting: String::new(),
+                    argued: false,
+                });
                 state.calls.len() - 1
             }
         };
@@ -251,7 +261,8 @@ impl Decode for Decoder {
             Ok(chunk) => chunk,
             Err(cause) => {
                 let said = error::inside(self.vendor, self.codes, data.as_bytes());
-                let error = said.unwrap_or_else(|| self.broken("a frame that cannot be read").with_source(cause));
+                let error =
+                    said.unwrap_or_else(|| self.broken("a frame that cannot be read").with_source(cause));
                 return Err(with_id(error, &self.id));
             }
         };
@@ -275,7 +286,9 @@ fn reason(vendor: &str, word: &str) -> FinishReason {
             FinishReason::Length
         }
         "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
-        "content_filter" | "sensitive" | "safety" | "recitation" | "refusal" | "risk" => FinishReason::ContentFilter,
+        "content_filter" | "sensitive" | "safety" | "recitation" | "refusal" | "risk" => {
+            FinishReason::ContentFilter
+        }
         "insufficient_system_resource" => failed(ErrorKind::Overloaded, "it has no resources left"),
         "abort" | "aborted" | "cancelled" => failed(ErrorKind::Upstream, "it was aborted"),
         word if word.contains("error") || word.contains("fail") => {

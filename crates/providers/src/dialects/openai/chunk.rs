@@ -183,7 +183,11 @@ impl WireUsage {
     /// generated without any.
     pub(super) fn read(&self, spoke: bool) -> Option<Usage> {
         let count = |number: Option<f64>| match number {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, as checked")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "in range, as checked"
+            )]
             Some(number) if (0.0..=f64::from(u32::MAX)).contains(&number) => Some(number as u32),
             _ => None,
         };
@@ -193,7 +197,8 @@ impl WireUsage {
             (self.prompt_tokens.is_none() && !spoke && total > 0).then_some(total)
         })?;
         // Where reasoning is counted apart, the total still holds it.
-        let completion_tokens = count(self.completion_tokens).unwrap_or(0).max(total.saturating_sub(prompt_tokens));
+        let completion_tokens =
+            count(self.completion_tokens).unwrap_or(0).max(total.saturating_sub(prompt_tokens));
         if spoke && completion_tokens == 0 {
             return None;
         }

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use byzerllm_core::{Error, Result};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Secret, Signing};
 
@@ -66,7 +67,10 @@ impl Credential {
 
 fn value(text: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
-        Error::invalid("saas.api_key", "saas.api_key holds characters that cannot stand in a header; copy it again")
+        Error::invalid(
+            "saas.api_key",
+            "saas.api_key holds characters that cannot stand in a header; copy it again",
+        )
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use byzerllm_core::{EmbeddingInput, EmbeddingRequest, Embeddings, Error, ErrorKind, Result, Usage, UsageSource};
+use byzerllm_core::{
+    EmbeddingInput, EmbeddingRequest, Embeddings, Error, ErrorKind, Result, Usage, UsageSource,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -27,8 +29,14 @@ pub struct EmbeddingQuirks {
 
 impl EmbeddingQuirks {
     /// OpenAI itself.
-    pub const OPENAI: Self =
-        Self { path: "embeddings", dimensions: true, base64: true, tokens: true, batch: 2048, extra: &["user"] };
+    pub const OPENAI: Self = Self {
+        path: "embeddings",
+        dimensions: true,
+        base64: true,
+        tokens: true,
+        batch: 2048,
+        extra: &["user"],
+    };
 }
 
 /// Writes a request.
@@ -72,7 +80,8 @@ pub(super) fn encode(
         }
         body.insert(name.clone(), value.clone());
     }
-    serde_json::to_vec(&body).map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))
+    serde_json::to_vec(&body)
+        .map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))
 }
 
 #[derive(Deserialize)]
@@ -100,8 +109,10 @@ enum Vector {
 /// Reads an answer. Rows come in any order and are put into that of the inputs by their index.
 pub(super) fn decode(quirks: &Quirks, body: &[u8]) -> Result<Embeddings> {
     let vendor = quirks.vendor;
-    let wrong = |what: &str| Error::new(ErrorKind::Upstream, format!("{vendor} sent vectors {what}; try again"));
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| wrong("that cannot be read").with_source(error))?;
+    let wrong =
+        |what: &str| Error::new(ErrorKind::Upstream, format!("{vendor} sent vectors {what}; try again"));
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|error| wrong("that cannot be read").with_source(error))?;
     let Some(mut rows) = answer.data else {
         return Err(error::inside(vendor, quirks.codes, body).unwrap_or_else(|| wrong("without `data`")));
     };
@@ -115,7 +126,8 @@ pub(super) fn decode(quirks: &Quirks, body: &[u8]) -> Result<Embeddings> {
     let vectors = rows.into_iter().map(|row| match row.embedding {
         Vector::Numbers(numbers) => Ok(numbers),
         Vector::Base64(text) => {
-            let bytes = STANDARD.decode(text).map_err(|error| wrong("in broken base64").with_source(error))?;
+            let bytes =
+                STANDARD.decode(text).map_err(|error| wrong("in broken base64").with_source(error))?;
             let (numbers, rest) = bytes.as_chunks::<4>();
             if !rest.is_empty() {
                 return Err(wrong("of a broken length"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use byzerllm_core::{Error, ErrorKind};
-use reqwest::header::HeaderMap;
+use http::HeaderMap;
 use serde_json::Value;
 
 /// What an error of a vendor means.
@@ -95,7 +95,8 @@ pub(super) fn answer(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Error {
-    let mut said = serde_json::from_slice(body).ok().and_then(|body: Value| Said::read(&body)).unwrap_or_default();
+    let mut said =
+        serde_json::from_slice(body).ok().and_then(|body: Value| Said::read(&body)).unwrap_or_default();
     if said.message.is_empty() {
         said.message = plain(body);
     }
@@ -152,7 +153,8 @@ impl Said {
             Some(inner @ Value::Object(_)) => inner,
             _ => body,
         };
-        let message = ["message", "msg", "error_msg", "detail"].iter().find_map(|name| text(inner.get(*name)?));
+        let message =
+            ["message", "msg", "error_msg", "detail"].iter().find_map(|name| text(inner.get(*name)?));
         let codes = words(&[
             inner.get("innererror").and_then(|inner| inner.get("code")),
             inner.get("code"),
@@ -163,7 +165,11 @@ impl Said {
         (std::ptr::from_ref(inner) != std::ptr::from_ref(body) || is_error).then(|| Self {
             message: message.unwrap_or_default(),
             codes,
-            param: inner.get("param").and_then(Value::as_str).filter(|param| !param.is_empty()).map(str::to_owned),
+            param: inner
+                .get("param")
+                .and_then(Value::as_str)
+                .filter(|param| !param.is_empty())
+                .map(str::to_owned),
             request_id: id(body).or_else(|| id(inner)),
         })
     }
@@ -181,7 +187,8 @@ fn text(value: &Value) -> Option<String> {
             let complaints: Vec<String> = list
                 .iter()
                 .filter_map(|entry| {
-                    let place: Vec<String> = entry.get("loc").and_then(Value::as_array).into_iter().flatten().map(word).collect();
+                    let place: Vec<String> =
+                        entry.get("loc").and_then(Value::as_array).into_iter().flatten().map(word).collect();
                     Some(format!("{}: {}", place.join("."), entry.get("msg")?.as_str()?))
                 })
                 .collect();
@@ -213,7 +220,8 @@ fn plain(body: &[u8]) -> String {
 #[must_use]
 pub fn describe(vendor: &str, codes: &[(&str, Meaning)], status: u16, said: &Said) -> Error {
     let meaning = meaning(codes, status, said);
-    let shown: String = said.message.chars().take(MAX_MESSAGE).filter(|c| !c.is_control() || *c == '\n').collect();
+    let shown: String =
+        said.message.chars().take(MAX_MESSAGE).filter(|c| !c.is_control() || *c == '\n').collect();
     let shown = match (shown.trim(), status) {
         ("", 0) => "no message".to_owned(),
         ("", status) => format!("HTTP {status} without a message"),
@@ -243,8 +251,12 @@ pub fn describe(vendor: &str, codes: &[(&str, Meaning)], status: u16, said: &Sai
             format!("the content filter of {vendor} refused this request: {shown}"),
         ),
         Meaning::Unsupported => Error::new(ErrorKind::Unsupported, format!("{vendor}: {shown}")),
-        Meaning::Invalid => Error::new(ErrorKind::InvalidRequest, format!("{vendor} refused the request: {shown}")),
-        Meaning::RateLimited => Error::new(ErrorKind::RateLimited, format!("{vendor} limits the rate: {shown}")),
+        Meaning::Invalid => {
+            Error::new(ErrorKind::InvalidRequest, format!("{vendor} refused the request: {shown}"))
+        }
+        Meaning::RateLimited => {
+            Error::new(ErrorKind::RateLimited, format!("{vendor} limits the rate: {shown}"))
+        }
         Meaning::Overloaded => Error::new(ErrorKind::Overloaded, format!("{vendor} is overloaded: {shown}")),
         Meaning::Failed => Error::new(ErrorKind::Upstream, format!("{vendor} failed: {shown}")),
     };
@@ -272,18 +284,32 @@ fn meaning(codes: &[(&str, Meaning)], status: u16, said: &Said) -> Meaning {
     let message = said.message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     // Without a status a number among the codes is one, as vLLM writes it into streams.
-    let inner = said.codes.iter().find_map(|code| code.parse::<u16>().ok().filter(|code| (400..600).contains(code)));
+    let inner =
+        said.codes.iter().find_map(|code| code.parse::<u16>().ok().filter(|code| (400..600).contains(code)));
     match if status == 0 { inner.unwrap_or(0) } else { status } {
         401 => Meaning::Credential,
         402 => Meaning::Balance,
-        403 | 429 if says(&["insufficient balance", "balance is insufficient", "insufficient account balance", "insufficient quota"]) => {
+        403 | 429
+            if says(&[
+                "insufficient balance",
+                "balance is insufficient",
+                "insufficient account balance",
+                "insufficient quota",
+            ]) =>
+        {
             Meaning::Balance
         }
         403 => Meaning::Permission,
         404 => Meaning::NotFound,
         413 => Meaning::TooLarge,
         400 | 422
-            if says(&["maximum context length", "context length", "context window", "model token limit", "too many tokens"]) =>
+            if says(&[
+                "maximum context length",
+                "context length",
+                "context window",
+                "model token limit",
+                "too many tokens",
+            ]) =>
         {
             Meaning::TooLarge
         }

@@ -88,7 +88,7 @@ pub(super) fn messages<'a>(quirks: &Quirks, input: &'a Input) -> Result<Vec<Wire
         }]),
         Input::Tokens(_) => {
             let message = format!("{} takes no token ids; send text", quirks.vendor);
-            Err(Error::new(ErrorKind::Unsupported, message).with_param("input"))
+            Err(Error::new(ErrorKind::Unsupported, message).with_param("prompt_token_ids"))
         }
     }
 }
@@ -103,7 +103,9 @@ fn message<'a>(quirks: &Quirks, index: usize, given: &'a Message) -> Result<Wire
     if given.has_images() {
         if !quirks.takes.has(Takes::IMAGES) {
             let message = format!("{} takes no pictures for this model; leave them out", quirks.vendor);
-            return Err(Error::new(ErrorKind::Unsupported, message).with_param(format!("messages[{index}].content")));
+            return Err(
+                Error::new(ErrorKind::Unsupported, message).with_param(format!("messages[{index}].content"))
+            );
         }
         wire.content = Some(Content::Parts(given.parts.iter().map(|given| part(quirks, given)).collect()));
     }
@@ -160,7 +162,10 @@ fn calls(index: usize, value: &Value) -> Result<Vec<WireCall<'_>>> {
     let path = || format!("messages[{index}].tool_calls");
     let malformed = || {
         let path = path();
-        Error::invalid(path.clone(), format!("`{path}` must be a list of calls, each with an id and a function"))
+        Error::invalid(
+            path.clone(),
+            format!("`{path}` must be a list of calls, each with an id and a function"),
+        )
     };
     let read = |call| {
         let call: &Value = call;

@@ -23,12 +23,13 @@ mod request;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use byzerllm_core::{
     ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, GenerationDefaults, Result,
 };
-use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use url::Url;
 
 use crate::{Decode, Dialect, Features, Framing, Outbound, Parameters, Signing};
 
@@ -53,21 +54,35 @@ impl OpenAi {
     /// A dialect from a vendor's quirks and its parameters `model` and `base_url`, without a credential.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] without a model, or for a URL that nothing can be appended to.
+    /// [`ErrorKind::InvalidRequest`] without a model, or for a URL that is none of HTTP.
     pub fn open(quirks: Quirks, parameters: &Parameters, default_base: &str) -> Result<Self> {
         let model = parameters.optional_text("model").ok_or_else(|| {
-            Error::invalid("saas.model", format!("{} needs saas.model: the model's name at the vendor", quirks.vendor))
+            Error::invalid(
+                "saas.model",
+                format!("{} needs saas.model: the model's name at the vendor", quirks.vendor),
+            )
         })?;
-        let base = match parameters.url("base_url") {
-            Some(url) => url.clone(),
-            None => Url::parse(default_base)
-                .map_err(|error| Error::internal("a vendor's own address is no URL").with_source(error))?,
-        };
+        match parameters.url("base_url") {
+            Some(base) => Self::at(quirks, model, base),
+            None => Self::at(quirks, model, &parse(default_base)?),
+        }
+    }
+
+    /// A dialect from a vendor's quirks, the model's name and the base URL, without a credential. A model that is named
+    /// after its embeddings does nothing else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] for a URL that is none of HTTP.
+    pub fn at(mut quirks: Quirks, model: &str, base: &Url) -> Result<Self> {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(Error::invalid("saas.base_url", "saas.base_url must begin with http:// or https://"));
         }
-        let chat = endpoint(&base, quirks.chat_path)?;
-        let embeddings = quirks.embeddings.map(|quirks| endpoint(&base, quirks.path)).transpose()?;
+        if model.to_lowercase().contains("embedding") {
+            quirks.features =
+                Features { usage: true, embeddings: quirks.features.embeddings, ..Features::default() };
+        }
+        let chat = endpoint(base, quirks.chat_path);
+        let embeddings = quirks.embeddings.map(|quirks| endpoint(base, quirks.path));
         Ok(Self {
             quirks,
             model: model.to_owned(),
@@ -112,7 +127,13 @@ impl OpenAi {
         Arc::new(self)
     }
 
-    fn outbound(&self, url: &Url, body: Vec<u8>, framing: Framing, signing: &Signing<'_>) -> Result<Outbound> {
+    fn outbound(
+        &self,
+        url: &Url,
+        body: Vec<u8>,
+        framing: Framing,
+        signing: &Signing<'_>,
+    ) -> Result<Outbound> {
         let mut headers = self.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if framing == Framing::Sse { "text/event-stream" } else { "application/json" };
@@ -129,6 +150,10 @@ impl Dialect for OpenAi {
 
     fn model(&self) -> &str {
         &self.model
+    }
+
+    fn base_url(&self) -> Option<&Url> {
+        Some(&self.chat)
     }
 
     fn defaults(&self) -> GenerationDefaults {
@@ -171,21 +196,26 @@ impl Dialect for OpenAi {
     }
 }
 
+/// A vendor's own address.
+fn parse(base: &str) -> Result<Url> {
+    Url::parse(base).map_err(|error| Error::internal("a vendor's own address is no URL").with_source(error))
+}
+
 /// The URL of an endpoint below a base. A base that already ends with the endpoint is taken as it is, and its query
 /// stays.
-fn endpoint(base: &Url, path: &str) -> Result<Url> {
+fn endpoint(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_fragment(None);
     let before = base.path().trim_end_matches('/');
     if before.ends_with(&format!("/{path}")) {
         url.set_path(before);
-        return Ok(url);
+        return url;
     }
     // A base that names the other endpoint in full: what it is below of is the base.
-    let before = ["/chat/completions", "/embeddings"].iter().find_map(|end| before.strip_suffix(end)).unwrap_or(before);
+    let before = ["/chat/completions", "/embeddings"]
+        .iter()
+        .find_map(|end| before.strip_suffix(end))
+        .unwrap_or(before);
     url.set_path(&format!("{before}/{path}"));
-    if url.cannot_be_a_base() {
-        return Err(Error::invalid("saas.base_url", "saas.base_url must be a URL with a path, like https://host/v1"));
-    }
-    Ok(url)
+    url
 }

@@ -95,7 +95,8 @@ pub(super) fn encode(quirks: &Quirks, model: &str, request: &ChatRequest) -> Res
     if let Some(adjust) = quirks.adjust {
         adjust(&mut body)?;
     }
-    serde_json::to_vec(&body).map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))
+    serde_json::to_vec(&body)
+        .map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))
 }
 
 struct Refusals<'a> {
@@ -125,9 +126,11 @@ impl Refusals<'_> {
     /// What no vendor of this dialect has.
     fn impossible(&self, request: &ChatRequest) -> Result<()> {
         let best_of = request.best_of.is_some_and(|best_of| best_of != request.n);
-        for (given, name) in
-            [(request.echo, "echo"), (best_of, "best_of"), (request.prompt_logprobs.is_some(), "prompt_logprobs")]
-        {
+        for (given, name) in [
+            (request.echo, "echo"),
+            (best_of, "best_of"),
+            (request.prompt_logprobs.is_some(), "prompt_logprobs"),
+        ] {
             if given {
                 return Err(self.unsupported(name));
             }
@@ -140,12 +143,14 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
     let refuse = Refusals { quirks };
     let given = &request.sampling;
     // A reasoning model has one temperature and one nucleus, 1: saying so is no request.
-    let unless_one = |value: Option<f32>, takes| value.filter(|value| quirks.takes.has(takes) || *value != 1.0);
+    let unless_one =
+        |value: Option<f32>, takes| value.filter(|value| quirks.takes.has(takes) || *value != 1.0);
     if let Some(temperature) = unless_one(given.temperature, Takes::TEMPERATURE) {
         refuse.unless(Takes::TEMPERATURE, "temperature")?;
         let (low, high) = quirks.temperature;
         if temperature < low || temperature > high {
-            let message = format!("{} takes a temperature between {low} and {high}, got {temperature}", quirks.vendor);
+            let message =
+                format!("{} takes a temperature between {low} and {high}, got {temperature}", quirks.vendor);
             return Err(Error::invalid("temperature", message));
         }
         body.temperature = Some(temperature);
@@ -168,7 +173,10 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
         && quirks.takes.has(Takes::STOP)
     {
         let (vendor, max) = (quirks.vendor, quirks.max_stop);
-        return Err(Error::invalid("stop", format!("{vendor} takes at most {max} stop strings, got {}", stop.len())));
+        return Err(Error::invalid(
+            "stop",
+            format!("{vendor} takes at most {max} stop strings, got {}", stop.len()),
+        ));
     }
     let ids = given.stop_token_ids.as_ref().filter(|ids| !ids.is_empty());
     let bias = given.logit_bias.as_ref().filter(|bias| !bias.is_empty());
@@ -177,14 +185,29 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
         (Takes::MAX_TOKENS, "max_tokens", quirks.max_tokens, given.max_tokens.map(Value::from)),
         (Takes::STOP, "stop", "stop", stop.map(|stop| json!(stop))),
         (Takes::SEED, "seed", "seed", given.seed.map(Value::from)),
-        (Takes::PRESENCE_PENALTY, "presence_penalty", "presence_penalty", number(given.presence_penalty, 0.0)),
-        (Takes::FREQUENCY_PENALTY, "frequency_penalty", "frequency_penalty", number(given.frequency_penalty, 0.0)),
+        (
+            Takes::PRESENCE_PENALTY,
+            "presence_penalty",
+            "presence_penalty",
+            number(given.presence_penalty, 0.0),
+        ),
+        (
+            Takes::FREQUENCY_PENALTY,
+            "frequency_penalty",
+            "frequency_penalty",
+            number(given.frequency_penalty, 0.0),
+        ),
         (Takes::LOGIT_BIAS, "logit_bias", "logit_bias", bias.map(Value::Object)),
         (Takes::LOGPROBS, "logprobs", "logprobs", given.logprobs.map(|_| Value::Bool(true))),
         (Takes::LOGPROBS, "logprobs", "top_logprobs", given.logprobs.filter(|k| *k > 0).map(Value::from)),
         (Takes::TOP_K, "top_k", "top_k", given.top_k.filter(|k| *k > 0).map(Value::from)),
         (Takes::MIN_P, "min_p", "min_p", number(given.min_p, 0.0)),
-        (Takes::REPETITION_PENALTY, "repetition_penalty", "repetition_penalty", number(given.repetition_penalty, 1.0)),
+        (
+            Takes::REPETITION_PENALTY,
+            "repetition_penalty",
+            "repetition_penalty",
+            number(given.repetition_penalty, 1.0),
+        ),
         (Takes::STOP_TOKEN_IDS, "stop_token_ids", "stop_token_ids", ids.map(|ids| json!(ids))),
         (Takes::IGNORE_END, "ignore_end", "ignore_eos", given.ignore_end.filter(|on| *on).map(Value::Bool)),
         (Takes::MIN_TOKENS, "min_tokens", "min_tokens", given.min_tokens.filter(|n| *n > 0).map(Value::from)),
@@ -259,15 +282,15 @@ fn format(quirks: &Quirks, format: &ResponseFormat, body: &mut Body<'_>) -> Resu
             ("response_format", json!({"type": "json_schema", "json_schema": named}))
         }
         ResponseFormat::Regex(regex) => {
-            refuse.unless(Takes::STRUCTURED_OUTPUTS, "regex")?;
+            refuse.unless(Takes::STRUCTURED_OUTPUTS, "guided_decoding")?;
             ("structured_outputs", json!({"regex": regex}))
         }
         ResponseFormat::Grammar(grammar) => {
-            refuse.unless(Takes::STRUCTURED_OUTPUTS, "grammar")?;
+            refuse.unless(Takes::STRUCTURED_OUTPUTS, "guided_decoding")?;
             ("structured_outputs", json!({"grammar": grammar}))
         }
         ResponseFormat::Choice(choices) => {
-            refuse.unless(Takes::STRUCTURED_OUTPUTS, "choice")?;
+            refuse.unless(Takes::STRUCTURED_OUTPUTS, "guided_decoding")?;
             ("structured_outputs", json!({"choice": choices}))
         }
     };
