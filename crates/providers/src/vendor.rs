@@ -35,6 +35,13 @@ pub static VENDORS: &[&Vendor] = &[
     &vendors::siliconflow::VENDOR,
     &vendors::volcengine::VENDOR,
     &vendors::zhipu::VENDOR,
+    &vendors::claude::VENDOR,
+    &vendors::gemini::VENDOR,
+    &vendors::minimax::VENDOR,
+    &vendors::qianfan::VENDOR,
+    &vendors::qianwen::VENDOR,
+    &vendors::qianwen_vl::VENDOR,
+    &vendors::sparkdesk::VENDOR,
 ];
 
 /// The vendor of that name, with or without `saas/`.
