@@ -159,6 +159,12 @@ pub trait Dialect: Send + Sync {
     /// would refuse.
     fn chat(&self, request: &ChatRequest, signing: &Signing<'_>) -> Result<Outbound>;
 
+    /// No bill for the request can hold more generated tokens than this; `None` when nothing bounds them. Vendors whose
+    /// `max_tokens` leaves out some that they bill say so here.
+    fn completion_bound(&self, request: &ChatRequest) -> Option<u64> {
+        request.sampling.max_tokens.map(|most| u64::from(most) * u64::from(request.n))
+    }
+
     /// A reader for the answer to a chat request.
     fn decoder(&self, request: &ChatRequest) -> Box<dyn Decode>;
 

@@ -315,7 +315,7 @@ impl Shared {
 
     async fn try_chat(self: &Arc<Self>, call: &mut Call, request: &ChatRequest) -> Result<Answer, Failure> {
         let permit = self.enter()?;
-        let bound = request.sampling.max_tokens.map(|most| u64::from(most) * u64::from(request.n));
+        let bound = self.dialect.completion_bound(request);
         let encode = |signing: &Signing<'_>| self.dialect.chat(request, signing);
         let attempt = async {
             let Ready { outbound, ticket, prompt_bytes, token } = self.prepare(call, bound, encode).await?;

@@ -44,6 +44,8 @@ const QUIRKS: Quirks = Quirks {
         .and(Takes::JSON_OBJECT)
         .and(Takes::IMAGES),
     embeddings: Some(EmbeddingQuirks { batch: 32, extra: &[], ..EmbeddingQuirks::OPENAI }),
+    // `max_tokens` does not bound the reasoning, which `thinking_budget` does, at most at this.
+    reasoning_beyond: 32_768,
     // Every chunk holds the usage so far.
     stream_options: false,
     extra: &["enable_thinking", "reasoning_effort", "thinking_budget"],

@@ -327,12 +327,11 @@ fn meaning(codes: &[(&str, Meaning)], status: u16, said: &Said) -> Meaning {
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let field = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let seconds = |number: f64| Duration::try_from_secs_f64(number).ok();
-    if let Some(after) = field("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
-        return seconds(after / 1000.0);
-    }
-    if let Some(after) = field("retry-after").and_then(|text| text.parse::<f64>().ok()) {
-        return seconds(after);
+    let number = |name: &str| field(name).and_then(|text| text.parse::<f64>().ok());
+    if let Some(seconds) =
+        number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))
+    {
+        return Duration::try_from_secs_f64(seconds).ok();
     }
     ["requests", "tokens"]
         .iter()

@@ -44,6 +44,7 @@ pub use request::{Body, WireTool};
 pub struct OpenAi {
     quirks: Quirks,
     model: String,
+    base: Url,
     chat: Url,
     embeddings: Option<Url>,
     credential: Credential,
@@ -86,6 +87,7 @@ impl OpenAi {
         Ok(Self {
             quirks,
             model: model.to_owned(),
+            base: base.clone(),
             chat,
             embeddings,
             credential: Credential::None,
@@ -153,7 +155,7 @@ impl Dialect for OpenAi {
     }
 
     fn base_url(&self) -> Option<&Url> {
-        Some(&self.chat)
+        Some(&self.base)
     }
 
     fn defaults(&self) -> GenerationDefaults {
@@ -168,6 +170,11 @@ impl Dialect for OpenAi {
         let body = request::encode(&self.quirks, &self.model, request)?;
         let framing = if request.whole { Framing::Whole } else { Framing::Sse };
         self.outbound(&self.chat, body, framing, signing)
+    }
+
+    fn completion_bound(&self, request: &ChatRequest) -> Option<u64> {
+        let most = u64::from(request.sampling.max_tokens?) + u64::from(self.quirks.reasoning_beyond);
+        Some(most * u64::from(request.n))
     }
 
     fn decoder(&self, request: &ChatRequest) -> Box<dyn Decode> {

@@ -148,6 +148,8 @@ pub struct Quirks {
     pub embeddings: Option<EmbeddingQuirks>,
     /// The name of the bound of new tokens: `max_tokens` or `max_completion_tokens`.
     pub max_tokens: &'static str,
+    /// Tokens of reasoning that the bound of new tokens leaves out and the vendor bills, at most.
+    pub reasoning_beyond: u32,
     /// The most stop strings.
     pub max_stop: usize,
     /// The lowest and the highest temperature.
@@ -213,6 +215,7 @@ impl Quirks {
         chat_path: "chat/completions",
         embeddings: Some(EmbeddingQuirks::OPENAI),
         max_tokens: "max_tokens",
+        reasoning_beyond: 0,
         max_stop: 4,
         temperature: (0.0, 2.0),
         top_p: (1.0, false),
