@@ -1,4 +1,5 @@
-//! How many requests a deployment takes: so many run, so many wait, the rest is told when to come back.
+//! How many requests a deployment takes: so many run and begin per minute, so many wait, the rest is told when to come
+//! back.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,63 +13,75 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::limits::{Rates, Ticket};
+
 /// The gate of one deployment. Requests pass in the order they came.
 pub(crate) struct Admission {
     running: Arc<Semaphore>,
     concurrency: u32,
     queue_limit: u32,
+    rates: Option<Arc<Rates>>,
     waiting: AtomicU32,
     /// How long a request ran lately.
     pace: Mutex<Option<Duration>>,
 }
 
 impl Admission {
-    pub(crate) fn new(concurrency: u32, queue_limit: u32) -> Self {
+    pub(crate) fn new(concurrency: u32, queue_limit: u32, rates: Option<Arc<Rates>>) -> Self {
         let concurrency = concurrency.max(1);
         let permits = (concurrency as usize).min(Semaphore::MAX_PERMITS);
         Self {
             running: Arc::new(Semaphore::new(permits)),
             concurrency,
             queue_limit,
+            rates,
             waiting: AtomicU32::new(0),
             pace: Mutex::new(None),
         }
     }
 
-    /// Waits for a place until the deadline passes or `stop` is cancelled.
+    /// Waits for a place, and for its minute, until the deadline passes or `stop` is cancelled. `tokens` says how many the
+    /// request may have; it is asked only where tokens are limited.
     pub(crate) async fn admit(
         self: &Arc<Self>,
         name: &str,
         deadline: Option<Instant>,
         stop: &CancellationToken,
+        tokens: impl FnOnce() -> u64,
     ) -> Result<Permit> {
-        if let Ok(place) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(self.permit(place));
-        }
-        let _waiting = self.queue(name)?;
-        let place = Arc::clone(&self.running).acquire_owned();
-        let deadline_passed = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
+        let patience = Patience { name, deadline, stop };
+        let mut waiting = None;
+        let place = match Arc::clone(&self.running).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                waiting = Some(self.queue(name)?);
+                let place = Arc::clone(&self.running).acquire_owned();
+                patience.wait(place).await?.map_err(|closed| removed(name).with_source(closed))?
             }
         };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(removed(name)),
-            place = place => match place {
-                Ok(place) => Ok(self.permit(place)),
-                Err(closed) => Err(removed(name).with_source(closed)),
-            },
-            () = deadline_passed => Err(Error::new(
-                ErrorKind::DeadlineExceeded,
-                format!("the deadline passed while the request waited for a place in '{name}'"),
-            )),
-        }
+        let ticket = match &self.rates {
+            None => None,
+            Some(rates) => {
+                let tokens = if rates.counts_tokens() { tokens() } else { 0 };
+                match rates.try_pass(tokens) {
+                    Some(ticket) => Some(ticket),
+                    None => {
+                        if waiting.is_none() {
+                            waiting = Some(self.queue(name)?);
+                        }
+                        patience.check(rates.wait(tokens, 0))?;
+                        Some(patience.wait(rates.pass(tokens)).await?)
+                    }
+                }
+            }
+        };
+        drop(waiting);
+        Ok(Permit { admission: Arc::clone(self), started: Instant::now(), ticket, _place: place })
     }
 
-    fn permit(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Permit {
-        Permit { admission: Arc::clone(self), started: Instant::now(), _place: place }
+    /// Whether a request would begin at once.
+    pub(crate) fn has_room(&self) -> bool {
+        self.running.available_permits() > 0 && self.rates.as_ref().is_none_or(|rates| rates.has_room())
     }
 
     fn queue(self: &Arc<Self>, name: &str) -> Result<Waiting> {
@@ -92,7 +105,58 @@ impl Admission {
     fn retry_after(&self, waiting: u32) -> Duration {
         let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Duration::from_secs(1));
         let seconds = pace.as_secs_f64() * f64::from(waiting + 1) / f64::from(self.concurrency);
-        Duration::from_secs_f64(seconds.clamp(1.0, 60.0).ceil())
+        let queue = Duration::from_secs_f64(seconds.clamp(1.0, 60.0).ceil());
+        self.rates.as_ref().map_or(queue, |rates| queue.max(whole_seconds(rates.wait(0, waiting))))
+    }
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+}
+
+/// How long a request may wait.
+struct Patience<'a> {
+    name: &'a str,
+    deadline: Option<Instant>,
+    stop: &'a CancellationToken,
+}
+
+impl Patience<'_> {
+    async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let name = self.name;
+        let deadline_passed = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(removed(name)),
+            done = work => Ok(done),
+            () = deadline_passed => Err(Error::new(
+                ErrorKind::DeadlineExceeded,
+                format!("the deadline passed while the request waited for a place in '{name}'"),
+            )),
+        }
+    }
+
+    /// Refuses a request that will certainly wait for longer than it can.
+    fn check(&self, wait: Duration) -> Result<()> {
+        let Some(deadline) = self.deadline else { return Ok(()) };
+        let start = tokio::time::Instant::now() + wait;
+        if start <= tokio::time::Instant::from_std(deadline) {
+            return Ok(());
+        }
+        let (name, seconds) = (self.name, whole_seconds(wait).as_secs());
+        Err(Error::new(
+            ErrorKind::RateLimited,
+            format!(
+                "'{name}' has begun as much as it may within a minute; the request could begin in {seconds} s, after its \
+                 deadline"
+            ),
+        )
+        .with_retry_after(whole_seconds(wait)))
     }
 }
 
@@ -108,7 +172,15 @@ impl Drop for Waiting {
 pub(crate) struct Permit {
     admission: Arc<Admission>,
     started: Instant,
+    ticket: Option<Ticket>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// The request's place in its minute, where rates are limited.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.ticket.clone()
+    }
 }
 
 impl Drop for Permit {

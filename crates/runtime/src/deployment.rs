@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
-use byzerllm_core::{Error, ErrorKind, FrontEnd, GenerationDefaults, ModelInfo, Origin, Result, resolve};
+use byzerllm_core::{
+    Error, ErrorKind, FrontEnd, GenerationDefaults, ModelInfo, Origin, RequestContext, Result, resolve,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admission::Admission;
+use crate::answers::Answers;
+use crate::limits::Rates;
 use crate::loader::LoadedModel;
 use crate::metrics::{DeploymentMetrics, Numbers};
 use crate::spec::{DeploymentSpec, Limits, Source};
@@ -109,6 +114,8 @@ pub fn effective_values(layers: &[(Origin, &GenerationDefaults)]) -> Result<Vec<
 pub(crate) struct Running {
     pub(crate) model: LoadedModel,
     pub(crate) admission: Arc<Admission>,
+    /// Answers kept for requests that come again, where they are wanted.
+    pub(crate) answers: Option<Arc<Answers>>,
     pub(crate) effective: Vec<EffectiveValue>,
     /// Weights and cache.
     pub(crate) reserved: u64,
@@ -128,8 +135,15 @@ impl Running {
         };
         let concurrency = limits.concurrency.unwrap_or(most);
         let queue_limit = limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT);
-        let admission = Arc::new(Admission::new(concurrency, queue_limit));
-        Ok(Self { model, admission, effective, reserved })
+        let rates = Rates::new(limits.requests_per_minute.map(u64::from), limits.tokens_per_minute);
+        let admission = Arc::new(Admission::new(concurrency, queue_limit, rates));
+        Ok(Self { model, admission, answers: Answers::new(limits)?, effective, reserved })
+    }
+
+    /// The kept answers, when the request may be answered from them: its caller wants that, and is still there.
+    pub(crate) fn answers(&self, context: &RequestContext) -> Option<&Arc<Answers>> {
+        let late = context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.answers.as_ref().filter(|_| !context.no_cache && !late)
     }
 
     /// Ends the model's threads, on a thread that may wait for them.

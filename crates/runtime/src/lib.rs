@@ -4,10 +4,13 @@
 //! restarts, fills in generation defaults and limits how many requests a deployment takes at once. It knows no HTTP.
 
 mod admission;
+mod answers;
 mod deployment;
 mod inspect;
 mod keys;
+mod ledger;
 mod lifecycle;
+mod limits;
 mod loader;
 mod local;
 mod lock;
@@ -29,6 +32,10 @@ pub use byzerllm_kernels::{Compute, ComputePool};
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use keys::{KeyGrant, KeyInfo, KeyRefusal, Keys, NewKey, Scope, Scopes};
+pub use ledger::{
+    Budget, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens, TokensBySource,
+    UsageBy, UsageReport, UsageRow,
+};
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;

@@ -19,6 +19,7 @@ use crate::loader::{LoadContext, Loader, MemoryNeed};
 use crate::lock::StateLock;
 use crate::memory;
 use crate::provider;
+use crate::routing::{self, Deployments};
 use crate::runtime::RuntimeOptions;
 use crate::secrets::Sealer;
 use crate::spec::{DeploymentSpec, Source, validate_path};
@@ -194,6 +195,7 @@ impl Lifecycle {
             let path = path.to_path_buf();
             blocking(move || check_path(&path)).await?;
         }
+        self.check_route(&spec)?;
         let _name = self.name_lock(&spec.name).await;
         let old = self.get(&spec.name);
         let numbers = old.as_ref().map(|old| Arc::clone(&old.numbers)).unwrap_or_default();
@@ -226,7 +228,8 @@ impl Lifecycle {
     /// Stores and lists a loaded deployment; the one that it replaces.
     async fn install(&self, fresh: &Arc<Deployment>, running: Running) -> Result<Option<Arc<Deployment>>> {
         let _commit = self.commit.lock().await;
-        let result = match self.check_wanted(fresh) {
+        // Again: what the targets are may have changed meanwhile.
+        let result = match self.check_wanted(fresh).and_then(|()| self.check_route(&fresh.spec)) {
             Ok(()) => {
                 let (spec, created, sealer) = (fresh.spec.clone(), fresh.created, self.sealer.clone());
                 self.with_store(move |store| keep(store, spec, created, sealer.as_ref())).await
@@ -314,7 +317,7 @@ impl Lifecycle {
     }
 
     /// Brings up what answers for a deployment.
-    async fn load(&self, deployment: &Arc<Deployment>) -> Result<Running> {
+    async fn load(self: &Arc<Self>, deployment: &Arc<Deployment>) -> Result<Running> {
         match deployment.spec.source() {
             Source::Local(_) => self.load_checkpoint(deployment).await,
             Source::Provider(provider) => {
@@ -327,8 +330,10 @@ impl Lifecycle {
                 })
                 .await
             }
-            Source::Route(_) => {
-                Err(Error::new(ErrorKind::Unsupported, "routes are not supported by this version"))
+            Source::Route(route) => {
+                self.check_wanted(deployment)?;
+                let targets = Arc::new(Deployments::of(self));
+                Running::new(&deployment.spec, routing::open(&deployment.name, route, targets), 0)
             }
         }
     }
@@ -429,6 +434,18 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// A route leads to deployments that exist, and never back to itself.
+    fn check_route(&self, spec: &DeploymentSpec) -> Result<()> {
+        let Source::Route(route) = spec.source() else { return Ok(()) };
+        routing::check(&spec.name, route, &self.names(), &|name| {
+            let deployment = self.get(name)?;
+            Some(match deployment.spec.source() {
+                Source::Route(route) => routing::Node::route(route),
+                Source::Local(_) | Source::Provider(_) => routing::Node::Model,
+            })
+        })
+    }
+
     fn check_wanted(&self, deployment: &Deployment) -> Result<()> {
         self.check_open()?;
         if deployment.unwanted.is_cancelled() {
@@ -473,7 +490,7 @@ impl Lifecycle {
         self.deployments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn get(&self, name: &str) -> Option<Arc<Deployment>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Deployment>> {
         self.deployments.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 

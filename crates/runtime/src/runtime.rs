@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use byzerllm_core::{
     ChatModel, ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream, FrontEnd, Message,
-    ModelHandle, Origin, RequestContext, Result, resolve,
+    ModelHandle, Origin, RequestContext, Result, Task, resolve,
 };
+use futures::future::Either;
 
 use crate::admission::{Admitted, removed};
+use crate::answers::{self, Recorded, Replay};
 use crate::deployment::{Deployment, DeploymentStatus};
 use crate::inspect::Inspection;
 use crate::keys::Keys;
 use crate::lifecycle::{Lifecycle, blocking};
+use crate::limits;
 use crate::loader::Loader;
 use crate::local::LocalLoader;
 use crate::metrics::{Accepted, DeploymentMetrics, Measured, Observed, Outcome};
@@ -48,6 +51,11 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
+    /// The runtime of these deployments.
+    pub(crate) fn over(lifecycle: Arc<Lifecycle>) -> Self {
+        Self { lifecycle }
+    }
+
     /// Opens a runtime over our own engine. Stored deployments load in the background.
     ///
     /// # Errors
@@ -134,9 +142,9 @@ impl Runtime {
         &self,
         deployment: &Deployment,
         measured: &mut Measured,
-        context: RequestContext,
+        mut context: RequestContext,
         mut request: ChatRequest,
-    ) -> Result<Admitted> {
+    ) -> Result<Either<Recorded<Admitted>, Replay>> {
         let (running, token) = deployment.enter()?;
         let handle = &running.model.handle;
         let model = chat_model(handle, &deployment.name)?;
@@ -151,17 +159,41 @@ impl Runtime {
         request.clip_max_tokens |= !asked || request.front_end == FrontEnd::Legacy;
         request.sampling = resolved.sampling;
         measured.resolved(&request.sampling);
-        let permit = running.admission.admit(&deployment.name, context.deadline, &deployment.stop).await?;
-        measured.admitted();
         let accepted = Accepted::of(&request);
+        let keep = match running.answers(&context) {
+            Some(answers) => {
+                let key = answers.chat_key(context.principal.domain, &deployment.name, &request)?;
+                if let Some((told, age)) = answers.told(&key) {
+                    answers::account(&context, &deployment.name, Task::Chat).await?;
+                    measured.admitted();
+                    measured.begun(accepted);
+                    return Ok(Either::Right(Replay::new(told, age, context)));
+                }
+                Some((Arc::clone(answers), key))
+            }
+            None => None,
+        };
+        let tokens = || limits::chat_tokens(&request);
+        let permit =
+            running.admission.admit(&deployment.name, context.deadline, &deployment.stop, tokens).await?;
+        measured.admitted();
+        let ticket = permit.ticket();
+        if let Some(ticket) = &ticket {
+            ticket.listen(&mut context);
+        }
         let stream = tokio::select! {
             biased;
             () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
-            stream = model.chat(request, context) => stream?,
+            stream = model.chat(request, context) => stream,
         };
+        let stream = stream.inspect_err(|error| {
+            if let Some(ticket) = &ticket {
+                ticket.failed(error);
+            }
+        })?;
         measured.begun(accepted);
         let (name, stop) = (Arc::clone(&deployment.name), deployment.stop.clone());
-        Ok(Admitted::new(name, stream, permit, token, stop))
+        Ok(Either::Left(Recorded::new(Admitted::new(name, stream, permit, token, stop), keep)))
     }
 
     /// Embeds texts: finds the model, waits for a place, and hands the request over. All inputs are embedded, or none.
@@ -269,8 +301,21 @@ async fn embed_with(
     if request.inputs.is_empty() {
         return Err(Error::invalid("input", "input is empty; send at least one text"));
     }
+    let keep = match running.answers(&context) {
+        Some(answers) => {
+            let key = answers.embedding_key(context.principal.domain, name, &request)?;
+            if let Some(embeddings) = answers.vectors(&key) {
+                answers::account(&context, name, Task::Embedding).await?;
+                measured.admitted();
+                return Ok(embeddings);
+            }
+            Some((answers, key))
+        }
+        None => None,
+    };
     let (inputs, deadline) = (request.inputs.len(), context.deadline);
-    let _place = running.admission.admit(name, deadline, &deployment.stop).await?;
+    let tokens = || limits::embedding_tokens(&request);
+    let place = running.admission.admit(name, deadline, &deployment.stop, tokens).await?;
     measured.admitted();
     let passed = async {
         match deadline {
@@ -281,17 +326,27 @@ async fn embed_with(
     let embeddings = tokio::select! {
         biased;
         () = deployment.stop.cancelled() => return Err(removed(name)),
-        embeddings = model.embed(request, context) => embeddings?,
+        embeddings = model.embed(request, context) => embeddings,
         () = passed => {
             let message = format!("the deadline passed while '{name}' made embeddings");
             return Err(Error::new(ErrorKind::DeadlineExceeded, message));
         }
     };
+    if let Some(ticket) = place.ticket() {
+        match &embeddings {
+            Ok(embeddings) => ticket.spent(&embeddings.usage),
+            Err(error) => ticket.failed(error),
+        }
+    }
+    let embeddings = embeddings?;
     if embeddings.vectors.len() != inputs {
         let got = embeddings.vectors.len();
         let message =
             format!("'{name}' made {got} vectors of {inputs} inputs; try again, or ask who runs it");
         return Err(Error::new(ErrorKind::Upstream, message).with_usage(embeddings.usage));
+    }
+    if let Some((answers, key)) = keep {
+        answers.keep_vectors(key, &embeddings);
     }
     Ok(embeddings)
 }

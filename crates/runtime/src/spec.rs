@@ -97,6 +97,19 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub tokens_per_minute: Option<u64>,
+    /// Answers that are kept for requests that come again, word for word; 1000 when absent. They are kept when one of the
+    /// three limits on kept answers is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub answer_cache_entries: Option<u64>,
+    /// Bytes of kept answers; 64 MiB when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub answer_cache_bytes: Option<u64>,
+    /// Seconds that an answer is kept; 3600 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub answer_cache_seconds: Option<u64>,
 }
 
 impl Limits {
@@ -106,6 +119,12 @@ impl Limits {
     pub const QUEUE_LIMIT: u32 = 1024;
     /// Requests that a vendor's model answers at once when the spec does not say.
     pub const PROVIDER_CONCURRENCY: u32 = 8192;
+    /// Kept answers when answers are kept and the spec does not say how many.
+    pub const ANSWER_CACHE_ENTRIES: u64 = 1000;
+    /// Bytes of kept answers when answers are kept and the spec does not say how many.
+    pub const ANSWER_CACHE_BYTES: u64 = 64 << 20;
+    /// Seconds that an answer is kept when answers are kept and the spec does not say how many.
+    pub const ANSWER_CACHE_SECONDS: u64 = 3600;
 }
 
 impl DeploymentSpec {
@@ -151,7 +170,7 @@ impl DeploymentSpec {
     pub(crate) fn front_end_defaults(&self, front_end: FrontEnd) -> &'static GenerationDefaults {
         static SILENT: LazyLock<GenerationDefaults> = LazyLock::new(GenerationDefaults::default);
         match (self.source(), front_end) {
-            (Source::Provider(_), FrontEnd::OpenAi) => &SILENT,
+            (Source::Provider(_), FrontEnd::OpenAi) | (Source::Route(_), _) => &SILENT,
             _ => front_end.defaults(),
         }
     }
@@ -201,6 +220,9 @@ impl DeploymentSpec {
             ("concurrency", limits.concurrency.map(u64::from)),
             ("requests_per_minute", limits.requests_per_minute.map(u64::from)),
             ("tokens_per_minute", limits.tokens_per_minute),
+            ("answer_cache_entries", limits.answer_cache_entries),
+            ("answer_cache_bytes", limits.answer_cache_bytes),
+            ("answer_cache_seconds", limits.answer_cache_seconds),
         ];
         for (name, value) in counts {
             if value == Some(0) {
