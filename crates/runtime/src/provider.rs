@@ -45,10 +45,11 @@ impl ProviderSpec {
         Ok(())
     }
 
-    /// The name of the vendor's model, where it was given.
+    /// The name of the vendor's model: the given one, else the table's.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
-        self.parameters.get("model").map(SecretText::expose)
+        let usual = || find_parameter(find(&self.vendor).ok()?, "model").ok()?.default;
+        self.parameters.get("model").map(SecretText::expose).or_else(usual)
     }
 
     /// The parameters that hold the secret itself and no reference to it.

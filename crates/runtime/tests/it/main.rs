@@ -4,8 +4,10 @@
 mod chat;
 mod deploy;
 mod drain;
+mod embed;
 mod local;
 mod metrics;
+mod providers;
 mod restart;
 
 use std::path::PathBuf;
