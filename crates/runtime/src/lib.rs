@@ -36,6 +36,10 @@ pub use ledger::{
     Budget, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens, TokensBySource,
     UsageBy, UsageReport, UsageRow,
 };
+pub use ledger::{
+    Budget, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens, TokensBySource,
+    UsageBy, UsageReport, UsageRow,
+};
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::deployment::{Deployment, DeploymentStatus, Running};
 use crate::keys::Keys;
+use crate::ledger::Ledger;
 use crate::loader::{LoadContext, Loader, MemoryNeed};
 use crate::lock::StateLock;
 use crate::memory;
@@ -53,6 +54,7 @@ type NameLock = (Arc<tokio::sync::Mutex<()>>, usize);
 pub(crate) struct Lifecycle {
     pub(crate) loader: Arc<dyn Loader>,
     pub(crate) keys: Keys,
+    pub(crate) ledger: Arc<Ledger>,
     pool: Arc<ComputePool>,
     deployments: RwLock<BTreeMap<String, Arc<Deployment>>>,
     /// Taken out by shutdown.
@@ -111,10 +113,11 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 impl Lifecycle {
     pub(crate) async fn open(options: RuntimeOptions, loader: Arc<dyn Loader>) -> Result<Arc<Self>> {
         let sealer = options.state.as_deref().map(|state| Sealer::new(options.master_key.as_deref(), state));
-        let Opened { pool, state, keys, stored } = blocking(move || open_state(&options)).await?;
+        let Opened { pool, state, keys, ledger, stored } = blocking(move || open_state(&options)).await?;
         let lifecycle = Arc::new(Self {
             loader,
             keys,
+            ledger,
             pool: Arc::new(pool),
             deployments: RwLock::default(),
             state: Mutex::new(state),
@@ -416,9 +419,10 @@ impl Lifecycle {
         if tokio::time::timeout(LOAD_GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!("a model was still loading at shutdown");
         }
-        let (state, keys) = (lock(&self.state).take(), self.keys.clone());
+        let (state, keys, ledger) = (lock(&self.state).take(), self.keys.clone(), Arc::clone(&self.ledger));
         let closed = blocking(move || {
             keys.close();
+            ledger.close();
             drop(state);
             Ok(())
         });
@@ -556,6 +560,7 @@ struct Opened {
     pool: ComputePool,
     state: Option<Arc<State>>,
     keys: Keys,
+    ledger: Arc<Ledger>,
     stored: Vec<Stored>,
 }
 
@@ -566,12 +571,13 @@ fn open_state(options: &RuntimeOptions) -> Result<Opened> {
         Some(state) => state.store.all()?,
     };
     let keys = Keys::over(state.clone())?;
+    let ledger = Arc::new(Ledger::of_runtime(options.state.as_deref())?);
     let pool_options = PoolOptions { threads: options.threads, pin: options.pin, ..PoolOptions::default() };
     let pool = ComputePool::new(pool_options).map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the system refuses threads to compute with: {error}"))
             .with_source(error)
     })?;
-    Ok(Opened { pool, state, keys, stored })
+    Ok(Opened { pool, state, keys, ledger, stored })
 }
 
 /// At most so many names are listed in an error.

@@ -15,6 +15,7 @@ use crate::answers::{self, Recorded, Replay};
 use crate::deployment::{Deployment, DeploymentStatus};
 use crate::inspect::Inspection;
 use crate::keys::Keys;
+use crate::ledger::{Ledger, local};
 use crate::lifecycle::{Lifecycle, blocking};
 use crate::limits;
 use crate::loader::Loader;
@@ -129,6 +130,7 @@ impl Runtime {
         let deployment = self.lifecycle.find(&request.model)?;
         let mut measured = Measured::arrive(&deployment.numbers, &request, &context);
         measured.listen(&mut context);
+        context.accounting.get_or_insert_with(|| self.lifecycle.ledger.accounting());
         match self.chat_with(&deployment, &mut measured, context, request).await {
             Ok(stream) => Ok(Box::pin(Observed::new(stream, measured))),
             Err(error) => {
@@ -206,6 +208,7 @@ impl Runtime {
         let mut measured = Measured::embedding(&deployment.numbers, &request, &context);
         // The usage is in the answer: told once, here.
         let told = context.on_usage.take();
+        context.accounting.get_or_insert_with(|| self.lifecycle.ledger.accounting());
         let result = embed_with(&deployment, &mut measured, context, request).await;
         let usage = match &result {
             Ok(embeddings) => Some(&embeddings.usage),
@@ -259,6 +262,12 @@ impl Runtime {
         &self.lifecycle.keys
     }
 
+    /// What was asked of models, what it cost, and the limits on that. An embedded runtime keeps it in memory.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.lifecycle.ledger
+    }
+
     /// Describes a checkpoint without loading it.
     ///
     /// # Errors
@@ -295,6 +304,7 @@ async fn embed_with(
 ) -> Result<Embeddings> {
     let name = &deployment.name;
     let (running, _token) = deployment.enter()?;
+    let info = Arc::clone(&running.model.handle.info);
     let model = running.model.handle.embed.clone().ok_or_else(|| {
         Error::new(ErrorKind::Unsupported, format!("'{name}' makes no embeddings; deploy a model that does"))
     })?;

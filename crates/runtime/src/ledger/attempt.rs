@@ -161,7 +161,9 @@ impl Record {
             error,
             outcome,
             vendor_request: settlement.vendor_request_id,
-            first_event: settlement.first_event.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+            first_event: settlement
+                .first_event
+                .map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -218,7 +220,8 @@ mod tests {
     #[test]
     fn every_ending_settles_by_the_rule() {
         use UsageSource::{Counted, Estimated, Reported, Unknown};
-        let (failed, refused) = (Ending::Failed(ErrorKind::Upstream), Ending::Refused(ErrorKind::RateLimited));
+        let (failed, refused) =
+            (Ending::Failed(ErrorKind::Upstream), Ending::Refused(ErrorKind::RateLimited));
         // 30 fresh, 50 cached, 10 written, 20 generated; the reservation is 100 at 1.25 and 50 at 4.
         let (bill, all) = (Some(30 + 5 + 13 + 80), Some(125 + 200));
         for (ending, told, source, cost) in [
@@ -244,9 +247,11 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_flagged_and_not_zero() {
-        let unpriced = outcome(&info(Some(50), false), &settlement(Ending::Answered, Some(UsageSource::Reported)));
+        let unpriced =
+            outcome(&info(Some(50), false), &settlement(Ending::Answered, Some(UsageSource::Reported)));
         assert_eq!((unpriced.unknown_price, unpriced.cost, unpriced.tokens.prompt), (true, None, 90));
-        let refused = outcome(&info(Some(50), false), &settlement(Ending::Refused(ErrorKind::Upstream), None));
+        let refused =
+            outcome(&info(Some(50), false), &settlement(Ending::Refused(ErrorKind::Upstream), None));
         assert_eq!((refused.unknown_price, refused.cost), (false, Some(0)));
         let unbounded = outcome(&info(None, true), &settlement(Ending::Dropped, None));
         assert_eq!((unbounded.unbounded, unbounded.cost, unbounded.tokens.prompt), (true, None, 100));

@@ -258,6 +258,7 @@ impl Account {
         let mut beyond = false;
         if actual <= reserved {
             state.free += reserved - actual;
+            state.trim();
         } else {
             let over = actual - reserved;
             let covered = over.min(state.free);
@@ -389,7 +390,14 @@ impl Live {
     }
 
     /// Why nothing is left for an attempt.
-    pub(crate) fn spent(&self, account: &Account, asked: u64, settled: u64, reserved: u64, now: i64) -> Error {
+    pub(crate) fn spent(
+        &self,
+        account: &Account,
+        asked: u64,
+        settled: u64,
+        reserved: u64,
+        now: i64,
+    ) -> Error {
         let (limit, ..) = account.numbers();
         let show = |amount| self.unit.show(amount);
         let per = match self.period {

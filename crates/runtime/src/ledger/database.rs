@@ -214,7 +214,10 @@ fn settle_lost(connection: &mut Connection, now: i64) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM attempts", [])?;
     transaction.commit()?;
     if lost > 0 {
-        tracing::warn!(attempts = lost, "attempts were open when the last process ended; settled at their reservation");
+        tracing::warn!(
+            attempts = lost,
+            "attempts were open when the last process ended; settled at their reservation"
+        );
     }
     Ok(())
 }
@@ -279,8 +282,8 @@ pub(crate) fn set_prices(connection: &mut Connection, prices: &[NewPrice], now: 
 
 /// Takes a price out of force; whether there was one.
 pub(crate) fn retire_price(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<bool> {
-    let changed =
-        connection.execute("UPDATE prices SET retired = ?2 WHERE id = ?1 AND retired IS NULL", params![id, now])?;
+    let changed = connection
+        .execute("UPDATE prices SET retired = ?2 WHERE id = ?1 AND retired IS NULL", params![id, now])?;
     Ok(changed > 0)
 }
 
@@ -303,7 +306,11 @@ pub(crate) fn budgets(connection: &Connection) -> rusqlite::Result<Vec<StoredBud
     )?;
     let rows = query.query_map([], |row| {
         let odd = |column: usize| {
-            rusqlite::Error::InvalidColumnType(column, "an unknown word".to_owned(), rusqlite::types::Type::Text)
+            rusqlite::Error::InvalidColumnType(
+                column,
+                "an unknown word".to_owned(),
+                rusqlite::types::Type::Text,
+            )
         };
         let unit = Unit::read(row.get(3)?);
         let limit = unsigned(row.get(5)?);

@@ -12,9 +12,12 @@ mod attempt;
 mod budget;
 mod calendar;
 mod database;
+pub(crate) mod local;
 mod money;
 mod price;
 mod report;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -38,7 +41,6 @@ use writer::Inbox;
 pub use budget::{Budget, NewBudget, Subject};
 pub use calendar::Period;
 pub use money::Micros;
-pub(crate) use price::LOCAL;
 pub use price::{NewPrice, Price, Tokens};
 pub use report::{Flagged, TokensBySource, UsageBy, UsageReport, UsageRow};
 
@@ -172,7 +174,8 @@ impl Shared {
         let (send, receive) = mpsc::channel();
         let place = self.place.clone();
         self.inbox.work(Box::new(move |connection| {
-            let done = connection.and_then(|connection| work(connection).map_err(|error| place.error(error).into()));
+            let done =
+                connection.and_then(|connection| work(connection).map_err(|error| place.error(error).into()));
             // Nobody waits any more for what was done all the same.
             let _gone = send.send(done);
         }));
@@ -254,8 +257,11 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || writer::run(&writer, connection))
             .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, format!("the system refuses a thread for the ledger: {error}"))
-                    .with_source(error)
+                Error::new(
+                    ErrorKind::Unavailable,
+                    format!("the system refuses a thread for the ledger: {error}"),
+                )
+                .with_source(error)
             })?;
         Ok(Self {
             accounting: Arc::new(Desk(Arc::clone(&shared))),
@@ -518,7 +524,12 @@ impl Drop for Shares {
 }
 
 /// Reserves from all budgets of one subject.
-async fn reserve(shared: &Arc<Shared>, budgets: &[Arc<Live>], info: &Info, shares: &mut Shares) -> Result<()> {
+async fn reserve(
+    shared: &Arc<Shared>,
+    budgets: &[Arc<Live>],
+    info: &Info,
+    shares: &mut Shares,
+) -> Result<()> {
     let (_, currency) = info.price();
     let free = matches!(info.pricing, Pricing::Free);
     let mut covered = free;

@@ -88,7 +88,10 @@ pub(crate) fn check_currency(currency: &str) -> Result<()> {
     if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Ok(());
     }
-    Err(Error::invalid("currency", "a currency is written with three capital letters, for example USD or CNY"))
+    Err(Error::invalid(
+        "currency",
+        "a currency is written with three capital letters, for example USD or CNY",
+    ))
 }
 
 /// What tokens cost at prices in millionths per million tokens: the exact sum, rounded up once.
@@ -115,7 +118,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Micros>().unwrap(), Micros(micros), "{text}");
         }
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000001", "9223372036854.775808", "1 ", "½"] {
+        for text in
+            ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000001", "9223372036854.775808", "1 ", "½"]
+        {
             assert!(text.parse::<Micros>().is_err(), "{text}");
         }
         assert_eq!(serde_json::from_str::<Micros>("\"0.15\"").unwrap(), Micros(150_000));

@@ -86,7 +86,10 @@ impl NewPrice {
         }
         let bad = |text: &str| text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control);
         if bad(&self.vendor) || (self.vendor.contains('*') && self.vendor != "*") {
-            return Err(Error::invalid("vendor", "vendor is a vendor's name, for example openai, or * for all"));
+            return Err(Error::invalid(
+                "vendor",
+                "vendor is a vendor's name, for example openai, or * for all",
+            ));
         }
         if bad(&self.model) {
             let message = format!("model is a name or pattern of 1 to {MAX_NAME} bytes, for example gpt-4o*");

@@ -112,7 +112,11 @@ pub struct UsageReport {
 }
 
 /// Adds everything up.
-pub(crate) fn report(connection: &Connection, by: UsageBy, since: Option<u64>) -> rusqlite::Result<UsageReport> {
+pub(crate) fn report(
+    connection: &Connection,
+    by: UsageBy,
+    since: Option<u64>,
+) -> rusqlite::Result<UsageReport> {
     // One moment for both queries.
     let transaction = connection.unchecked_transaction()?;
     let rows = rows(&transaction, by.expression(), since)?;
@@ -141,7 +145,8 @@ fn rows(connection: &Connection, name: &str, since: Option<u64>) -> rusqlite::Re
     while let Some(row) = found.next()? {
         let number = |column: usize| row.get::<_, i64>(column).map(unsigned);
         let name: String = row.get(0)?;
-        let entry = all.entry(name).or_insert_with_key(|name| UsageRow { name: name.clone(), ..UsageRow::default() });
+        let entry =
+            all.entry(name).or_insert_with_key(|name| UsageRow { name: name.clone(), ..UsageRow::default() });
         let source: String = row.get(1)?;
         let tokens = match source.as_str() {
             "reported" => &mut entry.tokens.reported,

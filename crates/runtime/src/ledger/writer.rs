@@ -327,13 +327,11 @@ impl Writer {
 
     /// At the end nobody waits for a lease, and what is not reserved goes back.
     fn return_leases(&self, waiting: &mut Batch) {
-        for live in self.shared.budgets().all() {
-            live.latest().refused();
-        }
+        waiting.accounts.extend(self.shared.budgets().all().map(|live| live.latest()));
         for account in &waiting.accounts {
             account.refused();
+            account.give_back(0);
         }
-        waiting.accounts.extend(self.surplus(0));
     }
 
     fn finish(&mut self) {

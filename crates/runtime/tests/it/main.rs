@@ -5,6 +5,8 @@ mod chat;
 mod deploy;
 mod drain;
 mod embed;
+mod ledger;
+mod ledger_kill;
 mod local;
 mod metrics;
 mod providers;
