@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use byzerllm_core::{Error, Result, nearest};
 
+use crate::routing::RouteSpec;
 use crate::size::parse_bytes;
 use crate::spec::DeploymentSpec;
 
@@ -50,12 +51,7 @@ static SETTINGS: &[Setting] = &[
         number(key, value).map(|v| spec.defaults.repetition_penalty = Some(v))
     }),
     sampling("min_tokens", |spec, key, value| number(key, value).map(|v| spec.defaults.min_tokens = Some(v))),
-    sampling("ignore_end", |spec, key, value| {
-        let ignore =
-            value.trim().to_lowercase().parse().map_err(|_| not_a("truth, true or false", key, value))?;
-        spec.defaults.ignore_end = Some(ignore);
-        Ok(())
-    }),
+    sampling("ignore_end", |spec, key, value| truth(key, value).map(|v| spec.defaults.ignore_end = Some(v))),
     limit("context_length", |spec, key, value| {
         count(key, value).map(|v| spec.limits.context_length = Some(v))
     }),
@@ -68,12 +64,31 @@ static SETTINGS: &[Setting] = &[
     limit("tokens_per_minute", |spec, key, value| {
         count(key, value).map(|v| spec.limits.tokens_per_minute = Some(v))
     }),
-    limit("cache_bytes", |spec, key, value| {
-        let bytes = parse_bytes(value).map_err(|error| error.with_param(key.to_owned()))?;
-        if bytes == 0 {
-            return Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1")));
-        }
-        spec.limits.cache_bytes = Some(bytes);
+    limit("cache_bytes", |spec, key, value| bytes(key, value).map(|v| spec.limits.cache_bytes = Some(v))),
+    limit("answer_cache_entries", |spec, key, value| {
+        count(key, value).map(|v| spec.limits.answer_cache_entries = Some(v))
+    }),
+    limit("answer_cache_bytes", |spec, key, value| {
+        bytes(key, value).map(|v| spec.limits.answer_cache_bytes = Some(v))
+    }),
+    limit("answer_cache_seconds", |spec, key, value| {
+        count(key, value).map(|v| spec.limits.answer_cache_seconds = Some(v))
+    }),
+    limit("route.targets", |spec, _, value| {
+        spec.route.get_or_insert_default().targets = RouteSpec::parse_targets(value)?;
+        Ok(())
+    }),
+    limit("route.before_first", |spec, key, value| {
+        route(spec, key)?.fallback.before_first = truth(key, value)?;
+        Ok(())
+    }),
+    limit("route.after_first", |spec, key, value| {
+        route(spec, key)?.fallback.after_first =
+            value.trim().parse().map_err(|reason: &str| Error::invalid(key.to_owned(), reason))?;
+        Ok(())
+    }),
+    limit("route.hedge_after_ms", |spec, key, value| {
+        route(spec, key)?.hedge_after_ms = Some(count(key, value)?);
         Ok(())
     }),
     limit("compute", |spec, key, value| {
@@ -135,6 +150,25 @@ fn unknown(given: &str, wanted: &str) -> Error {
 /// The names of all settings.
 pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|setting| setting.key)
+}
+
+/// The route of a deployment that is one.
+fn route<'a>(spec: &'a mut DeploymentSpec, key: &str) -> Result<&'a mut RouteSpec> {
+    spec.route.as_mut().ok_or_else(|| {
+        let message = format!("{key} is for a route; say first where it leads with --route NAME=WEIGHT,NAME");
+        Error::invalid(key.to_owned(), message)
+    })
+}
+
+fn truth(key: &str, value: &str) -> Result<bool> {
+    value.trim().to_lowercase().parse().map_err(|_| not_a("truth, true or false", key, value))
+}
+
+fn bytes(key: &str, value: &str) -> Result<u64> {
+    match parse_bytes(value).map_err(|error| error.with_param(key.to_owned()))? {
+        0 => Err(Error::invalid(key.to_owned(), format!("{key} must be at least 1"))),
+        bytes => Ok(bytes),
+    }
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T> {
@@ -230,6 +264,46 @@ mod tests {
         assert_eq!(spec.limits.requests_per_minute, Some(60));
         assert_eq!(spec.limits.tokens_per_minute, Some(5_000_000_000));
         assert_eq!(spec.compute, Compute::Exact);
+    }
+
+    #[test]
+    fn a_route_is_set_by_its_own_keys() {
+        let mut spec = DeploymentSpec::new("chat", "");
+        let error = spec.set("route.after_first", "restart").unwrap_err();
+        assert!(error.message().contains("--route"), "{error}");
+        for (key, value) in [
+            ("route.targets", "a=3,b"),
+            ("route.after_first", "restart"),
+            ("route.before_first", "True"),
+            ("route.hedge_after_ms", "800"),
+            ("answer_cache_entries", "10"),
+            ("answer_cache_bytes", "1MiB"),
+            ("answer_cache_seconds", "60"),
+        ] {
+            spec.set(key, value).unwrap();
+        }
+        spec.validate().unwrap();
+        let route = spec.route.clone().unwrap();
+        assert_eq!(route.targets, RouteSpec::parse_targets("a=3,b=1").unwrap());
+        assert_eq!(
+            route.fallback,
+            crate::Fallback { before_first: true, after_first: crate::AfterFirst::Restart }
+        );
+        assert_eq!(route.hedge_after_ms, Some(800));
+        let limits = &spec.limits;
+        assert_eq!(
+            (limits.answer_cache_entries, limits.answer_cache_bytes, limits.answer_cache_seconds),
+            (Some(10), Some(1 << 20), Some(60))
+        );
+        for (key, value) in [
+            ("route.after_first", "again"),
+            ("route.hedge_after_ms", "0"),
+            ("route.before_first", "perhaps"),
+            ("route.targets", "a=many"),
+            ("answer_cache_bytes", "0"),
+        ] {
+            assert_eq!(spec.set(key, value).unwrap_err().param(), Some(key));
+        }
     }
 
     #[test]

@@ -56,6 +56,19 @@ pub enum AfterFirst {
     Restart,
 }
 
+impl std::str::FromStr for AfterFirst {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "error" => Ok(Self::Error),
+            "continue" => Ok(Self::Continue),
+            "restart" => Ok(Self::Restart),
+            _ => Err("route.after_first must be error, continue or restart"),
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }
