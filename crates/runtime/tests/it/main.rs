@@ -7,6 +7,7 @@ mod drain;
 mod embed;
 mod ledger;
 mod ledger_kill;
+mod ledger_runtime;
 mod local;
 mod metrics;
 mod providers;
