@@ -33,7 +33,8 @@ enum Reading {
 pub(crate) struct Answer {
     shared: Arc<Shared>,
     head: Head,
-    body: Body,
+    /// `None` once the vendor has marked the end.
+    body: Option<Body>,
     reading: Reading,
     decoder: Box<dyn Decode>,
     deltas: Vec<Delta>,
@@ -76,7 +77,7 @@ impl Answer {
         Self {
             shared,
             head,
-            body,
+            body: Some(body),
             reading,
             decoder,
             deltas: Vec::with_capacity(4),
@@ -122,7 +123,11 @@ impl Answer {
 
     /// Reads on. Ready when something happened.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.body.poll_piece(cx) {
+        let next = match &mut self.body {
+            Some(body) => body.poll_piece(cx),
+            None => Poll::Ready(None),
+        };
+        match next {
             Poll::Pending => ready!(self.poll_timer(cx)),
             Poll::Ready(next) => {
                 self.waiting = None;
@@ -139,8 +144,9 @@ impl Answer {
             }
         }
         if self.assembly.is_ended() && !self.over {
-            // The end of the body is nearly always here already; then the connection serves the next request.
-            while let Poll::Ready(Some(Ok(_))) = self.body.poll_piece(cx) {}
+            if let Some(body) = self.body.take() {
+                body.finish(cx);
+            }
             self.end();
         }
         Poll::Ready(())
@@ -199,7 +205,7 @@ impl Answer {
                     return self.fail(Failure::said(error, 200));
                 }
             }
-            Reading::Whole(whole) if matches!(self.body, Body::Http(_)) => {
+            Reading::Whole(whole) if matches!(self.body, Some(Body::Http(_))) => {
                 let read = match std::str::from_utf8(&whole) {
                     Ok(text) if text.trim().is_empty() => Ok(()),
                     Ok(text) => self.frame("", text),

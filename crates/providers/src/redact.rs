@@ -189,16 +189,16 @@ mod tests {
         #[test]
         fn every_form_is_found(secret in "[ -~]{12,40}", before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
             let redactor = Redactor::new([&Secret::new(secret.as_str())]);
-            prop_assert!(!redactor.text(&format!("{before}{secret}{after}")).contains(&secret));
+            let shown = redactor.text(&format!("{before}{secret}{after}"));
+            prop_assert!(!shown.contains(&secret));
             let encoded = percent_encode(&secret);
-            prop_assert!(!redactor.text(&format!("x{encoded}y")).contains(&encoded));
+            let shown = redactor.text(&format!("x{encoded}y"));
+            prop_assert!(!shown.contains(&encoded));
             prop_assert_eq!(percent_decode(&encoded), secret.as_bytes());
             // In base64 the middle of the secret is gone, wherever it stood.
             let whole = STANDARD.encode(format!("{before}{secret}{after}"));
-            let middle = 4 * ((before.len() + 2) / 3 + 1);
-            let piece = &whole[middle..middle + 4];
             let shown = redactor.text(&whole);
-            prop_assert!(shown.contains("***"), "{} {}", shown, piece);
+            prop_assert!(shown.contains("***"), "{}", shown);
             prop_assert!(shown.len() < whole.len());
         }
     }

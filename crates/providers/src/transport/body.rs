@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use byzerllm_core::{Error, ErrorKind};
@@ -17,6 +18,8 @@ use super::{Clock, http};
 pub(crate) const MAX_BODY: usize = 64 << 20;
 /// The largest server-sent event or WebSocket message, in bytes.
 pub(crate) const MAX_EVENT: usize = 8 << 20;
+/// The end of a body comes so soon after the end of the answer, or is not waited for.
+const REST: Duration = Duration::from_secs(5);
 
 /// What comes back.
 pub(crate) enum Body {
@@ -40,6 +43,26 @@ impl Body {
             Self::Socket(socket) => {
                 socket.poll_message(cx).map(|next| next.map(|text| text.map(Piece::Message)))
             }
+        }
+    }
+
+    /// Lets go of an answer that is complete. An HTTP connection serves the next request once the end of the body is
+    /// read, for which nobody waits.
+    pub(crate) fn finish(mut self, cx: &mut Context<'_>) {
+        loop {
+            match self.poll_piece(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return,
+                Poll::Pending => break,
+            }
+        }
+        if matches!(self, Self::Http(_)) {
+            tokio::spawn(async move {
+                let rest =
+                    async { while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll_piece(cx)).await {} };
+                // One that does not end is closed.
+                let _ = tokio::time::timeout(REST, rest).await;
+            });
         }
     }
 

@@ -1,0 +1,5 @@
+//! Tests of the crate through its public face.
+
+mod mini;
+mod server;
+mod transport;
