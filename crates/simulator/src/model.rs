@@ -25,6 +25,8 @@ pub(crate) struct Chat {
     pub(crate) bytes: u64,
     /// What only this vendor's answer depends on.
     pub(crate) wish: Wish,
+    /// MiniMax: the name of the bot that answers.
+    pub(crate) bot: String,
 }
 
 /// Wishes about the form of an answer.
@@ -38,6 +40,12 @@ pub(crate) struct Wish {
     pub(crate) message: bool,
     /// OpenAI: the older API, whose choices hold a text.
     pub(crate) completion: bool,
+    /// Gemini: a stream as a JSON array instead of events.
+    pub(crate) array: bool,
+    /// MiniMax: `chatcompletion_pro`.
+    pub(crate) pro: bool,
+    /// Qianfan: its first API.
+    pub(crate) first: bool,
 }
 
 /// One message.
@@ -225,7 +233,8 @@ fn vector(text: &str, dimensions: usize) -> Vec<f32> {
     raw.into_iter().map(|x| x / length).collect()
 }
 
-fn prompt_tokens(chat: &Chat) -> u64 {
+/// What the prompt of a conversation costs.
+pub(crate) fn prompt_tokens(chat: &Chat) -> u64 {
     let of_turn =
         |turn: &Turn| tokens::count(&turn.text) + tokens::PER_MESSAGE + turn.images * tokens::PER_IMAGE;
     let of_tool = |tool: &Tool| tokens::count(&tool.name) + tokens::count(&tool.parameters.to_string());

@@ -172,3 +172,21 @@ pub(crate) fn volcengine(refusal: &Refusal, id: &str) -> (u16, Value) {
     let error = json!({ "code": code, "message": message, "param": refusal.field().unwrap_or_default(), "type": kind });
     (status, json!({ "error": error }))
 }
+
+/// <https://cloud.baidu.com/doc/qianfan-docs/s/Mm8r1mejk>
+pub(crate) fn qianfan(refusal: &Refusal, id: &str) -> (u16, Value) {
+    let (code, kind) = match refusal {
+        Refusal::NoCredential | Refusal::BadCredential => ("invalid_iam_token", "invalid_request_error"),
+        Refusal::ExpiredCredential => ("expired_iam_token", "invalid_request_error"),
+        Refusal::NoSuchPath => ("no_such_api", "invalid_request_error"),
+        Refusal::NoSuchModel(_) => ("invalid_model", "invalid_request_error"),
+        Refusal::NoJson => ("malformed_json", "invalid_request_error"),
+        Refusal::RateLimited => ("rpm_rate_limit_exceeded", "rate_limit_exceeded"),
+        Refusal::Overloaded => ("server_high_load", "server_error"),
+        Refusal::Broken => ("internal_error", "internal_error"),
+        Refusal::Filtered => ("content_filter", "invalid_request_error"),
+        _ => ("invalid_argument", "invalid_request_error"),
+    };
+    let error = json!({ "code": code, "message": refusal.sentence(), "type": kind });
+    (refusal.status(), json!({ "error": error, "id": id }))
+}

@@ -27,6 +27,8 @@ pub(crate) enum Place {
     Choice,
     /// In every event, of what was sent so far.
     EveryEvent,
+    /// Not in OpenAI's events.
+    Nowhere,
 }
 
 /// What asks for reasoning.
@@ -272,3 +274,51 @@ pub(crate) static ALL: &[Flavour] = &[
         refuse: errors::volcengine,
     },
 ];
+
+/// `chatcompletion_v2`, below another path.
+pub(crate) static MINIMAX: Flavour = Flavour {
+    name: "minimax",
+    base: "/v1",
+    id: "",
+    header: "trace-id",
+    auth: Auth::Bearer,
+    models: &["abab", "MiniMax-"],
+    embeddings: &[],
+    batch: 0,
+    fields: &["mask_sensitive_info"],
+    temperature: 1.0,
+    thinks: Thinks::Object("M1"),
+    images: true,
+    place: Place::Nowhere,
+    filtered: "content_filter",
+    comments: false,
+    refuse: super::minimax::error,
+};
+
+/// The second API.
+pub(crate) static QIANFAN: Flavour = Flavour {
+    name: "qianfan",
+    base: "/v2",
+    id: "as-",
+    header: "x-bce-request-id",
+    auth: Auth::Bearer,
+    models: &["ernie-", "deepseek-", "qwen"],
+    embeddings: &[("embedding-v1", 384), ("bge-large-zh", 1024), ("bge-large-en", 1024), ("tao-8k", 1024)],
+    batch: 16,
+    fields: &[
+        "enable_thinking",
+        "metadata",
+        "penalty_score",
+        "repetition_penalty",
+        "safety",
+        "user_setting",
+        "web_search",
+    ],
+    temperature: 2.0,
+    thinks: Thinks::Flag,
+    images: true,
+    place: Place::OwnEvent,
+    filtered: "content_filter",
+    comments: false,
+    refuse: errors::qianfan,
+};

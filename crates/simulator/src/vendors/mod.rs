@@ -4,10 +4,16 @@ use byzerllm_core::{Error, ErrorKind, Result, nearest};
 
 use crate::protocol::Protocol;
 
+mod claude;
+mod dashscope;
 mod errors;
 mod flavours;
+mod gemini;
+mod minimax;
 mod openai;
 mod openai_read;
+mod qianfan;
+mod spark;
 mod zhipu;
 
 /// The vendors that can be simulated.
@@ -40,6 +46,16 @@ pub(crate) fn find(name: &str) -> Result<(&'static str, Box<dyn Protocol>)> {
 }
 
 fn open(vendor: &str) -> Option<Box<dyn Protocol>> {
-    let flavour = flavours::ALL.iter().find(|flavour| flavour.name == vendor);
-    flavour.map(|flavour| Box::new(openai::OpenAi { flavour }) as Box<dyn Protocol>)
+    Some(match vendor {
+        "qianwen" => Box::new(dashscope::DashScope { pictures: false }),
+        "qianwen_vl" => Box::new(dashscope::DashScope { pictures: true }),
+        "minimax" => Box::new(minimax::MiniMax),
+        "qianfan" => Box::new(qianfan::Qianfan),
+        "sparkdesk" => Box::new(spark::Spark),
+        "claude" => Box::new(claude::Claude),
+        "gemini" => Box::new(gemini::Gemini),
+        _ => {
+            Box::new(openai::OpenAi { flavour: flavours::ALL.iter().find(|flavour| flavour.name == vendor)? })
+        }
+    })
 }

@@ -313,19 +313,19 @@ impl Events<'_> {
             Auth::Zhipu => json!({ "role": "assistant", "content": "" }),
             _ => json!({}),
         };
-        let mut body = self.body(index, &delta, finish.into());
+        let mut body = self.body(index, &delta, Some(finish));
         if let (Some(shown), true) = (self.answer.shown, last) {
             match self.to.flavour.place {
                 Place::LastEvent | Place::EveryEvent => body["usage"] = self.to.usage(shown),
                 Place::Choice => body["choices"][0]["usage"] = self.to.usage(shown),
-                Place::OwnEvent => {}
+                Place::OwnEvent | Place::Nowhere => {}
             }
         }
         self.frames.push(Frame::new(&body, false));
     }
 
     fn delta(&mut self, index: u32, delta: &Value, text: bool) {
-        let mut body = self.body(index, delta, Value::Null);
+        let mut body = self.body(index, delta, None);
         if let (Place::EveryEvent, Some(shown)) = (self.to.flavour.place, self.answer.shown) {
             let far = Tokens { completion: self.sent.min(shown.completion), reasoning: 0, ..shown };
             body["usage"] = self.to.usage(far);
@@ -333,7 +333,7 @@ impl Events<'_> {
         self.frames.push(Frame::new(&body, text));
     }
 
-    fn body(&self, index: u32, delta: &Value, finish: Value) -> Value {
+    fn body(&self, index: u32, delta: &Value, finish: Option<&str>) -> Value {
         let choice = if self.chat.wish.completion {
             let text = delta.get("content").cloned().unwrap_or_else(|| "".into());
             json!({ "index": index, "text": text, "logprobs": null, "finish_reason": finish })

@@ -171,7 +171,7 @@ fn content(content: Option<&Value>, images: bool, may_be_absent: bool) -> Result
             for part in parts {
                 match part.get("type").and_then(Value::as_str) {
                     Some("text") => {
-                        turn.text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default())
+                        turn.text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
                     }
                     Some("image_url") if images => {
                         let url = part.pointer("/image_url/url").and_then(Value::as_str).unwrap_or_default();
