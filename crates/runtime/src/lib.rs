@@ -33,12 +33,12 @@ pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effectiv
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use keys::{KeyGrant, KeyInfo, KeyRefusal, Keys, NewKey, Scope, Scopes};
 pub use ledger::{
-    Budget, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens, TokensBySource,
-    UsageBy, UsageReport, UsageRow,
+    Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens,
+    TokensBySource, UsageBy, UsageReport, UsageRow,
 };
 pub use ledger::{
-    Budget, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens, TokensBySource,
-    UsageBy, UsageReport, UsageRow,
+    Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens,
+    TokensBySource, UsageBy, UsageReport, UsageRow,
 };
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;

@@ -4,14 +4,17 @@
 //! `drawn` before anything of it is given out. So a process that dies leaves `drawn` behind as spent, and no sequence
 //! of deaths lets more through than the limit.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::calendar::Period;
@@ -49,8 +52,92 @@ impl Subject {
     }
 }
 
-/// A budget to set: an amount of money in a currency, or a number of tokens. It takes the place of one for the same
-/// subject, unit and period, and what was spent stays spent.
+/// How much may be spent: an amount of money, or a number of tokens, prompt and answer together. In text and JSON
+/// `"10 USD"` and `"100000 tokens"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BudgetLimit {
+    /// Units of a currency, which is three capital letters.
+    Money(Micros, String),
+    /// Tokens.
+    Tokens(u64),
+}
+
+impl BudgetLimit {
+    pub(crate) fn new(unit: &Unit, amount: u64) -> Self {
+        match unit {
+            Unit::Tokens => Self::Tokens(amount),
+            Unit::Money(currency) => Self::Money(Micros(amount), currency.clone()),
+        }
+    }
+
+    /// What is counted and how much of it.
+    pub(crate) fn parts(&self) -> (Unit, u64) {
+        match self {
+            Self::Money(amount, currency) => (Unit::Money(currency.clone()), amount.0),
+            Self::Tokens(tokens) => (Unit::Tokens, *tokens),
+        }
+    }
+}
+
+impl FromStr for BudgetLimit {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let odd = || {
+            let shown: String = text.chars().take(40).collect();
+            let shown = shown.escape_debug();
+            let message = format!("'{shown}' is no limit; write for example '10 USD' or '100000 tokens'");
+            Error::invalid("limit", message)
+        };
+        let (number, unit) = text.split_once(' ').ok_or_else(odd)?;
+        if unit == "tokens" {
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            let tokens = number.parse::<u64>().ok().filter(|tokens| digits && *tokens <= MOST);
+            return tokens.map(Self::Tokens).ok_or_else(odd);
+        }
+        check_currency(unit).map_err(|_| odd())?;
+        Ok(Self::Money(number.parse().map_err(|_| odd())?, unit.to_owned()))
+    }
+}
+
+impl fmt::Display for BudgetLimit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Money(amount, currency) => write!(out, "{amount} {currency}"),
+            Self::Tokens(tokens) => write!(out, "{tokens} tokens"),
+        }
+    }
+}
+
+impl Serialize for BudgetLimit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BudgetLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(|error: Error| serde::de::Error::custom(error.message()))
+    }
+}
+
+impl JsonSchema for BudgetLimit {
+    fn schema_name() -> Cow<'static, str> {
+        "BudgetLimit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "An amount and its currency, or a number of tokens: `10 USD`, `100000 tokens`.",
+            "pattern": r"^([0-9]{1,19} tokens|[0-9]{1,13}(\.[0-9]{1,6})? [A-Z]{3})$"
+        })
+    }
+}
+
+/// A budget to set. It takes the place of one for the same subject, currency (or tokens) and period, and what was spent
+/// stays spent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBudget {
@@ -61,17 +148,8 @@ pub struct NewBudget {
     pub name: String,
     /// When it begins anew.
     pub period: Period,
-    /// Units of `currency`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amount: Option<Micros>,
-    /// Three capital letters, as `USD`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
-    pub currency: Option<String>,
-    /// Tokens, prompt and answer together, in place of an amount.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
-    pub tokens: Option<u64>,
+    /// How much may be spent in a period.
+    pub limit: BudgetLimit,
     /// Let models through whose price in this currency is not known; the budget does not hold for them.
     #[serde(default)]
     pub allow_unknown_price: bool,
@@ -133,18 +211,7 @@ impl NewBudget {
             let message = format!("name is that of a key or deployment, 1 to {MAX_NAME} bytes");
             return Err(Error::invalid("name", message));
         }
-        match (self.amount, &self.currency, self.tokens) {
-            (Some(amount), Some(currency), None) => {
-                check_currency(currency)?;
-                Ok((Unit::Money(currency.clone()), amount.0))
-            }
-            (None, None, Some(tokens)) if tokens <= MOST => Ok((Unit::Tokens, tokens)),
-            (None, None, Some(_)) => Err(Error::invalid("tokens", format!("tokens is at most {MOST}"))),
-            _ => Err(Error::invalid(
-                "amount",
-                "a budget has an amount with its currency, or tokens, and not both",
-            )),
-        }
+        Ok(self.limit.parts())
     }
 }
 
@@ -456,10 +523,6 @@ impl Live {
         let account = self.account(now).unwrap_or_else(|_| self.latest());
         let (limit, spent, reserved) = account.numbers();
         let left = limit.saturating_sub(spent).saturating_sub(reserved);
-        let (amount, currency, tokens) = match &self.unit {
-            Unit::Tokens => (None, None, Some(limit)),
-            Unit::Money(currency) => (Some(Micros(limit)), Some(currency.clone()), None),
-        };
         let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
         Budget {
             id: seconds(self.id),
@@ -467,9 +530,7 @@ impl Live {
                 subject: self.subject,
                 name: self.name.clone(),
                 period: self.period,
-                amount,
-                currency,
-                tokens,
+                limit: BudgetLimit::new(&self.unit, limit),
                 allow_unknown_price: self.allow_unknown_price.load(Ordering::Relaxed),
             },
             spent: self.unit.show(spent),
@@ -519,5 +580,64 @@ impl Budgets {
             all.retain(|_, list| !list.is_empty());
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_exactly_or_not_at_all() {
+        for (text, limit) in [
+            ("10 USD", BudgetLimit::Money(Micros(10_000_000), "USD".to_owned())),
+            ("0.5 CNY", BudgetLimit::Money(Micros(500_000), "CNY".to_owned())),
+            ("0 tokens", BudgetLimit::Tokens(0)),
+            ("9223372036854775807 tokens", BudgetLimit::Tokens(MOST)),
+        ] {
+            assert_eq!(text.parse::<BudgetLimit>().unwrap(), limit);
+            assert_eq!(limit.to_string(), text);
+        }
+        for text in [
+            "",
+            "10",
+            "10USD",
+            "10  USD",
+            "10 usd",
+            "-1 USD",
+            "+1 tokens",
+            "1.5 tokens",
+            "9223372036854775808 tokens",
+        ] {
+            assert_eq!(text.parse::<BudgetLimit>().unwrap_err().param(), Some("limit"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_account_gives_out_only_what_is_on_the_disk() {
+        let account = Account::new(1, 0, 1000, 0);
+        assert_eq!(account.take(100), Take::Wait { lease: true });
+        let waiting = account.want(100);
+        assert_eq!(account.take(50), Take::Wait { lease: false });
+        let (drawn, grant) = account.lease();
+        assert_eq!((drawn, grant), (115, 115));
+        account.granted(grant);
+        drop(waiting);
+        assert_eq!(account.take(100), Take::Taken { lease: false });
+        assert_eq!(account.take(1000), Take::Spent { settled: 0, reserved: 100 });
+        // A lease that failed can be asked for again.
+        assert_eq!(account.take(885), Take::Wait { lease: true });
+        account.refused();
+        assert_eq!(account.take(900), Take::Wait { lease: true });
+        let _waiting = account.want(900);
+        let (drawn, grant) = account.lease();
+        assert_eq!(drawn, 1000, "never more than the limit");
+        account.granted(grant);
+        assert_eq!(account.take(900), Take::Taken { lease: false });
+        assert!(!account.settle(900, 0));
+        assert!(account.give_back(0));
+        assert_eq!(account.lease(), (100, 0));
+        assert!(account.settle(100, 130), "the disk must know what a vendor billed beyond its bound");
+        assert_eq!(account.lease(), (130, 0));
     }
 }

@@ -8,7 +8,7 @@ use byzerllm_core::{Error, ErrorKind};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 use thiserror::Error as ThisError;
 
-use super::budget::{NewBudget, Subject, Unit};
+use super::budget::{BudgetLimit, NewBudget, Subject, Unit};
 use super::calendar::Period;
 use super::money::Micros;
 use super::price::{NewPrice, Price};
@@ -314,17 +314,11 @@ pub(crate) fn budgets(connection: &Connection) -> rusqlite::Result<Vec<StoredBud
         };
         let unit = Unit::read(row.get(3)?);
         let limit = unsigned(row.get(5)?);
-        let (amount, currency, tokens) = match &unit {
-            Unit::Tokens => (None, None, Some(limit)),
-            Unit::Money(currency) => (Some(Micros(limit)), Some(currency.clone()), None),
-        };
         let budget = NewBudget {
             subject: Subject::read(&row.get::<_, String>(1)?).ok_or_else(|| odd(1))?,
             name: row.get(2)?,
             period: Period::read(&row.get::<_, String>(4)?).ok_or_else(|| odd(4))?,
-            amount,
-            currency,
-            tokens,
+            limit: BudgetLimit::new(&unit, limit),
             allow_unknown_price: row.get(6)?,
         };
         let latest = row.get::<_, Option<i64>>(7)?.zip(row.get::<_, Option<i64>>(8)?);

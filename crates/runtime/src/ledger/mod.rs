@@ -38,7 +38,7 @@ use database::Place;
 use price::{Prices, Pricing};
 use writer::Inbox;
 
-pub use budget::{Budget, NewBudget, Subject};
+pub use budget::{Budget, BudgetLimit, NewBudget, Subject};
 pub use calendar::Period;
 pub use money::Micros;
 pub use price::{NewPrice, Price, Tokens};

@@ -72,9 +72,7 @@ fn tokens_per(period: Period, tokens: u64) -> NewBudget {
         subject: Subject::Key,
         name: "app".to_owned(),
         period,
-        amount: None,
-        currency: None,
-        tokens: Some(tokens),
+        limit: BudgetLimit::Tokens(tokens),
         allow_unknown_price: true,
     }
 }

@@ -9,7 +9,7 @@ use byzerllm_core::{
     Accounting, Attempt, Ending, ErrorKind, Principal, RequestId, Reservation, Settlement, Task, Usage,
     UsageSource,
 };
-use byzerllm_runtime::{Ledger, Micros, NewBudget, NewPrice, Period, Subject, UsageBy};
+use byzerllm_runtime::{BudgetLimit, Ledger, Micros, NewBudget, NewPrice, Period, Subject, UsageBy};
 use proptest::prelude::*;
 
 pub(crate) fn attempt(key: Option<&str>, model: &str, prompt: u64, completion: Option<u64>) -> Attempt {
@@ -66,22 +66,13 @@ pub(crate) fn dollars(key: &str, micros: u64) -> NewBudget {
         subject: Subject::Key,
         name: key.to_owned(),
         period: Period::Total,
-        amount: Some(Micros(micros)),
-        currency: Some("USD".to_owned()),
-        tokens: None,
+        limit: BudgetLimit::Money(Micros(micros), "USD".to_owned()),
         allow_unknown_price: false,
     }
 }
 
 fn tokens(subject: Subject, name: &str, tokens: u64) -> NewBudget {
-    NewBudget {
-        subject,
-        amount: None,
-        currency: None,
-        tokens: Some(tokens),
-        allow_unknown_price: true,
-        ..dollars(name, 0)
-    }
+    NewBudget { subject, limit: BudgetLimit::Tokens(tokens), allow_unknown_price: true, ..dollars(name, 0) }
 }
 
 #[derive(Debug, Clone, Copy)]

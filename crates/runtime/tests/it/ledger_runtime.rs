@@ -2,7 +2,7 @@
 
 use byzerllm_core::{ErrorKind, Principal, RequestContext};
 use byzerllm_runtime::testing::ScriptedLoader;
-use byzerllm_runtime::{NewBudget, Period, Runtime, Subject, UsageBy, UsageReport};
+use byzerllm_runtime::{BudgetLimit, NewBudget, Period, Runtime, Subject, UsageBy, UsageReport};
 use futures::StreamExt;
 
 use crate::{answer, gated, options, request, spec};
@@ -67,9 +67,7 @@ async fn a_key_with_a_spent_budget_is_refused_and_others_are_not() {
         subject: Subject::Key,
         name: "app".to_owned(),
         period: Period::Total,
-        amount: None,
-        currency: None,
-        tokens: Some(1),
+        limit: BudgetLimit::Tokens(1),
         allow_unknown_price: false,
     };
     let ledger = runtime.ledger().clone();
