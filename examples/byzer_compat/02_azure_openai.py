@@ -1,7 +1,9 @@
 """Quick start, a vendor's model (快速入门, SaaS): Azure OpenAI, ten workers, no GPU, no `model_path`.
 
-Changed: the colons and commas that the README's dictionary lacks.
+Changed: the colons and commas that the README's dictionary lacks; the address is that of the variable AZURE_URL.
 """
+
+import os
 
 import ray
 from byzerllm.utils.client import ByzerLLM, InferBackend
@@ -19,7 +21,7 @@ llm.deploy(
     infer_params={
         "saas.api_type": "azure",
         "saas.api_key": "xxx",
-        "saas.api_base": "xxx",
+        "saas.api_base": os.environ.get("AZURE_URL", "https://xxx.openai.azure.com"),
         "saas.api_version": "2023-07-01-preview",
         "saas.deployment_id": "xxxxxx",
     },

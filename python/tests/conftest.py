@@ -5,6 +5,7 @@ Every test has its own runtime directory, so that it finds no server but those i
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,46 @@ def start_server(tmp_path, runtime_directory):
         if server.process.poll() is None:
             server.process.kill()
         server.process.wait(PATIENCE)
+
+
+class Simulated:
+    """A `byzerllm simulate` process, and what a deployment of its vendor needs."""
+
+    def __init__(self, vendor, options):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "byzerllm", "simulate", vendor, "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        first, command = self.process.stdout.readline(), self.process.stdout.readline()
+        assert " is simulated on http" in first, (first, self.process.wait(PATIENCE), self.process.stderr.read())
+        self.url = first.split()[4].rstrip(",")
+        words = shlex.split(command)
+        self.kind = words[words.index("--type") + 1]
+        self.parameters = dict(
+            word.split("=", 1) for before, word in zip(words, words[1:], strict=False) if before == "--set"
+        )
+
+    def bill(self):
+        """Ends the vendor; the lines of its bill."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=PATIENCE)[0].splitlines()
+
+
+@pytest.fixture
+def simulated():
+    """Simulates vendors, and ends them with the test."""
+    vendors = []
+
+    def start(vendor, *options):
+        vendors.append(Simulated(vendor, options))
+        return vendors[-1]
+
+    yield start
+    for vendor in vendors:
+        vendor.process.kill()
+        vendor.process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

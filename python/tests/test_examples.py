@@ -39,11 +39,9 @@ def calculate_time_range():
 
 # Programs that wait for parts of this project: the file, and the word of the refusal.
 LATER = {
-    "02_azure_openai.py": "hosted models",
     "04_embedding.py": "embedding models",
     "05_rerank.py": "rerank models",
     "13_multimodal.py": "vision models",
-    "15_saas.py": "hosted models",
 }
 
 
@@ -84,6 +82,29 @@ def printed(name, tmp_path, plain=False, **variables):
 
 def test_01_quick_start(answering, tmp_path):
     assert printed("01_quick_start.py", tmp_path, MODEL=answering(GREETING)) == f"{GREETING}\n"
+
+
+def test_02_azure_openai(tmp_path, simulated):
+    azure = simulated("azure_openai", "--api-key", "xxx", "--model", "xxxxxx")
+    assert "hello" in printed("02_azure_openai.py", tmp_path, AZURE_URL=azure.url)
+
+
+def test_15_saas(tmp_path, simulated):
+    key = ("--api-key", "xxxxxxx")
+    spark = simulated("sparkdesk", *key, "--app-id", "xxxxxxx", "--secret", "xxxxxxx")
+    short = ("--api-key", "xxxx")
+    output = printed(
+        "15_saas.py",
+        tmp_path,
+        BAICHUAN_URL=simulated("baichuan", *key).parameters["saas.base_url"],
+        QIANWEN_URL=simulated("qianwen", *key).parameters["saas.base_url"],
+        OPENAI_URL=simulated("openai", *short).parameters["saas.base_url"],
+        OPENAI_PROXY="",
+        ZHIPU_URL=simulated("zhipu", *short).parameters["saas.base_url"],
+        SPARK_URL=spark.parameters["saas.gpt_url"],
+    )
+    assert output.count("你好") >= 4
+    assert "your prompt content" in output
 
 
 def test_03_outside_the_cluster(answering, tmp_path, start_server):
