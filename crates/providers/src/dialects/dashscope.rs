@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, Part, ResponseFormat, Result,
-    Role, ToolCallDelta, ToolChoice, Usage,
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, Part, ResponseFormat,
+    Result, Role, ToolCallDelta, ToolChoice, Usage,
 };
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -25,20 +25,53 @@ const CREDENTIALS: &str = "saas.api_key";
 const BASE: &str = "https://dashscope.aliyuncs.com";
 
 const TAKES: &[&str] = &[
-    "n", "temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "presence_penalty", "repetition_penalty", "tools",
-    "tool_choice", "parallel_tool_calls", "json_object", "json_schema",
+    "n",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "max_tokens",
+    "stop",
+    "presence_penalty",
+    "repetition_penalty",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "json_object",
+    "json_schema",
 ];
 const TAKES_VISION: &[&str] = &[
-    "temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "presence_penalty", "repetition_penalty", "tools",
-    "tool_choice", "images", "json_object",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "max_tokens",
+    "stop",
+    "presence_penalty",
+    "repetition_penalty",
+    "tools",
+    "tool_choice",
+    "images",
+    "json_object",
 ];
 const EXTRA: &[&str] = &[
-    "incremental_output", "enable_search", "enable_search_enhance", "search_options", "enable_thinking", "thinking_budget",
-    "translation_options", "enable_code_interpreter",
+    "incremental_output",
+    "enable_search",
+    "enable_search_enhance",
+    "search_options",
+    "enable_thinking",
+    "thinking_budget",
+    "translation_options",
+    "enable_code_interpreter",
 ];
 const EXTRA_VISION: &[&str] = &[
-    "incremental_output", "enable_search", "enable_thinking", "thinking_budget", "vl_high_resolution_images",
-    "vl_enable_image_hw_output", "ocr_options",
+    "incremental_output",
+    "enable_search",
+    "enable_thinking",
+    "thinking_budget",
+    "vl_high_resolution_images",
+    "vl_enable_image_hw_output",
+    "ocr_options",
 ];
 const EXTRA_EMBEDDING: &[&str] = &["text_type", "output_type", "instruct"];
 
@@ -117,26 +150,35 @@ impl DashScope {
         put("presence_penalty", s.presence_penalty.filter(|p| *p != 0.0).map(decimal));
         put("repetition_penalty", s.repetition_penalty.map(decimal));
         put("n", (request.n > 1).then(|| json!(request.n)));
-        put("response_format", match &request.format {
-            ResponseFormat::JsonObject => Some(json!({"type": "json_object"})),
-            ResponseFormat::JsonSchema(schema) => Some(json!({
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": true},
-            })),
-            _ => None,
-        });
+        put(
+            "response_format",
+            match &request.format {
+                ResponseFormat::JsonObject => Some(json!({"type": "json_object"})),
+                ResponseFormat::JsonSchema(schema) => Some(json!({
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": schema, "strict": true},
+                })),
+                _ => None,
+            },
+        );
         if !request.tools.is_empty() {
             let tool = |tool| json!({"type": "function", "function": shared::function(tool)});
             put("tools", Some(request.tools.iter().map(tool).collect()));
-            put("tool_choice", match &request.tool_choice {
-                ToolChoice::Auto => None,
-                ToolChoice::None => Some(json!("none")),
-                ToolChoice::Named(name) => Some(json!({"type": "function", "function": {"name": name}})),
-                ToolChoice::Required => {
-                    let message = format!("saas/{} cannot be made to call a tool of its choice: name one", self.vendor);
-                    return Err(Error::new(ErrorKind::Unsupported, message).with_param("tool_choice"));
-                }
-            });
+            put(
+                "tool_choice",
+                match &request.tool_choice {
+                    ToolChoice::Auto => None,
+                    ToolChoice::None => Some(json!("none")),
+                    ToolChoice::Named(name) => Some(json!({"type": "function", "function": {"name": name}})),
+                    ToolChoice::Required => {
+                        let message = format!(
+                            "saas/{} cannot be made to call a tool of its choice: name one",
+                            self.vendor
+                        );
+                        return Err(Error::new(ErrorKind::Unsupported, message).with_param("tool_choice"));
+                    }
+                },
+            );
             if !self.vision {
                 put("parallel_tool_calls", Some(json!(request.parallel_tool_calls)));
             }
@@ -259,7 +301,8 @@ impl Dialect for DashScope {
 
     fn embed(&self, request: &EmbeddingRequest, _: &Signing<'_>) -> Result<Outbound> {
         if !self.embeds() {
-            let message = format!("'{}' makes no embeddings; set saas.model to text-embedding-v3", self.model);
+            let message =
+                format!("'{}' makes no embeddings; set saas.model to text-embedding-v3", self.model);
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("model"));
         }
         let mut parameters = request.extra.clone();
@@ -281,11 +324,13 @@ impl Dialect for DashScope {
 
     fn embedded(&self, body: &[u8]) -> Result<Embeddings> {
         let body = shared::json(NAME, &String::from_utf8_lossy(body))?;
-        let mut items: Vec<&Value> = body.pointer("/output/embeddings").and_then(Value::as_array).into_iter().flatten().collect();
+        let mut items: Vec<&Value> =
+            body.pointer("/output/embeddings").and_then(Value::as_array).into_iter().flatten().collect();
         items.sort_by_key(|item| item.get("text_index").and_then(Value::as_u64));
         let vectors = items.iter().map(|item| shared::vector(NAME, item.get("embedding")));
         let vectors = vectors.collect::<Result<Vec<_>>>()?;
-        let tokens = count_at(&body, "/usage/total_tokens").or_else(|| count_at(&body, "/usage/input_tokens"));
+        let tokens =
+            count_at(&body, "/usage/total_tokens").or_else(|| count_at(&body, "/usage/input_tokens"));
         let usage = tokens.map_or_else(unknown, |tokens| shared::reported(tokens, 0));
         Ok(Embeddings { vectors, usage, notices: Vec::new() })
     }
@@ -306,15 +351,33 @@ const ERRORS: &[(&[&str], Meaning)] = &[
     (&["invalidapikey", "invalid_api_key", "invalid_access"], Meaning::Credential),
     (&["arrearage", "prepaidbilloverdue", "postpaidbilloverdue", "insufficient_quota"], Meaning::Balance),
     (
-        &["accessdenied", "access_denied", "model.accessdenied", "workspace.accessdenied", "commoditynotpurchased", "unpurchased"],
+        &[
+            "accessdenied",
+            "access_denied",
+            "model.accessdenied",
+            "workspace.accessdenied",
+            "commoditynotpurchased",
+            "unpurchased",
+        ],
         Meaning::Permission,
     ),
     (&["datainspection", "data_inspection", "ipinfringement"], Meaning::Filtered),
-    (&["modelnotfound", "model_not_found", "workspacenotfound", "invalidparameter.notfound"], Meaning::NotFound),
+    (
+        &["modelnotfound", "model_not_found", "workspacenotfound", "invalidparameter.notfound"],
+        Meaning::NotFound,
+    ),
     (&["badrequest.toolarge"], Meaning::TooLarge),
     (&["modelunavailable", "model_unavailable", "serviceunavailable", "systemoverload"], Meaning::Overloaded),
     (
-        &["internalerror", "internal_error", "requesttimeout", "responsetimeout", "systemerror", "modelserving", "algo"],
+        &[
+            "internalerror",
+            "internal_error",
+            "requesttimeout",
+            "responsetimeout",
+            "systemerror",
+            "modelserving",
+            "algo",
+        ],
         Meaning::Failed,
     ),
     (&["unsupported", "notsupported"], Meaning::Unsupported),
@@ -327,14 +390,24 @@ fn error(status: u16, value: &Value, id: Option<&str>, retry_after: Option<std::
     let lower = code.to_ascii_lowercase();
     let starts = |words: &[&str]| words.iter().any(|word| lower.starts_with(word));
     let listed = ERRORS.iter().find(|(words, _)| starts(words)).map(|(_, meaning)| *meaning);
-    let meaning = if shared::is_too_long(message) && listed.is_none_or(|meaning| meaning == Meaning::Invalid) {
+    let meaning = if shared::is_too_long(message) && listed.is_none_or(|meaning| meaning == Meaning::Invalid)
+    {
         Some(Meaning::TooLarge)
     } else {
         listed
     };
     let said = if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") };
     let id = Some(text_at(value, "/request_id")).filter(|id| !id.is_empty()).or(id);
-    Refusal { vendor: NAME, status, meaning, message: &said, credentials: CREDENTIALS, request_id: id, retry_after }.error()
+    Refusal {
+        vendor: NAME,
+        status,
+        meaning,
+        message: &said,
+        credentials: CREDENTIALS,
+        request_id: id,
+        retry_after,
+    }
+    .error()
 }
 
 /// Reads an answer, whole or in pieces, cumulative or not.
@@ -371,8 +444,15 @@ impl Decode for Reader {
         match output.get("choices").and_then(Value::as_array) {
             Some(choices) => {
                 for (position, choice) in choices.iter().enumerate() {
-                    let index = count_at(choice, "/index").or_else(|| u32::try_from(position).ok()).unwrap_or_default();
-                    self.choice(index, choice.get("message").unwrap_or(&Value::Null), choice.get("finish_reason"), out)?;
+                    let index = count_at(choice, "/index")
+                        .or_else(|| u32::try_from(position).ok())
+                        .unwrap_or_default();
+                    self.choice(
+                        index,
+                        choice.get("message").unwrap_or(&Value::Null),
+                        choice.get("finish_reason"),
+                        out,
+                    )?;
                 }
             }
             // Models that know no messages.
@@ -389,7 +469,13 @@ impl Decode for Reader {
 }
 
 impl Reader {
-    fn choice(&mut self, index: u32, message: &Value, reason: Option<&Value>, out: &mut Vec<Delta>) -> Result<()> {
+    fn choice(
+        &mut self,
+        index: u32,
+        message: &Value,
+        reason: Option<&Value>,
+        out: &mut Vec<Delta>,
+    ) -> Result<()> {
         let cumulative = self.cumulative;
         let state = self.choices.entry(index).or_default();
         let reason = finish_reason(reason.and_then(Value::as_str).unwrap_or_default());
@@ -408,8 +494,11 @@ impl Reader {
         if !text.is_empty() {
             out.push(Delta::Text(index, text));
         }
-        for (position, call) in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate() {
-            let number = count_at(call, "/index").or_else(|| u32::try_from(position).ok()).unwrap_or_default();
+        for (position, call) in
+            message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
+            let number =
+                count_at(call, "/index").or_else(|| u32::try_from(position).ok()).unwrap_or_default();
             let known = state.calls.entry(number).or_default();
             let arguments = next(&mut known.arguments, text_at(call, "/function/arguments").to_owned())?;
             let name = text_at(call, "/function/name");
@@ -451,8 +540,11 @@ fn finish_reason(word: &str) -> Option<FinishReason> {
 fn usage(value: &Value) -> Option<Usage> {
     let prompt = count_at(value, "/input_tokens")?;
     let mut usage = shared::reported(prompt, count_at(value, "/output_tokens").unwrap_or_default());
-    let first = |pointers: [&str; 2]| pointers.iter().find_map(|pointer| count_at(value, pointer)).unwrap_or_default();
-    usage.cached_tokens = first(["/prompt_tokens_details/cached_tokens", "/input_tokens_details/cached_tokens"]);
+    let first = |pointers: [&str; 2]| {
+        pointers.iter().find_map(|pointer| count_at(value, pointer)).unwrap_or_default()
+    };
+    usage.cached_tokens =
+        first(["/prompt_tokens_details/cached_tokens", "/input_tokens_details/cached_tokens"]);
     usage.cache_written_tokens = first([
         "/prompt_tokens_details/cache_creation_input_tokens",
         "/input_tokens_details/cache_creation_input_tokens",

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use byzerllm_core::{
-    ChatRequest, EmbeddingInput, EmbeddingRequest, Error, ErrorKind, Input, Message, Part, ResponseFormat, Result, Role,
-    Usage, UsageSource,
-};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use byzerllm_core::{
+    ChatRequest, EmbeddingInput, EmbeddingRequest, Error, ErrorKind, Input, Message, Part, ResponseFormat,
+    Result, Role, Usage, UsageSource,
+};
 use http::Method;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -27,12 +27,15 @@ use crate::{Framing, Outbound, Parameters, Secret};
 pub(crate) fn refuse_others(vendor: &str, request: &ChatRequest, takes: &[&str]) -> Result<()> {
     let tools = !request.tools.is_empty();
     // Nobody asked for the bound of the front end, so that a vendor without one need not refuse it.
-    let of_nobody = |name| name == "max_tokens" && request.sampling.max_tokens == request.front_end.defaults().max_tokens;
+    let of_nobody =
+        |name| name == "max_tokens" && request.sampling.max_tokens == request.front_end.defaults().max_tokens;
     for name in used(request).filter(|name| !of_nobody(*name)) {
         let taken = match name {
             "prompt" | "prompt_token_ids" => true,
             "tool_choice" | "parallel_tool_calls" => !tools || takes.contains(&name),
-            "response_format" if request.format == ResponseFormat::JsonObject => takes.contains(&"json_object"),
+            "response_format" if request.format == ResponseFormat::JsonObject => {
+                takes.contains(&"json_object")
+            }
             "response_format" => takes.contains(&"json_schema"),
             _ => takes.contains(&name),
         };
@@ -91,8 +94,10 @@ pub(crate) fn conversation<'a>(vendor: &str, request: &'a ChatRequest) -> Result
 
 /// The system messages as one text, and the others. A vendor that keeps instructions apart has one place for them.
 pub(crate) fn split_system(messages: &[Message]) -> (Option<String>, Vec<&Message>) {
-    let (system, rest): (Vec<&Message>, Vec<&Message>) = messages.iter().partition(|m| m.role == Role::System);
-    let texts: Vec<&str> = system.iter().map(|m| m.content.as_str()).filter(|text| !text.is_empty()).collect();
+    let (system, rest): (Vec<&Message>, Vec<&Message>) =
+        messages.iter().partition(|m| m.role == Role::System);
+    let texts: Vec<&str> =
+        system.iter().map(|m| m.content.as_str()).filter(|text| !text.is_empty()).collect();
     ((!texts.is_empty()).then(|| texts.join("\n\n")), rest)
 }
 
@@ -118,17 +123,21 @@ impl Call<'_> {
 /// # Errors
 /// [`ErrorKind::InvalidRequest`] for something else under `tool_calls`.
 pub(crate) fn calls(message: &Message) -> Result<Vec<Call<'_>>> {
-    let Some(calls) = message.extra.get("tool_calls").filter(|calls| !calls.is_null()) else { return Ok(Vec::new()) };
-    let wrong = || Error::invalid("messages", "tool_calls must be a list of calls, each with a function's name");
+    let Some(calls) = message.extra.get("tool_calls").filter(|calls| !calls.is_null()) else {
+        return Ok(Vec::new());
+    };
+    let wrong =
+        || Error::invalid("messages", "tool_calls must be a list of calls, each with a function's name");
     let call = |call| {
         let function = Value::get(call, "function").ok_or_else(wrong)?;
         let name = function.get("name").and_then(Value::as_str).ok_or_else(wrong)?;
         let arguments = match function.get("arguments") {
             None | Some(Value::Null) => Cow::Owned(Value::Object(Map::new())),
             Some(Value::String(text)) if text.trim().is_empty() => Cow::Owned(Value::Object(Map::new())),
-            Some(Value::String(text)) => Cow::Owned(serde_json::from_str(text).map_err(|_| {
-                Error::invalid("messages", "the arguments of a tool call must be JSON")
-            })?),
+            Some(Value::String(text)) => Cow::Owned(
+                serde_json::from_str(text)
+                    .map_err(|_| Error::invalid("messages", "the arguments of a tool call must be JSON"))?,
+            ),
             Some(value) => Cow::Borrowed(value),
         };
         Ok(Call { id: call.get("id").and_then(Value::as_str).unwrap_or_default(), name, arguments })
@@ -154,7 +163,10 @@ pub(crate) fn function_of<'a>(message: &'a Message, before: &[&'a Message]) -> R
             }
         }
     }
-    Err(Error::invalid("messages", "a tool message answers no call: its tool_call_id is that of no call before it"))
+    Err(Error::invalid(
+        "messages",
+        "a tool message answers no call: its tool_call_id is that of no call before it",
+    ))
 }
 
 /// The parts of a message; its text alone when there are none.
@@ -196,10 +208,18 @@ pub(crate) fn post(url: Url, mut headers: HeaderMap, body: &Value, framing: Fram
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`] for a credential that no header can hold.
-pub(crate) fn credential(name: HeaderName, prefix: &str, secret: &Secret, parameter: &'static str) -> Result<HeaderMap> {
+pub(crate) fn credential(
+    name: HeaderName,
+    prefix: &str,
+    secret: &Secret,
+    parameter: &'static str,
+) -> Result<HeaderMap> {
     let value = HeaderValue::from_str(&format!("{prefix}{}", secret.expose()));
     let mut value = value.map_err(|_| {
-        Error::invalid(parameter, format!("{parameter} holds characters that no credential has; set it again"))
+        Error::invalid(
+            parameter,
+            format!("{parameter} holds characters that no credential has; set it again"),
+        )
     })?;
     value.set_sensitive(true);
     Ok(HeaderMap::from_iter([(name, value)]))
@@ -223,7 +243,8 @@ pub(crate) fn endpoint(parameters: &Parameters, own: &str, prefix: &str, rest: &
 /// [`ErrorKind::Upstream`] when it is not JSON.
 pub(crate) fn json(vendor: &str, text: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|cause| {
-        Error::new(ErrorKind::Upstream, format!("{vendor} sent something that is not JSON")).with_source(cause)
+        Error::new(ErrorKind::Upstream, format!("{vendor} sent something that is not JSON"))
+            .with_source(cause)
     })
 }
 
@@ -309,7 +330,8 @@ impl Refusal<'_> {
         // The one word of a table of one line.
         const WORD: &str = "!";
         let Self { vendor, status, credentials, .. } = self;
-        let meaning = if self.meaning.is_none() && status == 401 { Some(Meaning::Credential) } else { self.meaning };
+        let meaning =
+            if self.meaning.is_none() && status == 401 { Some(Meaning::Credential) } else { self.meaning };
         let mut error = match meaning {
             // Vendors' words about credentials quote pieces of them.
             Some(Meaning::Credential) => Error::new(
@@ -317,7 +339,11 @@ impl Refusal<'_> {
                 format!("{vendor} refused this deployment's credentials; check its {credentials}"),
             ),
             meaning => {
-                let said = Said { message: self.message.to_owned(), codes: vec![WORD.to_owned()], ..Said::default() };
+                let said = Said {
+                    message: self.message.to_owned(),
+                    codes: vec![WORD.to_owned()],
+                    ..Said::default()
+                };
                 let table = meaning.map(|meaning| (WORD, meaning));
                 describe(vendor, table.as_slice(), status, &said)
             }
@@ -336,9 +362,18 @@ impl Refusal<'_> {
 pub(crate) fn is_too_long(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let words = [
-        "range of input length", "prompt is too long", "context length", "context window", "input length", "too many tokens",
-        "exceeds the maximum number of tokens", "input token count", "exceed context limit", "max input tokens",
-        "prompt tokens too long", "max length",
+        "range of input length",
+        "prompt is too long",
+        "context length",
+        "context window",
+        "input length",
+        "too many tokens",
+        "exceeds the maximum number of tokens",
+        "input token count",
+        "exceed context limit",
+        "max input tokens",
+        "prompt tokens too long",
+        "max length",
     ];
     words.iter().any(|word| message.contains(word))
 }

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use byzerllm_core::{
-    ChatRequest, Error, ErrorKind, FinishReason, GenerationDefaults, Message, Result, Role, ToolCallDelta, Usage,
-};
 use bytes::Bytes;
+use byzerllm_core::{
+    ChatRequest, Error, ErrorKind, FinishReason, GenerationDefaults, Message, Result, Role, ToolCallDelta,
+    Usage,
+};
 use http::{HeaderMap, Method};
 use ring::hmac;
 use serde_json::{Map, Value, json};
@@ -21,7 +22,8 @@ use crate::dialects::openai::{Meaning, retry_after};
 use crate::dialects::shared::{self, Refusal, count_at, decimal, text_at};
 use crate::refusal::header;
 use crate::{
-    Decode, Delta, Dialect, Features, Frame, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing, Vendor,
+    Decode, Delta, Dialect, Features, Frame, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing,
+    Vendor,
 };
 
 /// The vendor's name for people.
@@ -57,7 +59,11 @@ pub static VENDOR: Vendor = Vendor {
         Parameter::new("appid", Kind::Text, "The application's id").required().also(&["app_id"]),
         Parameter::new("api_key", Kind::Secret, "The application's APIKey").required(),
         Parameter::new("api_secret", Kind::Secret, "The application's APISecret").required(),
-        Parameter::new("gpt_url", Kind::Url, "The whole address of a version, like wss://spark-api.xf-yun.com/v3.5/chat"),
+        Parameter::new(
+            "gpt_url",
+            Kind::Url,
+            "The whole address of a version, like wss://spark-api.xf-yun.com/v3.5/chat",
+        ),
         Parameter::new("domain", Kind::Text, "The model; without one, that of the address").also(&["model"]),
         Parameter::new("debug", Kind::Flag, "Of old programs; without effect"),
     ],
@@ -111,12 +117,14 @@ impl Spark {
 /// The address and the domain: either one says the other, and both must belong together.
 fn place(parameters: &Parameters) -> Result<(Url, String)> {
     let domain = parameters.optional_text("domain");
-    let of_domain = |domain: &str| VERSIONS.iter().find(|(_, domains)| domains.contains(&domain)).map(|(path, _)| *path);
+    let of_domain =
+        |domain: &str| VERSIONS.iter().find(|(_, domains)| domains.contains(&domain)).map(|(path, _)| *path);
     let Some(url) = parameters.url("gpt_url") else {
         let domain = domain.unwrap_or(DEFAULT_DOMAIN);
         let path = of_domain(domain).ok_or_else(|| {
             let all: Vec<&str> = VERSIONS.iter().flat_map(|(_, domains)| domains.iter().copied()).collect();
-            let message = format!("saas.domain '{domain}' needs saas.gpt_url; known without it: {}", all.join(", "));
+            let message =
+                format!("saas.domain '{domain}' needs saas.gpt_url; known without it: {}", all.join(", "));
             Error::invalid("saas.domain", message)
         })?;
         let base = parameters.url("base_url").map_or(HOST, Url::as_str).trim_end_matches('/');
@@ -138,7 +146,9 @@ fn place(parameters: &Parameters) -> Result<(Url, String)> {
     let path = url.path().trim_end_matches('/');
     let version = VERSIONS.iter().find(|(known, _)| path.ends_with(known));
     match (version, domain) {
-        (Some((_, domains)), None) => Ok((url.clone(), domains.first().copied().unwrap_or_default().to_owned())),
+        (Some((_, domains)), None) => {
+            Ok((url.clone(), domains.first().copied().unwrap_or_default().to_owned()))
+        }
         // A domain that nobody knows may be a model of one's own; one of another version is a mistake.
         (Some((_, domains)), Some(domain)) if domains.contains(&domain) || of_domain(domain).is_none() => {
             Ok((url.clone(), domain.to_owned()))
@@ -163,7 +173,14 @@ fn place(parameters: &Parameters) -> Result<(Url, String)> {
 impl Dialect for Spark {
     fn features(&self) -> Features {
         let reasoning = self.domain == "x1";
-        Features { chat: true, stream: true, tools: self.functions(), usage: true, reasoning, ..Features::default() }
+        Features {
+            chat: true,
+            stream: true,
+            tools: self.functions(),
+            usage: true,
+            reasoning,
+            ..Features::default()
+        }
     }
 
     fn model(&self) -> &str {
@@ -186,7 +203,8 @@ impl Dialect for Spark {
     fn chat(&self, request: &ChatRequest, signing: &Signing<'_>) -> Result<Outbound> {
         shared::refuse_others("sparkdesk", request, TAKES)?;
         if !request.tools.is_empty() && !self.functions() {
-            let message = format!("Spark's '{}' knows no functions; leave out tools, or deploy 4.0Ultra", self.domain);
+            let message =
+                format!("Spark's '{}' knows no functions; leave out tools, or deploy 4.0Ultra", self.domain);
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("tools"));
         }
         let messages = shared::conversation("sparkdesk", request)?;
@@ -332,7 +350,8 @@ impl Decode for Reader {
         if ended.iter().flatten().any(|status| status.as_u64() == Some(2)) {
             self.over = true;
             let usage = value.pointer("/payload/usage/text").and_then(usage);
-            let cut = self.bound.zip(usage.as_ref()).is_some_and(|(bound, usage)| usage.completion_tokens >= bound);
+            let cut =
+                self.bound.zip(usage.as_ref()).is_some_and(|(bound, usage)| usage.completion_tokens >= bound);
             let reason = match (self.called, cut) {
                 (true, _) => FinishReason::ToolCalls,
                 (false, true) => FinishReason::Length,

@@ -145,7 +145,12 @@ impl Reader {
                 // Tools that the vendor runs itself have arguments, too.
                 if let Some(call) = self.calls.get_mut(&index).filter(|_| !arguments.is_empty()) {
                     call.has_arguments = true;
-                    let delta = ToolCallDelta { index: call.index, id: None, name: None, arguments: arguments.to_owned() };
+                    let delta = ToolCallDelta {
+                        index: call.index,
+                        id: None,
+                        name: None,
+                        arguments: arguments.to_owned(),
+                    };
                     out.push(Delta::ToolCall(0, delta));
                 }
             }
@@ -161,14 +166,19 @@ impl Reader {
         if let Some(call) = self.calls.get_mut(&index).filter(|call| !call.has_arguments) {
             call.has_arguments = true;
             let arguments = std::mem::take(&mut call.input);
-            out.push(Delta::ToolCall(0, ToolCallDelta { index: call.index, id: None, name: None, arguments }));
+            out.push(Delta::ToolCall(
+                0,
+                ToolCallDelta { index: call.index, id: None, name: None, arguments },
+            ));
         }
     }
 
     fn whole(&mut self, message: &Value, out: &mut Vec<Delta>) -> Result<()> {
         self.start(message, out);
         let blocks = message.get("content").and_then(Value::as_array);
-        let blocks = blocks.ok_or_else(|| Error::new(ErrorKind::Upstream, format!("{NAME} sent an answer without content")))?;
+        let blocks = blocks.ok_or_else(|| {
+            Error::new(ErrorKind::Upstream, format!("{NAME} sent an answer without content"))
+        })?;
         for (index, block) in (0_u64..).zip(blocks) {
             self.block(index, block, out);
             self.close(index, out);

@@ -10,8 +10,17 @@ pub(super) const EXTRA: &[&str] =
     &["thinking", "output_config", "metadata", "service_tier", "cache_control", "inference_geo"];
 
 const TAKES: &[&str] = &[
-    "temperature", "top_p", "top_k", "max_tokens", "stop", "tools", "tool_choice", "parallel_tool_calls", "strict",
-    "json_schema", "images",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "stop",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "strict",
+    "json_schema",
+    "images",
 ];
 
 /// The body of a request.
@@ -46,7 +55,8 @@ pub(super) fn body(model: &str, max_tokens: u32, request: &ChatRequest) -> Resul
     if let ResponseFormat::JsonSchema(schema) = &request.format {
         let config = out.entry("output_config").or_insert_with(|| json!({}));
         let config = config.as_object_mut();
-        let config = config.ok_or_else(|| Error::invalid("output_config", "output_config must be an object"))?;
+        let config =
+            config.ok_or_else(|| Error::invalid("output_config", "output_config must be an object"))?;
         config.insert("format".to_owned(), json!({"type": "json_schema", "schema": schema}));
     }
     Ok(Value::Object(out))
@@ -108,7 +118,10 @@ fn turns(messages: &[&Message]) -> Result<Value> {
     }
     turns.retain(|(_, blocks)| !blocks.is_empty());
     if turns.is_empty() {
-        return Err(Error::invalid("messages", "messages holds nothing for Claude to answer: add a user message"));
+        return Err(Error::invalid(
+            "messages",
+            "messages holds nothing for Claude to answer: add a user message",
+        ));
     }
     Ok(turns.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect())
 }
@@ -154,8 +167,10 @@ fn assistant(message: &Message, last: bool) -> Result<Vec<Value>> {
 }
 
 fn tool_result(message: &Message) -> Result<Value> {
-    let id = shared::extra(message, "tool_call_id")
-        .ok_or_else(|| Error::invalid("messages", "a tool message needs the tool_call_id of the call it answers"))?;
-    let content = if message.parts.is_empty() { json!(message.content) } else { Value::Array(blocks(message)?) };
+    let id = shared::extra(message, "tool_call_id").ok_or_else(|| {
+        Error::invalid("messages", "a tool message needs the tool_call_id of the call it answers")
+    })?;
+    let content =
+        if message.parts.is_empty() { json!(message.content) } else { Value::Array(blocks(message)?) };
     Ok(json!({"type": "tool_result", "tool_use_id": id, "content": content}))
 }

@@ -15,7 +15,9 @@ use url::Url;
 use crate::dialects::openai::{Meaning, retry_after};
 use crate::dialects::shared::{self, Refusal, text_at};
 use crate::refusal::header;
-use crate::{Decode, Dialect, Features, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing, Vendor};
+use crate::{
+    Decode, Dialect, Features, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing, Vendor,
+};
 
 /// The vendor's name for people.
 const NAME: &str = "Anthropic";
@@ -49,7 +51,9 @@ impl Claude {
     fn open(parameters: &Parameters) -> Result<Self> {
         let word = |name: &'static str| {
             let value = parameters.optional_text(name).map(HeaderValue::from_str).transpose();
-            value.map_err(|_| Error::invalid(format!("saas.{name}"), format!("saas.{name} is no header's text")))
+            value.map_err(|_| {
+                Error::invalid(format!("saas.{name}"), format!("saas.{name} is no header's text"))
+            })
         };
         Ok(Self {
             key: shared::secret(parameters, "claude", "api_key")?,
@@ -63,7 +67,15 @@ impl Claude {
 
 impl Dialect for Claude {
     fn features(&self) -> Features {
-        Features { chat: true, stream: true, tools: true, reasoning: true, usage: true, embeddings: false, images: true }
+        Features {
+            chat: true,
+            stream: true,
+            tools: true,
+            reasoning: true,
+            usage: true,
+            embeddings: false,
+            images: true,
+        }
     }
 
     fn model(&self) -> &str {
@@ -124,5 +136,6 @@ fn error(status: u16, value: &Value, id: Option<&str>, retry_after: Option<std::
         _ => None,
     };
     let request_id = id.or_else(|| value.get("request_id").and_then(Value::as_str));
-    Refusal { vendor: NAME, status, meaning, message, credentials: "saas.api_key", request_id, retry_after }.error()
+    Refusal { vendor: NAME, status, meaning, message, credentials: "saas.api_key", request_id, retry_after }
+        .error()
 }

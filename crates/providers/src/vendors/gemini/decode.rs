@@ -27,7 +27,11 @@ impl Reader {
             let text = text_at(part, "/text");
             if !text.is_empty() {
                 let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
-                out.push(if thought { Delta::Reasoning(index, text.to_owned()) } else { Delta::Text(index, text.to_owned()) });
+                out.push(if thought {
+                    Delta::Reasoning(index, text.to_owned())
+                } else {
+                    Delta::Text(index, text.to_owned())
+                });
             }
             if let Some(call) = part.get("functionCall") {
                 out.push(Delta::ToolCall(index, self.call(index, call)));
@@ -47,7 +51,10 @@ impl Reader {
             "" => format!("{OWN_ID}{}-{choice}-{index}", self.id),
             id => id.to_owned(),
         };
-        let arguments = call.get("args").filter(|args| args.is_object()).map_or_else(|| "{}".to_owned(), Value::to_string);
+        let arguments = call
+            .get("args")
+            .filter(|args| args.is_object())
+            .map_or_else(|| "{}".to_owned(), Value::to_string);
         ToolCallDelta { index, id: Some(id), name: Some(text_at(call, "/name").to_owned()), arguments }
     }
 
@@ -58,8 +65,16 @@ impl Reader {
             "STOP" if self.calls.contains_key(&choice) => FinishReason::ToolCalls,
             "STOP" => FinishReason::Stop,
             "MAX_TOKENS" => FinishReason::Length,
-            "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE" | "IMAGE_SAFETY"
-            | "IMAGE_PROHIBITED_CONTENT" | "IMAGE_RECITATION" | "MODEL_ARMOR" => FinishReason::ContentFilter,
+            "SAFETY"
+            | "RECITATION"
+            | "BLOCKLIST"
+            | "PROHIBITED_CONTENT"
+            | "SPII"
+            | "LANGUAGE"
+            | "IMAGE_SAFETY"
+            | "IMAGE_PROHIBITED_CONTENT"
+            | "IMAGE_RECITATION"
+            | "MODEL_ARMOR" => FinishReason::ContentFilter,
             _ => {
                 let said = text_at(candidate, "/finishMessage");
                 let said = if said.is_empty() { String::new() } else { format!(": {said}") };

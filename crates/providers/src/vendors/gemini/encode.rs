@@ -12,8 +12,20 @@ pub(super) const EXTRA: &[&str] = &["thinkingConfig", "mediaResolution", "safety
 pub(super) const EXTRA_EMBEDDING: &[&str] = &["taskType", "title"];
 
 const TAKES: &[&str] = &[
-    "n", "temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "presence_penalty", "frequency_penalty", "tools",
-    "tool_choice", "json_object", "json_schema", "images",
+    "n",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "max_tokens",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "tools",
+    "tool_choice",
+    "json_object",
+    "json_schema",
+    "images",
 ];
 
 /// The body of a request.
@@ -35,7 +47,11 @@ pub(super) fn body(model: &str, request: &ChatRequest) -> Result<Value> {
     }
     let mut config = generation_config(request)?;
     for (name, value) in &request.extra {
-        let place = if matches!(name.as_str(), "thinkingConfig" | "mediaResolution") { &mut config } else { &mut out };
+        let place = if matches!(name.as_str(), "thinkingConfig" | "mediaResolution") {
+            &mut config
+        } else {
+            &mut out
+        };
         place.insert(name.clone(), value.clone());
     }
     if !config.is_empty() {
@@ -115,7 +131,10 @@ fn contents(model: &str, messages: &[&Message]) -> Result<Value> {
     }
     turns.retain(|(_, parts)| !parts.is_empty());
     if turns.is_empty() {
-        return Err(Error::invalid("messages", "messages holds nothing for Gemini to answer: add a user message"));
+        return Err(Error::invalid(
+            "messages",
+            "messages holds nothing for Gemini to answer: add a user message",
+        ));
     }
     Ok(turns.into_iter().map(|(role, parts)| json!({"role": role, "parts": parts})).collect())
 }

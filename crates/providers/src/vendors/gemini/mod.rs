@@ -9,7 +9,9 @@ mod encode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Result, Usage, UsageSource};
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Result, Usage, UsageSource,
+};
 use http::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 use url::Url;
@@ -17,7 +19,9 @@ use url::Url;
 use crate::dialects::openai::{Meaning, retry_after};
 use crate::dialects::shared::{self, Refusal, count_at, text_at};
 use crate::refusal::header;
-use crate::{Decode, Dialect, Features, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing, Vendor};
+use crate::{
+    Decode, Dialect, Features, Framing, Kind, Outbound, Parameter, Parameters, Secret, Signing, Vendor,
+};
 
 /// The vendor's name for people.
 const NAME: &str = "Gemini";
@@ -118,7 +122,8 @@ impl Dialect for Gemini {
 
     fn embed(&self, request: &EmbeddingRequest, _: &Signing<'_>) -> Result<Outbound> {
         if !self.embeds() {
-            let message = format!("'{}' makes no embeddings; set saas.model to gemini-embedding-001", self.model);
+            let message =
+                format!("'{}' makes no embeddings; set saas.model to gemini-embedding-001", self.model);
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("model"));
         }
         let one = |text: &str| {
@@ -175,7 +180,9 @@ fn error(status: u16, value: &Value, id: Option<&str>, retry_after: Option<Durat
         "NOT_FOUND" => Some(Meaning::NotFound),
         "RESOURCE_EXHAUSTED" => Some(Meaning::RateLimited),
         "UNAVAILABLE" => Some(Meaning::Overloaded),
-        "INTERNAL" | "UNKNOWN" | "DEADLINE_EXCEEDED" | "CANCELLED" | "ABORTED" | "DATA_LOSS" => Some(Meaning::Failed),
+        "INTERNAL" | "UNKNOWN" | "DEADLINE_EXCEEDED" | "CANCELLED" | "ABORTED" | "DATA_LOSS" => {
+            Some(Meaning::Failed)
+        }
         _ => None,
     };
     let delay = detail("google.rpc.RetryInfo").and_then(|info| seconds(text_at(info, "/retryDelay")));

@@ -30,8 +30,13 @@ pub static VENDOR: Vendor = Vendor {
     documentation: "https://platform.minimaxi.com/docs/api-reference/text-post",
     parameters: &[
         Parameter::new("api_key", Kind::Secret, "The API key").required(),
-        Parameter::new("group_id", Kind::Text, "The group of the account, for chatcompletion_pro and for embeddings"),
-        Parameter::new("model", Kind::Text, "The model, for chat or for embeddings (embo-01)").or("abab5.5-chat"),
+        Parameter::new(
+            "group_id",
+            Kind::Text,
+            "The group of the account, for chatcompletion_pro and for embeddings",
+        ),
+        Parameter::new("model", Kind::Text, "The model, for chat or for embeddings (embo-01)")
+            .or("abab5.5-chat"),
         Parameter::new(
             "api_url",
             Kind::Url,
@@ -92,7 +97,8 @@ fn error_in(status: u16, value: &Value, id: Option<&str>, retry_after: Option<Du
     let code = value.pointer("/base_resp/status_code").and_then(Value::as_i64).filter(|code| *code != 0)?;
     let message = text_at(value, "/base_resp/status_msg");
     let said = format!("{code}: {message}");
-    let own = ["/id", "/request_id", "/trace_id"].iter().map(|at| text_at(value, at)).find(|id| !id.is_empty());
+    let own =
+        ["/id", "/request_id", "/trace_id"].iter().map(|at| text_at(value, at)).find(|id| !id.is_empty());
     let refusal = Refusal {
         vendor: NAME,
         status,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, Result, Role, ToolCallDelta, Usage,
-    UsageSource,
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, Result, Role,
+    ToolCallDelta, Usage, UsageSource,
 };
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -37,7 +37,12 @@ struct Pro {
 }
 
 /// Opens a deployment.
-pub(super) fn open(parameters: &Parameters, mut url: Url, group: &str, embeds: bool) -> Result<Arc<dyn Dialect>> {
+pub(super) fn open(
+    parameters: &Parameters,
+    mut url: Url,
+    group: &str,
+    embeds: bool,
+) -> Result<Arc<dyn Dialect>> {
     let shown = super::without_query(&url);
     url.query_pairs_mut().append_pair("GroupId", group);
     let key = shared::secret(parameters, "minimax", "api_key")?;
@@ -54,7 +59,14 @@ impl Pro {
 impl Dialect for Pro {
     fn features(&self) -> Features {
         let chat = !self.embeds;
-        Features { chat, stream: chat, tools: chat, usage: true, embeddings: self.embeds, ..Features::default() }
+        Features {
+            chat,
+            stream: chat,
+            tools: chat,
+            usage: true,
+            embeddings: self.embeds,
+            ..Features::default()
+        }
     }
 
     fn model(&self) -> &str {
@@ -119,7 +131,16 @@ impl Dialect for Pro {
         let (request_id, retry_after) = (trace(headers), retry_after(headers));
         error_in(status, &value, request_id, retry_after).unwrap_or_else(|| {
             let message = text_at(&value, "/message");
-            Refusal { vendor: NAME, status, meaning: None, message, credentials: CREDENTIALS, request_id, retry_after }.error()
+            Refusal {
+                vendor: NAME,
+                status,
+                meaning: None,
+                message,
+                credentials: CREDENTIALS,
+                request_id,
+                retry_after,
+            }
+            .error()
         })
     }
 }
@@ -174,7 +195,8 @@ fn turn(message: &Message) -> Result<Value> {
         [] => {}
         [call] => turn["function_call"] = json!({"name": call.name, "arguments": call.arguments_text()}),
         _ => {
-            let message = "chatcompletion_pro knows one function call per message, and these messages hold more";
+            let message =
+                "chatcompletion_pro knows one function call per message, and these messages hold more";
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("messages"));
         }
     }
@@ -199,8 +221,14 @@ impl Decode for Reader {
             return Ok(());
         }
         let choice = value.pointer("/choices/0");
-        let choice = choice.ok_or_else(|| Error::new(ErrorKind::Upstream, format!("{NAME} sent a frame without a choice")))?;
-        let id = ["/id", "/request_id"].iter().map(|at| text_at(&value, at)).find(|id| !id.is_empty()).unwrap_or_default();
+        let choice = choice.ok_or_else(|| {
+            Error::new(ErrorKind::Upstream, format!("{NAME} sent a frame without a choice"))
+        })?;
+        let id = ["/id", "/request_id"]
+            .iter()
+            .map(|at| text_at(&value, at))
+            .find(|id| !id.is_empty())
+            .unwrap_or_default();
         if !id.is_empty() {
             out.push(Delta::RequestId(id.to_owned()));
         }
@@ -217,7 +245,8 @@ impl Decode for Reader {
         if !text.is_empty() {
             out.push(Delta::Text(0, text));
         }
-        if let Some(call) = messages().find_map(|message| message.get("function_call").filter(|call| call.is_object()))
+        if let Some(call) =
+            messages().find_map(|message| message.get("function_call").filter(|call| call.is_object()))
             && !self.called
         {
             self.called = true;
@@ -251,7 +280,9 @@ impl Decode for Reader {
 fn usage(value: &Value) -> Option<Usage> {
     let total = count_at(value, "/total_tokens");
     match (count_at(value, "/prompt_tokens"), count_at(value, "/completion_tokens")) {
-        (Some(prompt), Some(completion)) if prompt.saturating_add(completion) > 0 => Some(shared::reported(prompt, completion)),
+        (Some(prompt), Some(completion)) if prompt.saturating_add(completion) > 0 => {
+            Some(shared::reported(prompt, completion))
+        }
         _ => Some(shared::reported(0, total?)),
     }
 }

@@ -45,7 +45,8 @@ struct Second {
 pub(super) fn open(parameters: &Parameters, url: &Url, path: &'static str) -> Result<Arc<dyn Dialect>> {
     let quirks = Quirks { chat_path: path, ..QUIRKS };
     let key = shared::secret(parameters, "minimax", "api_key")?;
-    let inner = OpenAi::open(quirks, parameters, url.as_str())?.with_credential(Credential::bearer(Some(&key))?);
+    let inner =
+        OpenAi::open(quirks, parameters, url.as_str())?.with_credential(Credential::bearer(Some(&key))?);
     Ok(Arc::new(Second { inner, url: super::without_query(url) }))
 }
 
@@ -103,7 +104,9 @@ impl Decode for Reader {
         let mut repeats = false;
         for choice in value.get_mut("choices").and_then(Value::as_array_mut).into_iter().flatten() {
             self.in_pieces |= choice.get("delta").is_some();
-            if self.in_pieces && let Some(choice) = choice.as_object_mut() {
+            if self.in_pieces
+                && let Some(choice) = choice.as_object_mut()
+            {
                 repeats |= choice.remove("message").is_some();
             }
         }

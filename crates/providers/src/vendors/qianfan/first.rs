@@ -1,10 +1,10 @@
 //! The first API: a token in the query, a path per model, `result` and `is_end`.
 
-use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, ResponseFormat, Result, Role,
-    ToolCallDelta, ToolChoice, Usage, UsageSource,
-};
 use bytes::Bytes;
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, Message, ResponseFormat,
+    Result, Role, ToolCallDelta, ToolChoice, Usage, UsageSource,
+};
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -26,8 +26,15 @@ const PREFIX: &str = "/rpc/2.0/ai_custom/v1/wenxinworkshop";
 const MODEL: &str = "ERNIE-Bot-turbo";
 
 const EXTRA: &[&str] = &[
-    "penalty_score", "disable_search", "enable_citation", "enable_trace", "enable_system_memory", "system_memory_id",
-    "min_output_tokens", "user_setting", "user_id",
+    "penalty_score",
+    "disable_search",
+    "enable_citation",
+    "enable_trace",
+    "enable_system_memory",
+    "system_memory_id",
+    "min_output_tokens",
+    "user_setting",
+    "user_id",
 ];
 const EXTRA_EMBEDDING: &[&str] = &["user_id"];
 
@@ -54,13 +61,21 @@ enum Credential {
 impl Qianfan {
     pub(super) fn open(parameters: &Parameters) -> Result<Self> {
         let model = parameters.optional_text("model").unwrap_or(MODEL).to_owned();
-        let (what, path) = match (parameters.optional_text("endpoint"), models::embedding(&model), models::chat(&model)) {
+        let (what, path) = match (
+            parameters.optional_text("endpoint"),
+            models::embedding(&model),
+            models::chat(&model),
+        ) {
             (Some(path), Some(_), _) => (What::Embeddings, format!("/embeddings/{path}")),
-            (Some(path), None, known) => (What::Chat(known.copied().unwrap_or(models::OTHER)), format!("/chat/{path}")),
+            (Some(path), None, known) => {
+                (What::Chat(known.copied().unwrap_or(models::OTHER)), format!("/chat/{path}"))
+            }
             (None, Some(path), _) => (What::Embeddings, format!("/embeddings/{path}")),
             (None, None, Some(known)) => (What::Chat(*known), format!("/chat/{}", known.path)),
             (None, None, None) => {
-                let message = format!("Qianfan has no model '{model}' of that name; for a service of your own set saas.endpoint");
+                let message = format!(
+                    "Qianfan has no model '{model}' of that name; for a service of your own set saas.endpoint"
+                );
                 return Err(Error::invalid("saas.model", message));
             }
         };
@@ -70,8 +85,10 @@ impl Qianfan {
                 let base = parameters.url("base_url").map_or(BASE, Url::as_str).trim_end_matches('/');
                 let base = base.strip_suffix(PREFIX).unwrap_or(base);
                 let exchange = Url::parse(&format!("{base}/oauth/2.0/token"));
-                let exchange = exchange.map_err(|_| Error::invalid("saas.base_url", "saas.base_url is no base of a URL"))?;
-                let [ak, sk] = ["api_key", "secret_key"].map(|name| shared::secret(parameters, "qianfan", name));
+                let exchange = exchange
+                    .map_err(|_| Error::invalid("saas.base_url", "saas.base_url is no base of a URL"))?;
+                let [ak, sk] =
+                    ["api_key", "secret_key"].map(|name| shared::secret(parameters, "qianfan", name));
                 Credential::Pair(ak?, sk?, exchange)
             }
         };
@@ -82,9 +99,9 @@ impl Qianfan {
     fn signed(&self, signing: &Signing<'_>) -> Result<Url> {
         let token = match &self.credential {
             Credential::Token(token) => token,
-            Credential::Pair(..) => signing
-                .token
-                .ok_or_else(|| Error::internal("a message for Qianfan was signed without its token; please report this"))?,
+            Credential::Pair(..) => signing.token.ok_or_else(|| {
+                Error::internal("a message for Qianfan was signed without its token; please report this")
+            })?,
         };
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("access_token", token.expose());
@@ -121,7 +138,8 @@ impl Dialect for Qianfan {
             .append_pair("client_id", ak.expose())
             .append_pair("client_secret", sk.expose());
         let headers = HeaderMap::new();
-        let outbound = Outbound { method: Method::POST, url, headers, body: Bytes::new(), framing: Framing::Whole };
+        let outbound =
+            Outbound { method: Method::POST, url, headers, body: Bytes::new(), framing: Framing::Whole };
         Some(TokenRequest { outbound, read })
     }
 
@@ -132,11 +150,15 @@ impl Dialect for Qianfan {
         };
         shared::refuse_others("qianfan", request, &model.takes())?;
         let framing = if request.whole { Framing::Whole } else { Framing::Sse };
-        Ok(shared::post(self.signed(signing)?, HeaderMap::new(), &body(request)?, framing))
+        Ok(shared::post(self.signed(signing)?, HeaderMap::new(), &body(model, request)?, framing))
     }
 
     fn decoder(&self, request: &ChatRequest) -> Box<dyn Decode> {
-        Box::new(Reader { whole: request.whole, exchanged: matches!(self.credential, Credential::Pair(..)), over: false })
+        Box::new(Reader {
+            whole: request.whole,
+            exchanged: matches!(self.credential, Credential::Pair(..)),
+            over: false,
+        })
     }
 
     fn embed(&self, request: &EmbeddingRequest, signing: &Signing<'_>) -> Result<Outbound> {
@@ -161,9 +183,13 @@ impl Dialect for Qianfan {
         if body.get("error_code").is_some() {
             return Err(self.error(200, &HeaderMap::new(), body.to_string().as_bytes()));
         }
-        let mut items: Vec<&Value> = body.get("data").and_then(Value::as_array).into_iter().flatten().collect();
+        let mut items: Vec<&Value> =
+            body.get("data").and_then(Value::as_array).into_iter().flatten().collect();
         items.sort_by_key(|item| item.get("index").and_then(Value::as_u64));
-        let vectors = items.iter().map(|item| shared::vector(NAME, item.get("embedding"))).collect::<Result<Vec<_>>>()?;
+        let vectors = items
+            .iter()
+            .map(|item| shared::vector(NAME, item.get("embedding")))
+            .collect::<Result<Vec<_>>>()?;
         let usage = match count_at(&body, "/usage/prompt_tokens") {
             Some(tokens) => shared::reported(tokens, 0),
             None => Usage { source: UsageSource::Unknown, ..Usage::default() },
@@ -198,19 +224,27 @@ fn error(
     retry_after: Option<std::time::Duration>,
 ) -> Error {
     let code = value.get("error_code").and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
-    let message = ["/error_msg", "/error_description"].iter().map(|at| text_at(value, at)).find(|text| !text.is_empty());
+    let message = ["/error_msg", "/error_description"]
+        .iter()
+        .map(|at| text_at(value, at))
+        .find(|text| !text.is_empty());
     let message = message.unwrap_or_default();
     let request_id = Some(text_at(value, "/id")).filter(|id| !id.is_empty()).or(id);
     if exchanged && matches!(code, Some(110 | 111)) {
         // A token that was taken back: it is fetched again.
-        let error = Error::new(ErrorKind::Unauthenticated, format!("{NAME} calls the token of this deployment wrong; check its {CREDENTIALS}"));
+        let error = Error::new(
+            ErrorKind::Unauthenticated,
+            format!("{NAME} calls the token of this deployment wrong; check its {CREDENTIALS}"),
+        );
         return match request_id {
             Some(id) => error.with_vendor_request_id(id),
             None => error,
         };
     }
     let meaning = match code {
-        _ if matches!(text_at(value, "/error"), "invalid_client" | "unauthorized_client") => Some(Meaning::Credential),
+        _ if matches!(text_at(value, "/error"), "invalid_client" | "unauthorized_client") => {
+            Some(Meaning::Credential)
+        }
         None => None,
         Some(2 | 336_100 | 336_200) => Some(Meaning::Overloaded),
         Some(3 | 336_005) => Some(Meaning::NotFound),
@@ -219,7 +253,9 @@ fn error(
         Some(6 | 336_004 | 336_120) => Some(Meaning::Permission),
         Some(13 | 14 | 100 | 110 | 111) => Some(Meaning::Credential),
         Some(336_103) => Some(Meaning::TooLarge),
-        Some(336_001..=336_099 | 336_101..=336_199) if shared::is_too_long(message) => Some(Meaning::TooLarge),
+        Some(336_001..=336_099 | 336_101..=336_199) if shared::is_too_long(message) => {
+            Some(Meaning::TooLarge)
+        }
         Some(336_001..=336_099 | 336_101..=336_199) => Some(Meaning::Invalid),
         Some(_) => Some(Meaning::Failed),
     };
@@ -227,11 +263,12 @@ fn error(
         Some(code) => format!("{code}: {message}"),
         None => message.to_owned(),
     };
-    let credentials = if exchanged { CREDENTIALS } else { "saas.api_key, saas.secret_key and saas.access_token" };
+    let credentials =
+        if exchanged { CREDENTIALS } else { "saas.api_key, saas.secret_key and saas.access_token" };
     Refusal { vendor: NAME, status, meaning, message: &said, credentials, request_id, retry_after }.error()
 }
 
-fn body(request: &ChatRequest) -> Result<Value> {
+fn body(model: Model, request: &ChatRequest) -> Result<Value> {
     let messages = shared::conversation("qianfan", request)?;
     let (system, rest) = shared::split_system(&messages);
     let s = &request.sampling;
@@ -253,7 +290,7 @@ fn body(request: &ChatRequest) -> Result<Value> {
     }
     put("top_p", s.top_p.map(decimal));
     put("top_k", s.top_k.filter(|k| *k > 0).map(Value::from));
-    put("max_output_tokens", s.max_tokens.map(Value::from));
+    put("max_output_tokens", s.max_tokens.filter(|_| model.has_bound()).map(Value::from));
     put("presence_penalty", s.presence_penalty.filter(|p| *p != 0.0).map(decimal));
     put("frequency_penalty", s.frequency_penalty.filter(|p| *p != 0.0).map(decimal));
     if let Some(penalty) = s.repetition_penalty.filter(|penalty| *penalty != 1.0) {
@@ -265,7 +302,10 @@ fn body(request: &ChatRequest) -> Result<Value> {
     }
     if let Some(stop) = s.stop.as_ref().filter(|stop| !stop.is_empty()) {
         if stop.len() > 4 || stop.iter().any(|text| text.chars().count() > 20) {
-            return Err(Error::invalid("stop", "Qianfan takes at most 4 stop strings of at most 20 characters"));
+            return Err(Error::invalid(
+                "stop",
+                "Qianfan takes at most 4 stop strings of at most 20 characters",
+            ));
         }
         put("stop", Some(json!(stop)));
     }
@@ -276,7 +316,9 @@ fn body(request: &ChatRequest) -> Result<Value> {
         put("functions", Some(request.tools.iter().map(shared::function).collect()));
         match &request.tool_choice {
             ToolChoice::Auto => {}
-            ToolChoice::Named(name) => put("tool_choice", Some(json!({"type": "function", "function": {"name": name}}))),
+            ToolChoice::Named(name) => {
+                put("tool_choice", Some(json!({"type": "function", "function": {"name": name}})))
+            }
             ToolChoice::None | ToolChoice::Required => {
                 let message = "Qianfan lets the model choose or takes the name of a function: leave tool_choice out, or name one";
                 return Err(Error::new(ErrorKind::Unsupported, message).with_param("tool_choice"));
@@ -297,14 +339,18 @@ fn turns(messages: &[&Message]) -> Result<Value> {
     for (position, message) in messages.iter().enumerate() {
         let calls = shared::calls(message)?;
         let same = last == Some(message.role) && calls.is_empty() && message.role != Role::Tool;
-        if let Some(before) = turns.last_mut().filter(|before| same && !before.contains_key("function_call")) {
+        if let Some(before) = turns.last_mut().filter(|before| same && !before.contains_key("function_call"))
+        {
             let text = format!("{}\n{}", before["content"].as_str().unwrap_or_default(), message.content);
             before.insert("content".to_owned(), json!(text));
             continue;
         }
         last = Some(message.role);
         let role = if message.role == Role::Tool { "function" } else { message.role.as_str() };
-        let mut turn = Map::from_iter([("role".to_owned(), json!(role)), ("content".to_owned(), json!(message.content))]);
+        let mut turn = Map::from_iter([
+            ("role".to_owned(), json!(role)),
+            ("content".to_owned(), json!(message.content)),
+        ]);
         match calls.as_slice() {
             [] => {}
             [call] => {
@@ -321,12 +367,20 @@ fn turns(messages: &[&Message]) -> Result<Value> {
         }
         turns.push(turn);
     }
-    let role = |turn: Option<&Map<String, Value>>| turn.map(|turn| turn["role"].as_str().unwrap_or_default().to_owned());
+    let role = |turn: Option<&Map<String, Value>>| {
+        turn.map(|turn| turn["role"].as_str().unwrap_or_default().to_owned())
+    };
     if role(turns.first()).as_deref() != Some("user") {
-        return Err(Error::invalid("messages", "a conversation with Qianfan begins with a message of the user"));
+        return Err(Error::invalid(
+            "messages",
+            "a conversation with Qianfan begins with a message of the user",
+        ));
     }
     if role(turns.last()).as_deref() == Some("assistant") {
-        return Err(Error::invalid("messages", "a conversation with Qianfan ends with a message of the user or of a tool"));
+        return Err(Error::invalid(
+            "messages",
+            "a conversation with Qianfan ends with a message of the user or of a tool",
+        ));
     }
     Ok(Value::from(turns.into_iter().map(Value::Object).collect::<Vec<_>>()))
 }
@@ -398,6 +452,7 @@ impl Decode for Reader {
 fn usage(value: &Value) -> Option<Usage> {
     let prompt = count_at(value, "/prompt_tokens")?;
     let completion = count_at(value, "/completion_tokens");
-    let completion = completion.or_else(|| count_at(value, "/total_tokens")?.checked_sub(prompt)).unwrap_or_default();
+    let completion =
+        completion.or_else(|| count_at(value, "/total_tokens")?.checked_sub(prompt)).unwrap_or_default();
     Some(shared::reported(prompt, completion))
 }

@@ -21,11 +21,19 @@ pub static VENDOR: Vendor = Vendor {
     title: "Baidu Qianfan (ERNIE)",
     documentation: "https://cloud.baidu.com/doc/WENXINWORKSHOP/index.html",
     parameters: &[
-        Parameter::new("api_key", Kind::Secret, "The AK of an application, or a key of the second API (bce-v3/…)"),
+        Parameter::new(
+            "api_key",
+            Kind::Secret,
+            "The AK of an application, or a key of the second API (bce-v3/…)",
+        ),
         Parameter::new("secret_key", Kind::Secret, "The SK that belongs to the AK"),
         Parameter::new("access_token", Kind::Secret, "A token, when you exchange AK and SK yourself"),
         Parameter::new("model", Kind::Text, "The model; without one ERNIE-Bot-turbo, with AK and SK"),
-        Parameter::new("endpoint", Kind::Text, "The last part of the path of a service of your own, with AK and SK"),
+        Parameter::new(
+            "endpoint",
+            Kind::Text,
+            "The last part of the path of a service of your own, with AK and SK",
+        ),
         Parameter::new("app_id", Kind::Text, "Header `appid`, with a key of the second API"),
     ],
     open,
@@ -62,7 +70,13 @@ const SECOND: Quirks = Quirks {
         .without(Takes::LOGPROBS)
         .without(Takes::N)
         .without(Takes::STRICT_TOOLS),
-    embeddings: Some(EmbeddingQuirks { base64: false, tokens: false, dimensions: false, batch: 16, ..EmbeddingQuirks::OPENAI }),
+    embeddings: Some(EmbeddingQuirks {
+        base64: false,
+        tokens: false,
+        dimensions: false,
+        batch: 16,
+        ..EmbeddingQuirks::OPENAI
+    }),
     extra: &["penalty_score", "web_search", "enable_thinking", "thinking_budget", "user", "metadata"],
     strict_schemas: false,
     codes: &[

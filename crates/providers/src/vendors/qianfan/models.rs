@@ -38,6 +38,11 @@ impl Model {
         words
     }
 
+    /// Whether new tokens can be bounded.
+    pub(super) fn has_bound(&self) -> bool {
+        self.takes & MAX != 0
+    }
+
     /// Whether it calls functions.
     pub(super) fn has_functions(&self) -> bool {
         self.takes & FUNCTIONS != 0
