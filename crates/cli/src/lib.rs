@@ -35,6 +35,7 @@ mod query;
 mod reference;
 mod secrets;
 mod serve;
+mod simulate;
 mod spelling;
 mod stat;
 mod talker;
@@ -125,6 +126,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),
         Command::Run(arguments) => program::run(&arguments),
+        Command::Simulate(arguments) => tokio.block_on(simulate::simulate(arguments, output)),
         Command::Query(arguments) => tokio.block_on(query::query(arguments, output)),
         Command::Bench(arguments) => tokio.block_on(bench::bench(arguments, output)),
         Command::Doctor(arguments) => tokio.block_on(doctor::doctor(arguments, output)),

@@ -15,7 +15,12 @@
 //! carries the time at which it was written, so that `streams` knows how long it was under way. With `--events 0` it sends one
 //! event and then nothing, for `hold`.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a measuring program: it stops at the first surprise")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a measuring program: it stops at the first surprise"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +35,10 @@ fn main() {
     let command = words.next().unwrap_or_default();
     let mut options = BTreeMap::new();
     while let Some(name) = words.next() {
-        options.insert(name.trim_start_matches("--").to_owned(), words.next().expect("every option has a value"));
+        options.insert(
+            name.trim_start_matches("--").to_owned(),
+            words.next().expect("every option has a value"),
+        );
     }
     let options = Arc::new(Options(options));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -91,7 +99,10 @@ fn now() -> u64 {
 fn header(buffer: &[u8]) -> Option<(usize, Option<usize>)> {
     let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")).map(|value| value.trim().parse().unwrap());
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .map(|value| value.trim().parse().unwrap());
     Some((end, length))
 }
 
@@ -111,8 +122,12 @@ async fn answer(mut stream: TcpStream, options: Arc<Options>) {
     let body = format!(
         r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"static","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":14,"completion_tokens":8,"total_tokens":22}}}}"#
     );
-    let whole = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let (events, every) = (options.number("events", 100), Duration::from_micros(options.number("every", 1000)));
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (events, every) =
+        (options.number("events", 100), Duration::from_micros(options.number("every", 1000)));
     let mut buffer = Vec::with_capacity(8192);
     loop {
         let (end, length) = loop {
@@ -128,7 +143,8 @@ async fn answer(mut stream: TcpStream, options: Arc<Options>) {
                 return;
             }
         }
-        let streamed = find(&buffer[end..end + length], b"\"stream\":true") || find(&buffer[end..end + length], b"\"stream\": true");
+        let streamed = find(&buffer[end..end + length], b"\"stream\":true")
+            || find(&buffer[end..end + length], b"\"stream\": true");
         buffer.drain(..end + length);
         if !streamed {
             if stream.write_all(whole.as_bytes()).await.is_err() {
@@ -217,9 +233,11 @@ async fn load(options: Arc<Options>) {
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..connections)
         .map(|_| {
-            let (options, request, errors, next) = (Arc::clone(&options), Arc::clone(&request), Arc::clone(&errors), Arc::clone(&next));
+            let (options, request, errors, next) =
+                (Arc::clone(&options), Arc::clone(&request), Arc::clone(&errors), Arc::clone(&next));
             tokio::spawn(async move {
-                let (mut stream, mut buffer, mut times) = (options.connect().await, Vec::with_capacity(4096), Vec::new());
+                let (mut stream, mut buffer, mut times) =
+                    (options.connect().await, Vec::with_capacity(4096), Vec::new());
                 loop {
                     let began = if rate == 0 {
                         Instant::now()
@@ -254,7 +272,12 @@ async fn load(options: Arc<Options>) {
 fn report(nanoseconds: &mut [u64], seconds: f64, errors: u64) {
     nanoseconds.sort_unstable();
     let at = |share: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a rank"
+        )]
         let rank = (nanoseconds.len().saturating_sub(1) as f64 * share) as usize;
         nanoseconds.get(rank).copied().unwrap_or(0) / 1000
     };
@@ -289,9 +312,15 @@ async fn streams(options: Arc<Options>) {
                             break;
                         }
                         let arrived = now();
-                        while let Some(at) = buffer[seen..].windows(12).position(|w| w.starts_with(b"\"content\":\"T")) {
+                        while let Some(at) =
+                            buffer[seen..].windows(12).position(|w| w.starts_with(b"\"content\":\"T"))
+                        {
                             let from = seen + at + 12;
-                            let digits: String = buffer[from..].iter().take_while(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
+                            let digits: String = buffer[from..]
+                                .iter()
+                                .take_while(|b| b.is_ascii_digit())
+                                .map(|b| char::from(*b))
+                                .collect();
                             if from + digits.len() >= buffer.len() {
                                 break;
                             }

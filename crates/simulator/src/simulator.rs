@@ -126,6 +126,42 @@ impl Simulator {
         &self.credentials
     }
 
+    /// The `saas.*` parameters (without `saas.`) of a deployment that talks to it: where it is, what opens, a model.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let key = ("api_key", self.credentials.api_key.clone());
+        let secret = |name| (name, self.credentials.secret.clone());
+        let model = |name: &str| ("model", name.to_owned());
+        let base = ("base_url", self.url.clone());
+        match self.vendor {
+            "azure_openai" => {
+                vec![("azure_endpoint", self.origin.clone()), ("azure_deployment", "gpt-4o".to_owned()), key]
+            }
+            "zhipu" => vec![base, key, model("glm-4")],
+            "qianwen" => vec![base, key, model("qwen-plus")],
+            "qianwen_vl" => vec![base, key, model("qwen-vl-plus")],
+            "baichuan" => vec![base, key, model("Baichuan4-Turbo")],
+            "minimax" => {
+                vec![base, key, ("group_id", self.credentials.app_id.clone()), model("abab6.5s-chat")]
+            }
+            "qianfan" => vec![base, key, secret("secret_key"), model("ERNIE-3.5-8K")],
+            "sparkdesk" => vec![
+                ("gpt_url", format!("{}/v3.5/chat", self.origin)),
+                ("domain", "generalv3.5".to_owned()),
+                ("appid", self.credentials.app_id.clone()),
+                key,
+                secret("api_secret"),
+            ],
+            "claude" => vec![base, key, model("claude-3-5-haiku-20241022")],
+            "gemini" => vec![base, key, model("gemini-2.5-flash")],
+            "deepseek" => vec![base, key, model("deepseek-chat")],
+            "moonshot" => vec![base, key, model("moonshot-v1-8k")],
+            "siliconflow" => vec![base, key, model("Qwen/Qwen3-8B")],
+            "volcengine" => vec![base, key, model("doubao-seed-1-6")],
+            _ => vec![base, key, model("gpt-4o-mini")],
+        }
+    }
+
     /// What is to be paid: one line per request that the vendor began to work on, in their order.
     #[must_use]
     pub fn bill(&self) -> Vec<Line> {

@@ -11,6 +11,7 @@ mod look;
 mod models;
 mod program;
 mod serve;
+mod simulate;
 
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
 pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments, VendorsArguments};
@@ -24,6 +25,7 @@ pub(crate) use look::{
 pub(crate) use models::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
 pub(crate) use program::RunArguments;
 pub(crate) use serve::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
+pub(crate) use simulate::SimulateArguments;
 
 /// Run large language models on this machine and talk to them over HTTP, Python or this command line.
 #[derive(Debug, Parser)]
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Ask a deployment one question, as Byzer-LLM's command line does.
     Query(QueryArguments),
+    /// Play a vendor on this machine, for tests: its protocol, a bill, and faults.
+    Simulate(SimulateArguments),
     /// Measure prefill, decode, time to first token and memory.
     Bench(BenchArguments),
     /// Check this machine and say how to mend what is wrong.

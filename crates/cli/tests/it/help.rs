@@ -20,6 +20,7 @@ fn help_of_every_command() {
         "generate",
         "run",
         "query",
+        "simulate",
         "bench",
         "doctor",
         "completion",

@@ -13,5 +13,6 @@ mod local;
 mod messages;
 mod models;
 mod program;
+mod simulate;
 #[cfg(feature = "otel")]
 mod traces;
