@@ -29,13 +29,10 @@ mod traces;
 
 pub use byzerllm_engine::EngineMetrics;
 pub use byzerllm_kernels::{Compute, ComputePool};
+pub use byzerllm_providers::{BreakerState, ProviderMetrics};
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use keys::{KeyGrant, KeyInfo, KeyRefusal, Keys, NewKey, Scope, Scopes};
-pub use ledger::{
-    Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens,
-    TokensBySource, UsageBy, UsageReport, UsageRow,
-};
 pub use ledger::{
     Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens,
     TokensBySource, UsageBy, UsageReport, UsageRow,

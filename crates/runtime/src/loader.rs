@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use byzerllm_core::{Error, ErrorKind, ModelHandle, Result};
 use byzerllm_engine::EngineMetrics;
 use byzerllm_kernels::ComputePool;
+use byzerllm_providers::ProviderMetrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::inspect::Inspection;
@@ -100,6 +101,11 @@ pub trait Worker: Send + Sync {
 
     /// The engine's numbers, also after it ended; `None` for a model without an engine. Must not wait.
     fn metrics(&self) -> Option<EngineMetrics> {
+        None
+    }
+
+    /// What was counted on the way to a vendor; `None` for a model that is no vendor's. Must not wait.
+    fn provider_metrics(&self) -> Option<ProviderMetrics> {
         None
     }
 

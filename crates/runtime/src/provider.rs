@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{Error, Result};
-use byzerllm_providers::{Kind, Parameter, Parameters, ProviderModel, Vendor, find, find_parameter};
+use byzerllm_providers::{
+    Kind, Parameter, Parameters, ProviderMetrics, ProviderModel, Vendor, find, find_parameter,
+};
 use schemars::JsonSchema;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
@@ -196,16 +198,20 @@ pub(crate) fn load(name: &str, provider: &ProviderSpec, sealer: Option<&Sealer>)
     let parameters = provider.resolve(name, vendor, sealer)?;
     let model = ProviderModel::open(vendor, name, &parameters)?;
     tracing::info!(deployment = name, vendor = vendor.name, "opened");
-    Ok(LoadedModel { handle: model.handle(), worker: Arc::new(ProviderWorker) })
+    Ok(LoadedModel { handle: model.handle(), worker: Arc::new(ProviderWorker(model)) })
 }
 
 /// A vendor's model has no threads to watch: whether the vendor answers shows in its requests.
-struct ProviderWorker;
+struct ProviderWorker(Arc<ProviderModel>);
 
 #[async_trait]
 impl Worker for ProviderWorker {
     async fn probe(&self, _deadline: Instant) -> Result<()> {
         Ok(())
+    }
+
+    fn provider_metrics(&self) -> Option<ProviderMetrics> {
+        Some(self.0.metrics())
     }
 
     fn shutdown(&self) {}

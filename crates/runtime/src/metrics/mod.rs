@@ -6,6 +6,7 @@
 
 mod histogram;
 mod measured;
+mod provider;
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use byzerllm_core::{ErrorKind, FinishReason, Usage};
 use byzerllm_engine::EngineMetrics;
+use byzerllm_providers::ProviderMetrics;
 
 pub use histogram::Histogram;
 pub(crate) use measured::{Accepted, Measured, Observed};
@@ -101,6 +103,8 @@ struct Engines {
     live: Vec<Arc<dyn Worker>>,
     /// The counters of those that ended.
     ended: Option<EngineMetrics>,
+    /// The same of vendors' models.
+    providers_ended: Option<ProviderMetrics>,
 }
 
 impl std::fmt::Debug for Engines {
@@ -113,6 +117,12 @@ impl Engines {
     fn total(&self) -> Option<EngineMetrics> {
         let live = self.live.iter().filter_map(|worker| worker.metrics());
         self.ended.into_iter().chain(live).reduce(add)
+    }
+
+    /// The circuit breaker's state is that of the newest.
+    fn providers(&self) -> Option<ProviderMetrics> {
+        let live = self.live.iter().filter_map(|worker| worker.provider_metrics());
+        self.providers_ended.clone().into_iter().chain(live).reduce(provider::add)
     }
 }
 
@@ -148,8 +158,10 @@ impl Numbers {
     pub(crate) fn engine_ended(&self, worker: &Arc<dyn Worker>) {
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(place) = engines.live.iter().position(|live| Arc::ptr_eq(live, worker)) else { return };
-        let last = engines.live.swap_remove(place).metrics().map(counters);
-        engines.ended = engines.ended.into_iter().chain(last).reduce(add);
+        let gone = engines.live.remove(place);
+        engines.ended = engines.ended.into_iter().chain(gone.metrics().map(counters)).reduce(add);
+        let before = engines.providers_ended.take();
+        engines.providers_ended = before.into_iter().chain(gone.provider_metrics()).reduce(provider::add);
     }
 
     fn spend(&self, usage: &Usage) {
@@ -165,6 +177,7 @@ impl Numbers {
     pub(crate) fn snapshot(&self, deployment: &str, ready: bool) -> DeploymentMetrics {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let requests = self.requests.iter().enumerate();
+        let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         DeploymentMetrics {
             deployment: deployment.to_owned(),
             ready,
@@ -178,7 +191,8 @@ impl Numbers {
             first_token: self.first_token.snapshot(),
             between_tokens: self.between_tokens.snapshot(),
             duration: self.duration.snapshot(),
-            engine: self.engines.lock().unwrap_or_else(PoisonError::into_inner).total(),
+            engine: engines.total(),
+            provider: engines.providers(),
         }
     }
 }
@@ -214,6 +228,9 @@ pub struct DeploymentMetrics {
     pub duration: Histogram,
     /// The engine's own numbers, of all engines that answered under this name; `None` for a model without an engine.
     pub engine: Option<EngineMetrics>,
+    /// What was counted on the way to the vendor, of all models that answered under this name; `None` for models that
+    /// are no vendor's.
+    pub provider: Option<ProviderMetrics>,
 }
 
 #[cfg(test)]

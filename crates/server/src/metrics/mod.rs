@@ -7,7 +7,9 @@ mod http;
 mod process;
 mod text;
 
-use byzerllm_runtime::{DeploymentMetrics, EngineMetrics, Histogram};
+use byzerllm_runtime::{
+    BreakerState, DeploymentMetrics, EngineMetrics, Histogram, LedgerMetrics, ProviderMetrics,
+};
 
 pub(crate) use http::HttpMetrics;
 use text::{Kind, Page};
@@ -15,12 +17,14 @@ use text::{Kind, Page};
 pub(crate) const CONTENT_TYPE: &str = text::CONTENT_TYPE;
 
 /// The whole page.
-pub(crate) fn page(deployments: &[DeploymentMetrics], http: &HttpMetrics) -> String {
+pub(crate) fn page(deployments: &[DeploymentMetrics], ledger: &LedgerMetrics, http: &HttpMetrics) -> String {
     let mut page = Page::default();
     page.metric(Kind::Gauge, "byzerllm_build_info", "The version of this server; always 1.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     requests(&mut page, deployments);
     engines(&mut page, deployments);
+    providers(&mut page, deployments);
+    spending(&mut page, ledger);
     http.write(&mut page);
     process::write(&mut page);
     page.finish()
@@ -162,6 +166,70 @@ fn engines(page: &mut Page, deployments: &[DeploymentMetrics]) {
             if let Some(engine) = &metrics.engine {
                 page.sample(&[("deployment", &metrics.deployment)], read(engine));
             }
+        }
+    }
+}
+
+fn spending(page: &mut Page, ledger: &LedgerMetrics) {
+    let help = "Attempts written into the ledger, by where their tokens come from.";
+    page.metric(Kind::Counter, "byzerllm_ledger_records_total", help);
+    for (source, count) in
+        [("reported", ledger.reported), ("counted", ledger.counted), ("estimated", ledger.estimated)]
+    {
+        page.sample(&[("source", source)], count);
+    }
+    let help = "Attempts written into the ledger without a cost: a price or a bound was missing.";
+    page.metric(Kind::Counter, "byzerllm_ledger_without_cost_total", help);
+    page.sample(&[], ledger.without_cost);
+    page.metric(Kind::Gauge, "byzerllm_ledger_waiting", "Attempts that are open or wait to be written.");
+    page.sample(&[], ledger.waiting);
+    let help = "Whether the ledger cannot be written, so that attempts are refused: 1 or 0.";
+    page.metric(Kind::Gauge, "byzerllm_ledger_failing", help);
+    page.sample(&[], u64::from(ledger.failing));
+}
+
+type ReadProvider = fn(&ProviderMetrics) -> u64;
+
+const PROVIDER: &[(&str, &str, ReadProvider)] = &[
+    ("byzerllm_provider_requests_total", "Well-formed requests to the vendor's model.", |it| it.requests),
+    ("byzerllm_provider_attempts_total", "Messages sent to the vendor, or tried to.", |it| it.attempts),
+    ("byzerllm_provider_retries_total", "Attempts after the first one of a request.", |it| it.retries),
+    (
+        "byzerllm_provider_shed_total",
+        "Requests refused at once because the circuit breaker was open.",
+        |it| it.shed,
+    ),
+    ("byzerllm_provider_dropped_total", "Answers that nobody waited for to their end.", |it| it.dropped),
+    (
+        "byzerllm_provider_unreported_total",
+        "Answers whose tokens the vendor did not report, or not credibly.",
+        |it| it.unreported,
+    ),
+];
+
+const BREAKER: &[BreakerState] = &[BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
+
+fn providers(page: &mut Page, deployments: &[DeploymentMetrics]) {
+    let all: Vec<(&str, &ProviderMetrics)> =
+        deployments.iter().filter_map(|it| Some((it.deployment.as_str(), it.provider.as_ref()?))).collect();
+    for (name, help, read) in PROVIDER {
+        page.metric(Kind::Counter, name, help);
+        for (deployment, numbers) in &all {
+            page.sample(&[("deployment", deployment)], read(numbers));
+        }
+    }
+    page.metric(Kind::Counter, "byzerllm_provider_failures_total", "Attempts that failed, by error code.");
+    for (deployment, numbers) in &all {
+        for (kind, count) in &numbers.failures {
+            page.sample(&[("deployment", deployment), ("code", kind.code())], count);
+        }
+    }
+    let help = "What the circuit breaker lets pass: 1 for the state that it is in.";
+    page.metric(Kind::Gauge, "byzerllm_provider_breaker", help);
+    for (deployment, numbers) in &all {
+        for state in BREAKER {
+            let here = u64::from(numbers.breaker == *state);
+            page.sample(&[("deployment", deployment), ("state", state.as_str())], here);
         }
     }
 }
