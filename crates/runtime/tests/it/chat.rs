@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byzerllm_core::testing::{ScriptedModel, conformance};
-use byzerllm_core::{ChatModel, ErrorKind, Event, EventStream, FrontEnd, RequestContext, Sampling};
+use byzerllm_core::{ErrorKind, Event, EventStream, FrontEnd, RequestContext, Sampling};
 use byzerllm_runtime::testing::ScriptedLoader;
 use byzerllm_runtime::{DeploymentSpec, Runtime};
 use futures::StreamExt;
 
-use crate::{answer, embedded, gated, request, spec};
+use crate::{Through, answer, embedded, gated, request, spec};
 
 #[tokio::test]
 async fn what_a_request_leaves_open_comes_from_deployment_and_front_end() {
@@ -123,36 +123,9 @@ async fn without_a_queue_nobody_waits() {
     assert_eq!(error.kind(), ErrorKind::Overloaded);
 }
 
-/// The runtime itself as a model: admission must not break the contract of streams.
-struct Through(Runtime);
-
-#[async_trait::async_trait]
-impl ChatModel for Through {
-    async fn chat(
-        &self,
-        mut request: byzerllm_core::ChatRequest,
-        context: RequestContext,
-    ) -> byzerllm_core::Result<EventStream> {
-        request.model = "chat".to_owned();
-        self.0.chat(context, request).await
-    }
-
-    fn apply_template(
-        &self,
-        messages: &[byzerllm_core::Message],
-        add: bool,
-    ) -> byzerllm_core::Result<String> {
-        self.0.apply_template("chat", messages, add)
-    }
-
-    fn tokenize(&self, text: &str) -> byzerllm_core::Result<Vec<u32>> {
-        self.0.tokenize("chat", text)
-    }
-}
-
 #[tokio::test]
 async fn streams_keep_their_contract_through_admission() {
     let runtime = embedded(ScriptedLoader::answering("one two three four five six seven eight")).await;
     runtime.deploy(spec("chat")).await.unwrap();
-    conformance(Arc::new(Through(runtime)), "runtime").await;
+    conformance(Arc::new(Through(runtime, "chat")), "runtime").await;
 }

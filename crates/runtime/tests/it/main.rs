@@ -1,6 +1,7 @@
 //! The runtime from outside, over scripted models.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod answers;
 mod chat;
 mod deploy;
 mod drain;
@@ -11,13 +12,16 @@ mod ledger_runtime;
 mod local;
 mod metrics;
 mod providers;
+mod rates;
 mod restart;
+mod routing;
+mod shelf;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use byzerllm_core::testing::{Gate, ScriptedModel};
-use byzerllm_core::{ChatRequest, Input, Message, RequestContext, Role};
+use byzerllm_core::{ChatModel, ChatRequest, EventStream, Input, Message, RequestContext, Role};
 use byzerllm_runtime::testing::ScriptedLoader;
 use byzerllm_runtime::{DeploymentSpec, Loader, Runtime, RuntimeOptions};
 
@@ -55,4 +59,24 @@ async fn gated(configure: impl FnOnce(&mut DeploymentSpec)) -> (Runtime, Gate, A
     configure(&mut spec);
     runtime.deploy(spec).await.unwrap();
     (runtime, gate, loader)
+}
+
+/// A deployment of a runtime as a model: neither admission nor whatever else is between must break the contract of
+/// streams.
+struct Through(Runtime, &'static str);
+
+#[async_trait::async_trait]
+impl ChatModel for Through {
+    async fn chat(&self, mut request: ChatRequest, context: RequestContext) -> byzerllm_core::Result<EventStream> {
+        request.model = self.1.to_owned();
+        self.0.chat(context, request).await
+    }
+
+    fn apply_template(&self, messages: &[Message], add: bool) -> byzerllm_core::Result<String> {
+        self.0.apply_template(self.1, messages, add)
+    }
+
+    fn tokenize(&self, text: &str) -> byzerllm_core::Result<Vec<u32>> {
+        self.0.tokenize(self.1, text)
+    }
 }
