@@ -9,7 +9,9 @@ use byzerllm_runtime::Runtime;
 
 use crate::auth::{admit, guard};
 use crate::error::{ApiError, finish};
-use crate::routes::{admin, chat, completions, health, keys, metrics, models, native, openapi, tokenize};
+use crate::routes::{
+    admin, budgets, chat, completions, health, keys, metrics, models, native, openapi, prices, tokenize, usage,
+};
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
 
@@ -75,6 +77,13 @@ fn table() -> Vec<Route> {
         route(write.clone(), "/byzerllm/v1/keys", Admin, post(keys::create)),
         route(write.clone(), "/byzerllm/v1/keys/{name}/rotate", Admin, post(keys::rotate)),
         route(remove.clone(), "/byzerllm/v1/keys/{name}", Admin, delete(keys::revoke)),
+        route(read.clone(), "/byzerllm/v1/usage", Admin, get(usage::report)),
+        route(read.clone(), "/byzerllm/v1/budgets", Admin, get(budgets::list)),
+        route(write.clone(), "/byzerllm/v1/budgets", Admin, post(budgets::set)),
+        route(remove.clone(), "/byzerllm/v1/budgets/{id}", Admin, delete(budgets::remove)),
+        route(read.clone(), "/byzerllm/v1/prices", Admin, get(prices::list)),
+        route(write.clone(), "/byzerllm/v1/prices", Admin, post(prices::set)),
+        route(remove.clone(), "/byzerllm/v1/prices/{id}", Admin, delete(prices::remove)),
         route(read, "/byzerllm/v1/deployments/{name}", Admin, get(admin::status)),
         route(remove, "/byzerllm/v1/deployments/{name}", Admin, delete(admin::undeploy)),
         route(write, "/byzerllm/v1/inspect", Admin, post(admin::inspect)),

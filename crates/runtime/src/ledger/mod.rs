@@ -47,8 +47,6 @@ pub use report::{Flagged, TokensBySource, UsageBy, UsageReport, UsageRow};
 /// Attempts that may be open or wait to be written. Beyond it new ones are refused, so that memory is bounded and no
 /// record is ever dropped.
 const MAX_WAITING: u64 = 100_000;
-/// Prices that can be set at once.
-const MAX_PRICES: usize = 1000;
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -380,8 +378,9 @@ impl Ledger {
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] naming the field at fault, and what is wrong with the files.
     pub fn set_prices(&self, prices: Vec<NewPrice>) -> Result<Vec<Price>> {
-        if prices.is_empty() || prices.len() > MAX_PRICES {
-            return Err(Error::invalid("prices", format!("1 to {MAX_PRICES} prices are set at once")));
+        if prices.is_empty() || prices.len() > NewPrice::MAX_AT_ONCE {
+            let most = NewPrice::MAX_AT_ONCE;
+            return Err(Error::invalid("prices", format!("1 to {most} prices are set at once")));
         }
         let prices = prices.into_iter().map(NewPrice::checked).collect::<Result<Vec<_>>>()?;
         let now = self.shared.now();

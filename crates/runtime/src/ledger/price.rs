@@ -79,6 +79,9 @@ impl Tokens {
 }
 
 impl NewPrice {
+    /// As many can be set at once.
+    pub const MAX_AT_ONCE: usize = 1000;
+
     /// In one form, or refused.
     pub(crate) fn checked(mut self) -> Result<Self> {
         if let Some(vendor) = self.vendor.strip_prefix("saas/") {

@@ -89,7 +89,7 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    fn new(
+    pub(super) fn new(
         id: &'static str,
         tag: Tag,
         summary: &'static str,
@@ -100,11 +100,11 @@ impl Operation {
         Self { id, tag, summary, description, query, body: None, answer, answers, model: false, failures }
     }
 
-    fn says(self, description: &'static str) -> Self {
+    pub(super) fn says(self, description: &'static str) -> Self {
         Self { description, ..self }
     }
 
-    fn takes(self, schema: Describe, example: fn() -> Value) -> Self {
+    pub(super) fn takes(self, schema: Describe, example: fn() -> Value) -> Self {
         Self { body: Some(Body { schema, example }), ..self }
     }
 
@@ -112,7 +112,7 @@ impl Operation {
         Self { model: true, ..self }
     }
 
-    fn fails(self, failures: &'static [u16]) -> Self {
+    pub(super) fn fails(self, failures: &'static [u16]) -> Self {
         Self { failures, ..self }
     }
 }
@@ -352,7 +352,7 @@ fn keys(method: &Method, path: &str) -> Option<Operation> {
             Operation::new("revokeKey", Tag::Admin, "End a key at once.", "It is ended.", ANSWERS)
                 .fails(&[409])
         }
-        _ => return None,
+        _ => return super::ledger::operation(method, path),
     };
     Some(described)
 }

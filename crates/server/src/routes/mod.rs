@@ -1,6 +1,7 @@
 //! The handlers.
 
 pub(crate) mod admin;
+pub(crate) mod budgets;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
@@ -9,7 +10,9 @@ pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod native;
 pub(crate) mod openapi;
+pub(crate) mod prices;
 pub(crate) mod tokenize;
+pub(crate) mod usage;
 
 use byzerllm_core::{Error, Result};
 

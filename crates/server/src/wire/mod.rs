@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod fields;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod logprobs;
 pub(crate) mod message;
 pub(crate) mod models;

@@ -16,6 +16,7 @@ mod errors;
 mod hostile;
 mod intruders;
 mod keys;
+mod ledger;
 mod listening;
 mod metrics;
 mod native;
