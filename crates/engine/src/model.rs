@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{
-    ChatModel, ChatRequest, Error, EventStream, Input, Message, RequestContext, Result, Sampling,
+    ChatModel, ChatRequest, Error, ErrorKind, EventStream, Input, Message, Part, RequestContext, Result,
+    Sampling,
 };
 use byzerllm_model::{ChatTemplate, Network, Tokenizer};
 use futures::StreamExt;
@@ -63,7 +64,23 @@ impl ModelText {
                 "the conversation is empty; give it at least one message",
             ));
         }
+        self.check_images(messages)?;
         Ok(template.render(messages, tools, add_generation_prompt)?)
+    }
+
+    /// Refuses pictures, which a template would leave out without a word.
+    fn check_images(&self, messages: &[Message]) -> Result<()> {
+        let is_image = |part: &Part| matches!(part, Part::Image { .. });
+        let image = messages.iter().enumerate().find_map(|(place, message)| {
+            message.parts.iter().position(is_image).map(|part| format!("messages[{place}].content[{part}]"))
+        });
+        match image {
+            Some(place) => {
+                let message = format!("`{place}` is an image, and '{}' takes text only; remove it", self.name);
+                Err(Error::new(ErrorKind::Unsupported, message).with_param(place))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The prompt's ids and the rendered conversation. A rendered template writes its own special tokens, so that none are added to it.
@@ -286,8 +303,20 @@ impl LocalModel {
         }
     }
 
+    /// Refuses parameters that only models of vendors have.
+    fn check_vendors_words(&self, request: &ChatRequest) -> Result<()> {
+        let name = &self.text.name;
+        if let Some(parameter) = request.extra.keys().next() {
+            let shown: String = parameter.chars().take(64).collect();
+            let message = format!("'{name}' runs here and has no parameter `{shown}` of its own; remove it");
+            return Err(Error::invalid(shown, message));
+        }
+        Ok(())
+    }
+
     fn validate(&self, request: &ChatRequest, context: &RequestContext) -> Result<()> {
         self.check_sampling(&request.sampling)?;
+        self.check_vendors_words(request)?;
         if request.n == 0 || request.n as usize > self.max_sequences {
             return Err(EngineError::Choices { n: request.n, limit: self.max_sequences }.into());
         }
@@ -426,6 +455,13 @@ impl ChatModel for LocalModel {
 
     fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.text.tokenizer.encode(text, false)?)
+    }
+
+    async fn count_tokens(&self, request: &ChatRequest) -> Result<u32> {
+        self.check_vendors_words(request)?;
+        tools::format_of(request, self.text.template.as_ref())?;
+        let (prompt, _) = self.prompt_ids(request).await?;
+        Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
     }
 
     fn detokenize(&self, ids: &[u32]) -> Result<String> {

@@ -6,7 +6,7 @@
 //! hides deployments that are not the caller's. No answer carries a CORS header.
 
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -18,6 +18,8 @@ use crate::caller::Caller;
 use crate::error::{ApiError, mask};
 use crate::router::Access;
 use crate::state::{AppState, ServerOptions};
+
+static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The rules, made once from the options.
 pub(crate) struct Guard {
@@ -98,11 +100,7 @@ impl Guard {
         if access == Access::Public || open {
             return Ok(Caller::open(access));
         }
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let credential = match (values.next(), values.next()) {
-            (Some(value), None) => bearer(value).ok_or_else(|| unauthenticated(access))?,
-            _ => return Err(unauthenticated(access)),
-        };
+        let credential = credential(headers).ok_or_else(|| unauthenticated(access))?;
         if self.is_admin_token(credential) {
             return Ok(Caller::owner(access));
         }
@@ -146,8 +144,8 @@ fn unauthenticated(access: Access) -> ApiError {
              bz-…`; the server's owner makes one with `byzerllm keys create --name NAME --scope metrics`"
         }
         _ => {
-            "this server asks for a key, as `Authorization: Bearer bz-…`; its owner makes one with `byzerllm keys \
-             create --name NAME`"
+            "this server asks for a key, as `Authorization: Bearer bz-…` or `x-api-key: bz-…`; its owner makes one with \
+             `byzerllm keys create --name NAME`"
         }
     };
     ApiError::http(StatusCode::UNAUTHORIZED, "unauthenticated", message)
@@ -176,6 +174,32 @@ fn split_host(host: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+/// The one credential of a request: `Authorization: Bearer`, as OpenAI's clients send it, or `x-api-key`, as Anthropic's
+/// do. Two that differ are none.
+fn credential(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut found: Option<&[u8]> = None;
+    let bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
+    let keys = headers.get_all(&API_KEY).iter().map(|value| Some(value.as_bytes()));
+    let single = |name: &HeaderName| headers.get_all(name).iter().count() <= 1;
+    if !single(&AUTHORIZATION) || !single(&API_KEY) {
+        return None;
+    }
+    for value in bearers.chain(keys) {
+        let value = value?;
+        if found.is_some_and(|other| !bool::from(other.ct_eq(value))) {
+            return None;
+        }
+        found = Some(value);
+    }
+    found
+}
+
+/// Whether the request forbids answers that were kept, and keeping its own.
+fn forbids_kept_answers(headers: &HeaderMap) -> bool {
+    let mut words = headers.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-store"))
+}
+
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
@@ -198,7 +222,10 @@ pub(crate) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let caller = state.guard.authorise(state.runtime.keys(), request.headers(), access)?;
+    let caller = state
+        .guard
+        .authorise(state.runtime.keys(), request.headers(), access)?
+        .forbidding_kept_answers(forbids_kept_answers(request.headers()));
     if has_body(&request) && !is_json(request.headers()) {
         let message = "send the body as JSON, with `Content-Type: application/json`";
         return Err(ApiError::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
@@ -330,6 +357,25 @@ mod tests {
             guard.authorise(runtime.keys(), headers, Access::Admin).is_ok()
         };
         assert!(is_admin(&guard, &headers(&["Bearer secret"])));
+        let with_key = |values: &[&str], keys: &[&str]| {
+            let mut headers = headers(values);
+            for key in keys {
+                headers.append(&API_KEY, HeaderValue::from_str(key).unwrap());
+            }
+            is_admin(&guard, &headers)
+        };
+        assert!(with_key(&[], &["secret"]) && with_key(&["Bearer secret"], &["secret"]));
+        for (values, keys) in [
+            (&[][..], &["Bearer secret"][..]),
+            (&[], &["secre"]),
+            (&[], &[""]),
+            (&[], &["secret", "secret"]),
+            (&["Bearer other"], &["secret"]),
+            (&["Bearer secret"], &["other"]),
+            (&["Basic secret"], &["secret"]),
+        ] {
+            assert!(!with_key(values, keys), "{values:?} {keys:?}");
+        }
         for values in [
             &["secret"][..],
             &["Basic secret"],

@@ -1,14 +1,18 @@
 //! Reading a JSON body: bounded in size, time and total memory, every mistake named by its path.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
+use byzerllm_core::ModelHandle;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -26,20 +30,65 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let deadline = Instant::now() + state.timeouts.body;
-        let Ok(outcome) = timeout_at(deadline, read(&parts.headers, body, state.body_memory.clone())).await
-        else {
-            let seconds = state.timeouts.body.as_secs();
-            let message = format!("the request's body did not arrive within {seconds} s");
-            return Err(ApiError::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
-        };
-        let (bytes, _memory) = outcome?;
-        let caller = Caller::of(&parts.extensions)?;
+        let (caller, bytes, _memory) = arrive(request, state).await?;
         let clear = caller.check_body(&bytes)?;
         let value = wire::fields::parse(&bytes)?;
         if clear { Ok(Self(value)) } else { Err(caller.unclear().into()) }
     }
+}
+
+/// A parsed JSON body that asks a model, and the parameters in it that are the model's own.
+pub(crate) struct ModelBody<T>(pub(crate) T, pub(crate) Map<String, Value>);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for ModelBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (caller, bytes, _memory) = arrive(request, state).await?;
+        let clear = caller.check_body(&bytes)?;
+        let (value, extra) = match declaring(state, &caller, &bytes) {
+            Some(model) => {
+                let chat = model.chat.as_ref().map(|chat| chat.extra_parameters());
+                let embed = model.embed.as_ref().map(|embed| embed.extra_parameters());
+                let mut declared = chat.unwrap_or_default().to_vec();
+                declared.extend(embed.unwrap_or_default());
+                wire::extra::parse_with(&bytes, &declared)?
+            }
+            None => (wire::fields::parse(&bytes)?, Map::new()),
+        };
+        if clear { Ok(Self(value, extra)) } else { Err(caller.unclear().into()) }
+    }
+}
+
+/// The model that a body names, when it has parameters of its own.
+fn declaring(state: &AppState, caller: &Caller, bytes: &[u8]) -> Option<ModelHandle> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        model: Cow<'a, str>,
+    }
+    let named: Named<'_> = serde_json::from_slice(bytes).ok()?;
+    caller.check(&named.model).ok()?;
+    let model = state.runtime.model(&named.model).ok()?;
+    let chat = model.chat.as_ref().is_some_and(|chat| !chat.extra_parameters().is_empty());
+    let embed = model.embed.as_ref().is_some_and(|embed| !embed.extra_parameters().is_empty());
+    (chat || embed).then_some(model)
+}
+
+/// Who sends a body, and its bytes, in time. The permit stands for them in memory.
+async fn arrive(
+    request: Request,
+    state: &AppState,
+) -> Result<(Caller, Bytes, Option<OwnedSemaphorePermit>), ApiError> {
+    let (parts, body) = request.into_parts();
+    let deadline = Instant::now() + state.timeouts.body;
+    let Ok(outcome) = timeout_at(deadline, read(&parts.headers, body, state.body_memory.clone())).await else {
+        let seconds = state.timeouts.body.as_secs();
+        let message = format!("the request's body did not arrive within {seconds} s");
+        return Err(ApiError::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
+    };
+    let (bytes, memory) = outcome?;
+    Ok((Caller::of(&parts.extensions)?, bytes, memory))
 }
 
 /// Reads a body. The permit stands for its bytes in memory.

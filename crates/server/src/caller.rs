@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use byzerllm_core::{Domain, Error, ErrorKind, Principal, RequestContext, RequestId, Result};
+use byzerllm_core::{Domain, Error, ErrorKind, Principal, RequestContext, RequestId, Result, Takeover};
 use byzerllm_runtime::{KeyGrant, Scopes};
 use serde::Deserialize;
 
@@ -17,13 +17,18 @@ pub(crate) struct Caller {
     principal: Principal,
     scopes: Scopes,
     access: Access,
+    /// Whether the request forbids kept answers.
+    no_cache: bool,
+    /// What may happen to an answer whose deployment fails.
+    takeover: Takeover,
 }
 
 impl Caller {
     /// One who needs no key: everyone on a public route, and everyone on loopback before the first key.
     pub(crate) fn open(access: Access) -> Self {
         let scopes = if access == Access::Inference { Scopes::inference() } else { Scopes::default() };
-        Self { principal: Principal { domain: Domain::LOCAL, key_name: None }, scopes, access }
+        let principal = Principal { domain: Domain::LOCAL, key_name: None };
+        Self { principal, scopes, access, no_cache: false, takeover: Takeover::default() }
     }
 
     /// The holder of the admin token.
@@ -34,7 +39,17 @@ impl Caller {
     /// The holder of a key.
     pub(crate) fn with_key(grant: KeyGrant, access: Access) -> Self {
         let principal = Principal { domain: grant.domain, key_name: Some(grant.name) };
-        Self { principal, scopes: grant.scopes, access }
+        Self { principal, scopes: grant.scopes, access, no_cache: false, takeover: Takeover::default() }
+    }
+
+    /// The same caller, whose request says whether it forbids kept answers.
+    pub(crate) fn forbidding_kept_answers(self, no_cache: bool) -> Self {
+        Self { no_cache, ..self }
+    }
+
+    /// The same caller, who allows so much to happen to an answer whose deployment fails.
+    pub(crate) fn allowing(self, takeover: Takeover) -> Self {
+        Self { takeover, ..self }
     }
 
     /// The caller of the request with these extensions.
@@ -52,7 +67,13 @@ impl Caller {
 
     /// The context of a request, or of one of its parts.
     pub(crate) fn context(&self, id: RequestId) -> RequestContext {
-        RequestContext { id, deadline: None, principal: self.principal.clone(), on_usage: None, accounting: None }
+        RequestContext {
+            id,
+            principal: self.principal.clone(),
+            no_cache: self.no_cache,
+            takeover: self.takeover,
+            ..RequestContext::local()
+        }
     }
 
     /// Whether some deployments are hidden from this caller.

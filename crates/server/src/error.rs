@@ -1,8 +1,8 @@
 //! From [`byzerllm_core::Error`] to an HTTP answer.
 //!
 //! Handlers return [`ApiError`]; it travels to the outermost layer as a response extension. That layer alone writes
-//! the body, so that axum's own refusals, a guard's and a handler's look the same: OpenAI's shape, and on our own
-//! routes the whole error beside it.
+//! the body, so that axum's own refusals, a guard's and a handler's look the same: OpenAI's shape, on our own routes the
+//! whole error beside it, and on Anthropic's routes theirs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,11 @@ use tracing::Instrument;
 
 use crate::state::AppState;
 use crate::traces;
-use crate::wire::error::ErrorBody;
+use crate::wire::error::{AnthropicErrorBody, ErrorBody};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A vendor's own id of the request.
+pub(crate) static VENDOR_REQUEST_ID: HeaderName = HeaderName::from_static("x-vendor-request-id");
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
 pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::generate();
     let path = request.uri().path();
-    let native = path.starts_with("/byzerllm/");
+    let shape = Shape::of(path);
     let label: String = path.chars().take(120).collect();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -102,7 +104,7 @@ pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, 
     let failure = response.extensions_mut().remove::<Failure>().map(|failure| failure.0);
     if let Some(failure) = failure.or_else(|| own_words(&response, &method, &label)) {
         span.in_scope(|| log(&failure.error));
-        response = render(&failure, &response, native);
+        response = render(&failure, &response, shape, &id);
     }
     traces::answered(&trace, response.status());
     state.http_metrics.count(route, &method, response.status());
@@ -146,11 +148,40 @@ fn own_words(response: &Response, method: &axum::http::Method, path: &str) -> Op
     }))
 }
 
+/// In whose words an error is written.
+#[derive(Clone, Copy)]
+enum Shape {
+    OpenAi,
+    /// OpenAI's, and the whole error beside it.
+    Native,
+    Anthropic,
+}
+
+impl Shape {
+    fn of(path: &str) -> Self {
+        if path.starts_with("/byzerllm/") {
+            Self::Native
+        } else if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+            Self::Anthropic
+        } else {
+            Self::OpenAi
+        }
+    }
+}
+
 /// Writes the body; headers that were there stay (`Allow`).
-fn render(failure: &ApiError, old: &Response, native: bool) -> Response {
-    let mut response =
-        (failure.status, Json(ErrorBody::new(&failure.error, failure.code, native))).into_response();
+fn render(failure: &ApiError, old: &Response, shape: Shape, id: &RequestId) -> Response {
+    let (error, code) = (&failure.error, failure.code);
+    let mut response = match shape {
+        Shape::OpenAi => Json(ErrorBody::new(error, code, false)).into_response(),
+        Shape::Native => Json(ErrorBody::new(error, code, true)).into_response(),
+        Shape::Anthropic => Json(AnthropicErrorBody::new(error, Some(code), Some(id))).into_response(),
+    };
+    *response.status_mut() = failure.status;
     let headers = response.headers_mut();
+    if let Some(Ok(id)) = error.vendor_request_id().map(HeaderValue::from_str) {
+        headers.insert(VENDOR_REQUEST_ID.clone(), id);
+    }
     if let Some(allow) = old.headers().get("allow") {
         headers.insert("allow", allow.clone());
     }

@@ -8,27 +8,35 @@ use byzerllm_core::{ChatRequest, Error, Input, Result};
 use byzerllm_runtime::DeploymentSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::limits;
+use crate::wire::anthropic::request::{CountBody, MessagesBody};
 use crate::wire::chat::ChatBody;
 use crate::wire::completions::CompletionBody;
+use crate::wire::embeddings::EmbeddingBody;
+use crate::wire::extra::parse_with;
 use crate::wire::fields::parse;
 use crate::wire::keys::{CreateKeyBody, RotateKeyBody};
 use crate::wire::native::{InspectBody, TemplateBody};
+use crate::wire::responses::request::ResponseBody;
 use crate::wire::tokens::{DetokenizeBody, Source, TokenizeBody};
+
+/// Parameters as a vendor's model declares them.
+const DECLARED: &[&str] = &["reasoning_effort", "enable_search", "thinking"];
 
 /// A body: the first byte says of which route, the rest is the JSON.
 pub fn request(bytes: &[u8]) -> usize {
     let Some((route, body)) = bytes.split_first() else { return 1 << 20 };
-    match route % 9 {
+    match route % 13 {
         0 => same(body, |body| {
-            let request = parse::<ChatBody>(body)?.into_request()?.request;
+            let (parsed, extra) = parse_with::<ChatBody>(body, DECLARED)?;
+            let request = parsed.into_request(extra)?.request;
             within_limits(&request);
             Ok(format!("{request:?}"))
         }),
         1 => same(body, |body| {
-            let batch = parse::<CompletionBody>(body)?.into_requests()?.request;
+            let batch = parse::<CompletionBody>(body)?.into_requests(Map::new())?.request;
             assert!((1..=limits::PROMPTS).contains(&batch.requests.len()));
             assert!(batch.requests.len() * batch.n as usize <= limits::CHOICES_PER_CALL);
             batch.requests.iter().for_each(within_limits);
@@ -61,10 +69,32 @@ pub fn request(bytes: &[u8]) -> usize {
             let scopes = body.scopes.as_ref().map(|scopes| &scopes.0);
             Ok(format!("{} {scopes:?} {:?}", body.name, body.expires_seconds))
         }),
-        _ => {
+        8 => {
             same(body, |body| Ok(format!("{}", parse::<RotateKeyBody>(body)?.grace_seconds)));
             same(body, |body| Ok(format!("{:?}", parse::<InspectBody>(body)?.path)));
         }
+        9 => same(body, |body| {
+            let (request, encoding) = parse::<EmbeddingBody>(body)?.into_request(Map::new())?;
+            assert!((1..=limits::EMBEDDING_INPUTS).contains(&request.inputs.len()));
+            Ok(format!("{request:?} {encoding:?}"))
+        }),
+        10 => same(body, |body| {
+            let (parsed, extra) = parse_with::<MessagesBody>(body, DECLARED)?;
+            let (request, stream) = parsed.into_request(extra, false)?;
+            within_limits(&request);
+            Ok(format!("{request:?} {stream}"))
+        }),
+        11 => same(body, |body| {
+            let request = parse::<CountBody>(body)?.into_request(Map::new(), true)?;
+            within_limits(&request);
+            Ok(format!("{request:?}"))
+        }),
+        _ => same(body, |body| {
+            let (parsed, extra) = parse_with::<ResponseBody>(body, DECLARED)?;
+            let asked = parsed.into_request(extra, DECLARED)?;
+            within_limits(&asked.request);
+            Ok(format!("{asked:?}"))
+        }),
     }
     // Our own comparisons print requests, which the server does not.
     (2 << 20) + 256 * bytes.len()
@@ -135,7 +165,8 @@ fn within_limits(request: &ChatRequest) {
     assert!(request.sampling.stop.as_ref().is_none_or(|stop| stop.len() <= limits::STOP));
     assert!(request.sampling.logprobs.is_none_or(|count| count <= limits::TOP_LOGPROBS));
     if let Input::Messages(messages) = &request.input {
-        assert!((1..=limits::MESSAGES).contains(&messages.len()));
+        // Instructions stand above a conversation, and the parts of one message may be messages of their own.
+        assert!((1..=2 * limits::CONTENT_PARTS * limits::MESSAGES).contains(&messages.len()));
     }
 }
 

@@ -37,6 +37,12 @@ pub const SCHEMA_BYTES: usize = 256 << 10;
 pub const SCHEMA_DEPTH: usize = 64;
 /// Bytes of a regular expression or grammar.
 pub const GRAMMAR_BYTES: usize = 64 << 10;
+/// The size of the arguments of a call that a message tells, about its bytes as JSON.
+pub const CALL_BYTES: usize = 4 << 20;
+/// The size of one parameter of a vendor's own, about its bytes as JSON.
+pub const EXTRA_BYTES: usize = 64 << 10;
+/// Inputs in one call of the embeddings route.
+pub const EMBEDDING_INPUTS: usize = 2048;
 /// Texts of `guided_choice`.
 pub const GUIDED_CHOICES: usize = 1024;
 /// Biased tokens.
@@ -51,6 +57,10 @@ pub const TOP_LOGPROBS: u32 = Sampling::MAX_LOGPROBS;
 pub const STOP_TOKEN_IDS: usize = 256;
 /// Entries of `metadata`.
 pub const METADATA: usize = 64;
+/// Bytes of an entry's name in the metadata that `/v1/responses` gives back.
+pub const METADATA_NAME: usize = 64;
+/// Bytes of an entry's text there.
+pub const METADATA_TEXT: usize = 512;
 /// The longest drain of an undeploy, in seconds.
 pub const DRAIN_SECONDS: u64 = 3600;
 /// Bytes of a request's head (431 beyond).

@@ -10,7 +10,8 @@ use byzerllm_runtime::Runtime;
 use crate::auth::{admit, guard};
 use crate::error::{ApiError, finish};
 use crate::routes::{
-    admin, budgets, chat, completions, health, keys, metrics, models, native, openapi, prices, tokenize, usage,
+    admin, budgets, chat, completions, embeddings, health, keys, messages, metrics, models, native, openapi,
+    prices, responses, tokenize, usage,
 };
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
@@ -65,6 +66,10 @@ fn table() -> Vec<Route> {
         route(read.clone(), "/v1/models/{id}", Inference, get(models::get)),
         route(write.clone(), "/v1/chat/completions", Inference, post(chat::create)),
         route(write.clone(), "/v1/completions", Inference, post(completions::create)),
+        route(write.clone(), "/v1/embeddings", Inference, post(embeddings::create)),
+        route(write.clone(), "/v1/responses", Inference, post(responses::create)),
+        route(write.clone(), "/v1/messages", Inference, post(messages::create)),
+        route(write.clone(), "/v1/messages/count_tokens", Inference, post(messages::count)),
         route(write.clone(), "/tokenize", Inference, post(tokenize::tokenize)),
         route(write.clone(), "/detokenize", Inference, post(tokenize::detokenize)),
         route(write.clone(), "/byzerllm/v1/chat", Inference, post(native::chat)),

@@ -233,21 +233,3 @@ fn providers(page: &mut Page, deployments: &[DeploymentMetrics]) {
         }
     }
 }
-
-fn spending(page: &mut Page, ledger: &LedgerMetrics) {
-    let help = "Attempts written into the ledger, by where their tokens come from.";
-    page.metric(Kind::Counter, "byzerllm_ledger_records_total", help);
-    for (source, count) in
-        [("reported", ledger.reported), ("counted", ledger.counted), ("estimated", ledger.estimated)]
-    {
-        page.sample(&[("source", source)], count);
-    }
-    let help = "Attempts written into the ledger without a cost: a price or a bound was missing.";
-    page.metric(Kind::Counter, "byzerllm_ledger_without_cost_total", help);
-    page.sample(&[], ledger.without_cost);
-    page.metric(Kind::Gauge, "byzerllm_ledger_waiting", "Attempts that are open or wait to be written.");
-    page.sample(&[], ledger.waiting);
-    let help = "Whether the ledger cannot be written, so that attempts are refused: 1 or 0.";
-    page.metric(Kind::Gauge, "byzerllm_ledger_failing", help);
-    page.sample(&[], u64::from(ledger.failing));
-}

@@ -33,11 +33,7 @@ pub fn openapi() -> Value {
     }
     let tags: Vec<Value> =
         Tag::ALL.iter().map(|tag| json!({ "name": tag.name(), "description": tag.description() })).collect();
-    let content = json!({ "application/json": { "schema": schemas.error() } });
-    let failure = |(status, what): &(u16, &str)| {
-        (status.to_string(), json!({ "description": what, "content": content }))
-    };
-    let failures: Map<String, Value> = FAILURES.iter().map(failure).collect();
+    let failures = failure_responses(&responses, &mut schemas);
     let components = schemas.finish(&mut responses);
     for (path, operations) in &mut paths {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
@@ -65,6 +61,13 @@ pub fn openapi() -> Value {
                     "scheme": "bearer",
                     "description": "A key with a scope for the deployment, or the admin token. On loopback, before the \
                                     first key is made, no key is needed."
+                },
+                "apiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-api-key",
+                    "description": "The same, as Anthropic's clients send it. With `Authorization` beside it both must \
+                                    be the same."
                 },
                 "admin": {
                     "type": "http",
@@ -121,7 +124,8 @@ fn responses_of(operation: &Operation, access: Access, path: &str, schemas: &mut
     let mut responses = Map::new();
     responses.insert("200".to_owned(), success(operation, schemas));
     for status in failures(operation, access, path) {
-        responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{status}") }));
+        let whose = if matches!(operation.tag, Tag::Anthropic) { "Messages" } else { "" };
+        responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{whose}{status}") }));
     }
     responses.into()
 }
@@ -146,7 +150,7 @@ fn success(operation: &Operation, schemas: &mut Schemas) -> Value {
 fn security(access: Access) -> Value {
     match access {
         Access::Public => json!([]),
-        Access::Inference => json!([{ "key": [] }, {}]),
+        Access::Inference => json!([{ "key": [] }, { "apiKey": [] }, {}]),
         Access::Admin | Access::Metrics => json!([{ "admin": [] }]),
     }
 }
@@ -159,6 +163,22 @@ fn word(access: Access) -> &'static str {
         Access::Admin => "admin",
         Access::Metrics => "metrics",
     }
+}
+
+/// The answers of failures, by status and by whose words they are in.
+fn failure_responses(responses: &Value, schemas: &mut Schemas) -> Map<String, Value> {
+    let used = responses.to_string();
+    let mut failures = Map::new();
+    for (whose, schema) in [("", schemas.error()), ("Messages", schemas.messages_error())] {
+        let content = json!({ "application/json": { "schema": schema } });
+        for (status, what) in FAILURES {
+            let name = format!("{whose}{status}");
+            if whose.is_empty() || used.contains(&format!("/{name}\"")) {
+                failures.insert(name, json!({ "description": what, "content": content }));
+            }
+        }
+    }
+    failures
 }
 
 /// What each status of a failure means.
@@ -231,6 +251,18 @@ fn limits_table() -> Value {
         ),
         row("`n`, `best_of`", number(limits::CHOICES as usize)),
         row("prompts in a call", number(limits::PROMPTS)),
+        row("inputs of `/v1/embeddings`", number(limits::EMBEDDING_INPUTS)),
+        row("arguments of a call that a message tells", bytes(limits::CALL_BYTES)),
+        row("a parameter of a vendor's own", bytes(limits::EXTRA_BYTES)),
+        row(
+            "`metadata` of `/v1/responses`",
+            format!(
+                "{} entries, names of {} bytes, texts of {}",
+                limits::METADATA,
+                limits::METADATA_NAME,
+                limits::METADATA_TEXT
+            )
+        ),
         row("prompts times choices", number(limits::CHOICES_PER_CALL)),
         row("`top_logprobs`, `logprobs` of `/v1/completions`", number(limits::TOP_LOGPROBS as usize)),
         row(

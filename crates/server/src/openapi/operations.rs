@@ -7,19 +7,27 @@ use serde_json::{Value, json};
 
 use super::schemas::{Describe, of};
 use crate::limits;
+use crate::wire::anthropic::answer::{CountAnswer, MessageAnswer};
+use crate::wire::anthropic::request::{CountBody, MessagesBody};
+use crate::wire::anthropic::stream::MessageEvent;
 use crate::wire::chat::ChatBody;
 use crate::wire::chat_answer::{ChatAnswer, ChatChunk};
 use crate::wire::completions::CompletionBody;
 use crate::wire::completions_answer::CompletionAnswer;
+use crate::wire::embeddings::{EmbeddingAnswer, EmbeddingBody};
 use crate::wire::health::{HealthAnswer, VersionAnswer};
 use crate::wire::keys::{CreateKeyBody, RevokeKeyAnswer, RotateKeyBody};
 use crate::wire::models::{Model, ModelList};
+use crate::wire::responses::answer::ResponseAnswer;
+use crate::wire::responses::request::ResponseBody;
+use crate::wire::responses::stream::ResponseEvent;
 use crate::wire::{native, tokens};
 
 /// Which part of the server a route belongs to.
 #[derive(Clone, Copy)]
 pub(super) enum Tag {
     OpenAi,
+    Anthropic,
     Tokens,
     Native,
     Admin,
@@ -27,11 +35,13 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    pub(super) const ALL: [Tag; 5] = [Tag::OpenAi, Tag::Tokens, Tag::Native, Tag::Admin, Tag::Health];
+    pub(super) const ALL: [Tag; 6] =
+        [Tag::OpenAi, Tag::Anthropic, Tag::Tokens, Tag::Native, Tag::Admin, Tag::Health];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "OpenAI",
+            Self::Anthropic => "Anthropic",
             Self::Tokens => "Tokens",
             Self::Native => "Inference of our own clients",
             Self::Admin => "Administration",
@@ -42,6 +52,7 @@ impl Tag {
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::OpenAi => "OpenAI's API, with the fields that vLLM and Byzer-LLM add to it.",
+            Self::Anthropic => "Anthropic's Messages API. Its errors have a shape of their own.",
             Self::Tokens => "Text to tokens and back.",
             Self::Native => "What our command line and Python class use. It may change with every version.",
             Self::Admin => {
@@ -120,6 +131,9 @@ impl Operation {
 const STREAM: &str = "The whole answer, or with `stream: true` server-sent events: each `data:` line holds a chunk, \
                       the last one `[DONE]`. What fails after the first event is a `data:` line with `error`, and \
                       then no `[DONE]` follows.";
+
+const EVENTS: &str = "The whole answer, or with `stream: true` server-sent events, each with its name. What fails after the \
+                      first event is an event, too, and the last one.";
 
 /// What belongs to a route; nothing for a route that is not described.
 pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
@@ -204,6 +218,51 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
                     || json!({ "model": "chat", "prompt": "The capital of France is", "max_tokens": 16 }),
                 )
                 .asks_a_model()
+        }
+        _ => return borrowed(method, path),
+    };
+    Some(described)
+}
+
+/// The same for embeddings, responses, Anthropic's routes and tokens.
+fn borrowed(method: &Method, path: &str) -> Option<Operation> {
+    let described = match (method.as_str(), path) {
+        ("POST", "/v1/embeddings") => {
+            const ANSWERS: &[Answer] = &[Answer::Json(of::<EmbeddingAnswer>)];
+            Operation::new("createEmbedding", Tag::OpenAi, "Turn texts into vectors.", "The vectors.", ANSWERS)
+                .takes(of::<EmbeddingBody>, || json!({ "model": "chat", "input": "Paris is" }))
+                .asks_a_model()
+        }
+        ("POST", "/v1/responses") => {
+            const ANSWERS: &[Answer] =
+                &[Answer::Json(of::<ResponseAnswer>), Answer::Stream(of::<ResponseEvent>)];
+            Operation::new("createResponse", Tag::OpenAi, "Answer a conversation of items.", EVENTS, ANSWERS)
+                .says("Nothing is kept between requests.")
+                .takes(
+                    of::<ResponseBody>,
+                    || json!({ "model": "chat", "input": "What is the capital of France?", "temperature": 0 }),
+                )
+                .asks_a_model()
+        }
+        ("POST", "/v1/messages") => {
+            const ANSWERS: &[Answer] =
+                &[Answer::Json(of::<MessageAnswer>), Answer::Stream(of::<MessageEvent>)];
+            Operation::new("createMessage", Tag::Anthropic, "Answer a conversation.", EVENTS, ANSWERS)
+                .takes(of::<MessagesBody>, || {
+                    let message = json!({ "role": "user", "content": "What is the capital of France?" });
+                    json!({ "model": "chat", "max_tokens": 100, "messages": [message], "temperature": 0 })
+                })
+                .asks_a_model()
+        }
+        ("POST", "/v1/messages/count_tokens") => {
+            const ANSWERS: &[Answer] = &[Answer::Json(of::<CountAnswer>)];
+            let id = "countMessageTokens";
+            Operation::new(id, Tag::Anthropic, "Count the tokens of a prompt.", "The number.", ANSWERS)
+                .says("Only for models whose tokenizer is here.")
+                .takes(of::<CountBody>, || {
+                    let message = json!({ "role": "user", "content": "What is the capital of France?" });
+                    json!({ "model": "chat", "messages": [message] })
+                })
         }
         ("POST", "/tokenize") => {
             const ANSWERS: &[Answer] = &[Answer::Json(of::<tokens::TokenizeAnswer>)];

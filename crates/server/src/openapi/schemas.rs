@@ -8,7 +8,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use crate::wire::error::ErrorBody;
+use crate::wire::error::{AnthropicErrorBody, ErrorBody};
 
 const PLACE: &str = "#/components/schemas/";
 
@@ -49,6 +49,11 @@ impl Schemas {
     /// The schema of every error.
     pub(super) fn error(&mut self) -> Schema {
         self.answers.subschema_for::<ErrorBody<'static>>()
+    }
+
+    /// The schema of every error on Anthropic's routes.
+    pub(super) fn messages_error(&mut self) -> Schema {
+        self.answers.subschema_for::<AnthropicErrorBody<'static>>()
     }
 
     /// All components by name. Answers that differ from a request of the same name are renamed, here and in what

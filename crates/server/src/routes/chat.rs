@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Extensions;
+use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
-use byzerllm_core::collect;
-use futures::StreamExt;
+use byzerllm_core::Takeover;
 
-use crate::body::JsonBody;
+use super::takeover;
+use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::sse;
@@ -19,19 +19,24 @@ use crate::wire::chat_answer::{ChatAnswer, ChatChunks, Head};
 pub(crate) async fn create(
     State(state): State<AppState>,
     extensions: Extensions,
+    headers: HeaderMap,
     caller: Caller,
-    JsonBody(body): JsonBody<ChatBody>,
+    ModelBody(body, extra): ModelBody<ChatBody>,
 ) -> Result<Response, ApiError> {
-    let asked = body.into_request()?;
+    let asked = body.into_request(extra)?;
     let id = request_id(&extensions);
     let name = format!("chatcmpl-{id}");
     let (model, n) = (asked.request.model.clone(), asked.request.n);
-    let events = state.runtime.chat(caller.context(id), asked.request).await?;
+    let takeover = takeover(&headers, if asked.stream { Takeover::Continue } else { Takeover::Restart })?;
+    let events = state.runtime.chat(caller.allowing(takeover).context(id), asked.request).await?;
     if asked.stream {
         let head = Head::new(name, "chat.completion.chunk", model);
-        let events = sse::begun(events.map(|event| (0, event)).boxed()).await?;
-        return Ok(sse::openai(events, ChatChunks::new(head, n, asked.include_usage)));
+        let (events, notes) = sse::begun(sse::alone(events)).await?;
+        let encoder = ChatChunks::new(head, n, asked.include_usage, takeover == Takeover::Restart);
+        return Ok(sse::with_notes(sse::encoded(events, encoder), &notes));
     }
     let head = Head::new(name, "chat.completion", model);
-    Ok(Json(ChatAnswer::new(head, collect(events).await?)?).into_response())
+    let (response, notes) = sse::folded(events).await?;
+    let answer = Json(ChatAnswer::new(head, response, notes.clone())?).into_response();
+    Ok(sse::with_notes(answer, &notes))
 }

@@ -2,42 +2,47 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Extensions;
+use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
-use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result, collect};
+use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result};
 use byzerllm_runtime::Runtime;
 use futures::stream::{self, StreamExt};
 use tracing::Instrument;
 
-use crate::body::JsonBody;
+use super::takeover_of_stream;
+use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
 use crate::state::AppState;
 use crate::wire::chat_answer::Head;
 use crate::wire::completions::CompletionBody;
 use crate::wire::completions_answer::{CompletionAnswer, CompletionChunks};
+use crate::wire::notes::Notes;
 use crate::{limits, sse};
 
 /// Continues one or several prompts, as a whole or as a stream.
 pub(crate) async fn create(
     State(state): State<AppState>,
     extensions: Extensions,
+    headers: HeaderMap,
     caller: Caller,
-    JsonBody(body): JsonBody<CompletionBody>,
+    ModelBody(body, extra): ModelBody<CompletionBody>,
 ) -> Result<Response, ApiError> {
-    let asked = body.into_requests()?;
+    let asked = body.into_requests(extra)?;
+    let caller = caller.allowing(takeover_of_stream(&headers, asked.stream)?);
     let id = request_id(&extensions);
     let batch = asked.request;
     let head = Head::new(format!("cmpl-{id}"), "text_completion", batch.model);
     let logprobs = batch.requests.first().and_then(|request| request.sampling.logprobs);
     let prompts = batch.requests.len();
     if asked.stream {
-        let events = sse::begun(interleaved(&state.runtime, &caller, &id, batch.requests)).await?;
+        let (events, notes) = sse::begun(interleaved(&state.runtime, &caller, &id, batch.requests)).await?;
         let encoder = CompletionChunks::new(head, prompts, batch.n, logprobs, asked.include_usage);
-        return Ok(sse::openai(events, encoder));
+        return Ok(sse::with_notes(sse::encoded(events, encoder), &notes));
     }
-    let responses = folded(&state.runtime, &caller, &id, batch.requests).await?;
-    Ok(Json(CompletionAnswer::new(head, responses, logprobs)?).into_response())
+    let (responses, notes) = folded(&state.runtime, &caller, &id, batch.requests).await?;
+    let answer = Json(CompletionAnswer::new(head, responses, logprobs, notes.clone())?).into_response();
+    Ok(sse::with_notes(answer, &notes))
 }
 
 /// The id of one prompt's share of a request.
@@ -75,7 +80,7 @@ async fn folded(
     caller: &Caller,
     id: &RequestId,
     requests: Vec<ChatRequest>,
-) -> Result<Vec<ChatResponse>> {
+) -> Result<(Vec<ChatResponse>, Notes)> {
     let prompts = requests.len();
     let answers = requests.into_iter().enumerate().map(|(prompt, request)| {
         let (runtime, caller, id) = (runtime.clone(), caller.clone(), part(id, prompt, prompts));
@@ -87,7 +92,12 @@ async fn folded(
         responses.push((prompt, response?));
     }
     responses.sort_unstable_by_key(|(prompt, _)| *prompt);
-    Ok(responses.into_iter().map(|(_, response)| response).collect())
+    let mut notes = Notes::default();
+    let responses = responses.into_iter().map(|(_, (response, more))| {
+        notes.join(more);
+        response
+    });
+    Ok((responses.collect(), notes))
 }
 
 async fn answer(
@@ -95,6 +105,6 @@ async fn answer(
     caller: &Caller,
     id: RequestId,
     request: ChatRequest,
-) -> Result<ChatResponse> {
-    collect(runtime.chat(caller.context(id), request).await?).await
+) -> Result<(ChatResponse, Notes)> {
+    sse::folded(runtime.chat(caller.context(id), request).await?).await
 }

@@ -26,7 +26,7 @@ pub(crate) async fn chat(
 ) -> Result<Response, ApiError> {
     sampling::choices(Some(request.n))?;
     sampling::best_of(request.best_of, request.n)?;
-    tools::check(&request.tools, &request.tool_choice)?;
+    tools::check(&request.tools, &request.tool_choice, "")?;
     if matches!(&request.input, Input::Messages(messages) if messages.len() > limits::MESSAGES) {
         let max = limits::MESSAGES;
         return Err(Error::invalid("input", format!("more than {max} messages")).into());

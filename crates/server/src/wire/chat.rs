@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::common::{generating_body, refuse};
 use super::describe::{Anything, NEUTRAL, NoEffect, only};
@@ -165,7 +165,7 @@ pub(crate) struct Asked<R> {
 
 impl ChatBody {
     /// The request in our words.
-    pub(crate) fn into_request(mut self) -> Result<Asked<ChatRequest>> {
+    pub(crate) fn into_request(mut self, extra: Map<String, Value>) -> Result<Asked<ChatRequest>> {
         self.check_features()?;
         self.check_shared()?;
         let stream = self.stream.unwrap_or(false);
@@ -193,6 +193,8 @@ impl ChatBody {
             tool_choice,
             parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
             front_end: FrontEnd::OpenAi,
+            whole: !stream,
+            extra,
             ..ChatRequest::new(self.model, input)
         };
         Ok(Asked { request, stream, include_usage })

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::describe::words;
 use super::logprobs::ChatLogprobs;
+use super::notes::Notes;
 use super::{FINGERPRINT, WireUsage, now};
 
 /// Why an answer ended.
@@ -85,6 +86,9 @@ pub(crate) struct ChatAnswer {
     head: Head,
     choices: Vec<AnswerChoice>,
     usage: WireUsage,
+    /// What there is to tell beside the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byzerllm: Option<Notes>,
 }
 
 /// One of the answers.
@@ -132,7 +136,7 @@ struct Function {
 }
 
 impl ChatAnswer {
-    pub(crate) fn new(head: Head, response: ChatResponse) -> Result<Self> {
+    pub(crate) fn new(head: Head, response: ChatResponse, notes: Notes) -> Result<Self> {
         if let Some(error) = all_failed(response.choices.iter().map(|choice| &choice.finish_reason)) {
             return Err(error.with_usage(response.usage));
         }
@@ -176,7 +180,7 @@ impl ChatAnswer {
                 }
             })
             .collect();
-        Ok(Self { head, choices, usage })
+        Ok(Self { head, choices, usage, byzerllm: notes.some() })
     }
 }
 
@@ -190,6 +194,9 @@ pub(crate) struct ChatChunk {
     /// `null` in all chunks but the last when usage was asked for, else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<WireUsage>>,
+    /// What there is to tell beside the answer, in the first chunk after it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byzerllm: Option<Notes>,
 }
 
 /// A piece of one of the answers.
@@ -256,20 +263,46 @@ pub(crate) struct ChatChunks {
     head: Head,
     n: u32,
     include_usage: bool,
+    /// Whether the client throws away what it has when a chunk says that the answer begins again.
+    restarts: bool,
     /// Whether the client has seen anything that a restart would make void.
     said_something: bool,
+    /// What the next chunk tells beside its text.
+    notes: Notes,
     /// Why a choice's text holds a tool call that is none.
     invalid_calls: BTreeMap<u32, ChoiceError>,
     usage: Option<Usage>,
 }
 
 impl ChatChunks {
-    pub(crate) fn new(head: Head, n: u32, include_usage: bool) -> Self {
-        Self { head, n, include_usage, said_something: false, invalid_calls: BTreeMap::new(), usage: None }
+    pub(crate) fn new(head: Head, n: u32, include_usage: bool, restarts: bool) -> Self {
+        Self {
+            head,
+            n,
+            include_usage,
+            restarts,
+            said_something: false,
+            notes: Notes::default(),
+            invalid_calls: BTreeMap::new(),
+            usage: None,
+        }
     }
 
-    fn chunk(&self, choices: Vec<ChunkChoice>) -> ChatChunk {
-        ChatChunk { head: self.head.clone(), choices, usage: self.include_usage.then_some(None) }
+    fn chunk(&mut self, choices: Vec<ChunkChoice>) -> ChatChunk {
+        let byzerllm = std::mem::take(&mut self.notes).some();
+        let usage = self.include_usage.then_some(None);
+        ChatChunk { head: self.head.clone(), choices, usage, byzerllm }
+    }
+
+    /// A chunk per choice that begins its message.
+    fn beginnings(&mut self) -> Vec<ChatChunk> {
+        (0..self.n)
+            .map(|index| {
+                let delta =
+                    Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
+                self.chunk(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None, error: None }])
+            })
+            .collect()
     }
 
     fn delta(&mut self, index: u32, delta: Delta, logprobs: Option<ChatLogprobs>) -> Vec<ChatChunk> {
@@ -282,21 +315,17 @@ impl crate::sse::Encode for ChatChunks {
     type Chunk = ChatChunk;
 
     fn event(&mut self, _prompt: usize, event: Event) -> Result<Vec<ChatChunk>> {
+        self.notes.see(&event);
         Ok(match event {
-            Event::Started { .. } => (0..self.n)
-                .map(|index| {
-                    let delta =
-                        Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
-                    self.chunk(vec![ChunkChoice {
-                        index,
-                        delta,
-                        logprobs: None,
-                        finish_reason: None,
-                        error: None,
-                    }])
-                })
-                .collect(),
-            Event::Notice { notice: Notice::Restarted } if self.said_something => return Err(restarted()),
+            Event::Started { .. } => self.beginnings(),
+            Event::Notice { notice: Notice::Restarted } if self.said_something => {
+                if !self.restarts {
+                    return Err(restarted());
+                }
+                self.said_something = false;
+                self.invalid_calls.clear();
+                self.beginnings()
+            }
             Event::Notice { notice: Notice::InvalidToolCall { choice, reason } } => {
                 self.invalid_calls.entry(choice).or_insert_with(|| ChoiceError::invalid_call(&reason));
                 Vec::new()
@@ -341,14 +370,15 @@ impl crate::sse::Encode for ChatChunks {
             return Ok(Vec::new());
         }
         let usage = Some(Some(WireUsage::sum([usage])));
-        Ok(vec![ChatChunk { head: self.head.clone(), choices: Vec::new(), usage }])
+        let byzerllm = std::mem::take(&mut self.notes).some();
+        Ok(vec![ChatChunk { head: self.head.clone(), choices: Vec::new(), usage, byzerllm }])
     }
 }
 
 /// A stream of this API cannot take back what it said.
 pub(crate) fn restarted() -> Error {
-    let message =
-        "the model started its answer again, which this stream cannot express; send the request again";
+    let message = "the model started its answer again, which this stream cannot express; send the request again, with \
+                   `X-Byzerllm-Takeover: restart` where the client can throw away what it has";
     Error::new(byzerllm_core::ErrorKind::Upstream, message)
 }
 
@@ -366,7 +396,7 @@ mod tests {
     use crate::sse::Encode;
 
     fn chunks(n: u32, events: Vec<Event>) -> Result<Vec<Value>> {
-        let mut encoder = ChatChunks::new(Head::new("x".to_owned(), "chunk", "m".to_owned()), n, false);
+        let mut encoder = ChatChunks::new(Head::new("x".to_owned(), "chunk", "m".to_owned()), n, false, false);
         let mut all = Vec::new();
         for event in events {
             all.extend(encoder.event(0, event)?);
@@ -427,7 +457,8 @@ mod tests {
             notices: vec![notice()],
             usage: Usage::default(),
         };
-        let answer = ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response).unwrap();
+        let answer = ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response, Notes::default())
+            .unwrap();
         let answer = serde_json::to_value(answer).unwrap();
         assert_eq!(answer["choices"][0]["error"]["code"], "invalid_tool_call");
         assert_eq!(answer["choices"][0]["message"]["content"], "<tool_call>");
@@ -451,7 +482,7 @@ mod tests {
                 notices: Vec::new(),
                 usage: Usage::default(),
             };
-            ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response)
+            ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response, Notes::default())
         };
         assert_eq!(answer(vec![bad.clone(), bad.clone()]).unwrap_err().kind(), ErrorKind::Unavailable);
         let mixed = serde_json::to_value(answer(vec![Choice::default(), bad]).unwrap()).unwrap();
@@ -465,6 +496,55 @@ mod tests {
         let end = || Event::Finished { choice: 0, reason: FinishReason::Stop };
         assert!(chunks(1, vec![restart(), text("a"), end(), usage()]).is_ok());
         assert_eq!(chunks(1, vec![text("a"), restart()]).unwrap_err().kind(), ErrorKind::Upstream);
+    }
+
+    #[test]
+    fn who_can_throw_away_what_it_has_is_told_of_a_restart() {
+        let head = Head::new("x".to_owned(), "chunk", "m".to_owned());
+        let mut encoder = ChatChunks::new(head, 2, false, true);
+        encoder.event(0, text("a")).unwrap();
+        let chunks = encoder.event(0, Event::Notice { notice: Notice::Restarted }).unwrap();
+        let chunks: Vec<Value> = chunks.into_iter().map(|chunk| serde_json::to_value(chunk).unwrap()).collect();
+        assert_eq!(chunks[0]["byzerllm"], json!({"notices": [{"notice": "restarted"}]}));
+        assert_eq!((chunks.len(), chunks[1].get("byzerllm")), (2, None));
+        for chunk in &chunks {
+            assert_eq!(chunk["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+        }
+    }
+
+    #[test]
+    fn what_happened_on_the_way_is_told_with_the_next_chunk() {
+        let started = Event::Started { request_id: RequestId("r".to_owned()), vendor_request_id: Some("v-1".to_owned()) };
+        let notice = |notice| Event::Notice { notice };
+        let head = Head::new("x".to_owned(), "chunk", "m".to_owned());
+        let mut encoder = ChatChunks::new(head, 1, true, false);
+        let estimated = Usage { source: byzerllm_core::UsageSource::Estimated, ..Usage::default() };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let mut told = Vec::new();
+        for event in [
+            started,
+            notice(Notice::FailedOver { to: "b".to_owned() }),
+            notice(Notice::CacheHit { tokens: 3 }),
+            text("a"),
+            text("b"),
+            end,
+            Event::Usage { usage: estimated },
+        ] {
+            told.extend(encoder.event(0, event).unwrap());
+        }
+        told.extend(encoder.end().unwrap());
+        let told: Vec<Value> =
+            told.into_iter().map(|chunk| serde_json::to_value(chunk).unwrap()["byzerllm"].take()).collect();
+        assert_eq!(
+            told,
+            [
+                json!({"vendor_request_id": "v-1"}),
+                json!({"notices": [{"notice": "failed_over", "to": "b"}]}),
+                Value::Null,
+                Value::Null,
+                json!({"usage_source": "estimated"})
+            ]
+        );
     }
 
     #[test]

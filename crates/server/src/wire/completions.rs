@@ -10,7 +10,7 @@ use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result};
 use schemars::json_schema;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::chat::{Asked, StreamOptions};
 use super::common::{generating_body, refuse};
@@ -26,7 +26,7 @@ generating_body! {
         /// The deployment.
         model: String,
         /// A text, the ids of its tokens, or a list of either: all texts or all lists of ids.
-        prompt: Prompts,
+        prompt: Prompts<{ limits::PROMPTS }>,
         /// Report the log probabilities of the answer's tokens and of so many alternatives.
         #[serde(default)]
         #[schemars(range(max = limits::TOP_LOGPROBS))]
@@ -41,9 +41,9 @@ generating_body! {
     }
 }
 
-/// The prompts of one call, one after another.
+/// The prompts of one call, one after another: at most `MAX`.
 #[derive(Debug)]
-struct Prompts(Vec<Input>);
+pub(crate) struct Prompts<const MAX: usize>(pub(crate) Vec<Input>);
 
 /// The first item of a list decides what the list is.
 enum First {
@@ -78,18 +78,17 @@ impl<'de> Deserialize<'de> for First {
     }
 }
 
-described!(Prompts, "Prompts", |_generator| {
+described!(@[const MAX: usize] Prompts<MAX>, "Prompts", |_generator| {
     let token = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
     let ids = json!({ "type": "array", "items": token, "minItems": 1 });
-    let list =
-        |items: Value| json!({ "type": "array", "items": items, "minItems": 1, "maxItems": limits::PROMPTS });
+    let list = |items: Value| json!({ "type": "array", "items": items, "minItems": 1, "maxItems": MAX });
     json_schema!({ "anyOf": [{ "type": "string" }, list(json!({ "type": "string" })), ids, list(ids)] })
 });
 
-impl<'de> Deserialize<'de> for Prompts {
+impl<'de, const MAX: usize> Deserialize<'de> for Prompts<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Prompt;
-        impl<'de> Visitor<'de> for Prompt {
+        struct Prompt<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for Prompt<MAX> {
             type Value = Vec<Input>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,25 +109,24 @@ impl<'de> Deserialize<'de> for Prompts {
                         }
                         Ok(vec![Input::Tokens(ids)])
                     }
-                    Some(First::Text(text)) => rest(Input::Text(text), items, Input::Text),
-                    Some(First::Ids(ids)) => rest(Input::Tokens(ids), items, Input::Tokens),
+                    Some(First::Text(text)) => rest::<_, _, MAX>(Input::Text(text), items, Input::Text),
+                    Some(First::Ids(ids)) => rest::<_, _, MAX>(Input::Tokens(ids), items, Input::Tokens),
                 }
             }
         }
-        deserializer.deserialize_any(Prompt).map(Prompts)
+        deserializer.deserialize_any(Prompt::<MAX>).map(Prompts)
     }
 }
 
-fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>, const MAX: usize>(
     first: Input,
     mut items: A,
     make: fn(T) -> Input,
 ) -> Result<Vec<Input>, A::Error> {
     let mut prompts = vec![first];
     while let Some(item) = items.next_element()? {
-        if prompts.len() == limits::PROMPTS {
-            let max = limits::PROMPTS;
-            return Err(serde::de::Error::custom(format_args!("more than {max} prompts in one call")));
+        if prompts.len() == MAX {
+            return Err(serde::de::Error::custom(format_args!("more than {MAX} in one call")));
         }
         prompts.push(make(item));
     }
@@ -145,7 +143,7 @@ pub(crate) struct Batch {
 
 impl CompletionBody {
     /// The requests in our words.
-    pub(crate) fn into_requests(mut self) -> Result<Asked<Batch>> {
+    pub(crate) fn into_requests(mut self, extra: Map<String, Value>) -> Result<Asked<Batch>> {
         self.check_shared()?;
         let no_tokens = Given(self.add_special_tokens == Some(false));
         refuse(&[("add_special_tokens", no_tokens, "leaving out the tokenizer's own is")])?;
@@ -177,6 +175,8 @@ impl CompletionBody {
                 sampling: sampling.clone(),
                 format: format.clone(),
                 front_end: FrontEnd::OpenAi,
+                whole: !stream,
+                extra: extra.clone(),
                 ..ChatRequest::new(model.clone(), input)
             })
             .collect();

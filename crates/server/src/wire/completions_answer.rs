@@ -10,6 +10,7 @@ use super::chat_answer::{
 };
 use super::describe::words;
 use super::logprobs::{CompletionLogprobs, Offsets};
+use super::notes::Notes;
 
 /// The whole answer, or one chunk of a stream: they have the same shape.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -20,6 +21,9 @@ pub(crate) struct CompletionAnswer {
     choices: Vec<CompletionChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<WireUsage>>,
+    /// What there is to tell beside the answer, in the first chunk after it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byzerllm: Option<Notes>,
 }
 
 /// One of the answers.
@@ -36,7 +40,12 @@ struct CompletionChoice {
 
 impl CompletionAnswer {
     /// The answers to all prompts, in order. `logprobs` is what the request asked for.
-    pub(crate) fn new(head: Head, responses: Vec<ChatResponse>, logprobs: Option<u32>) -> Result<Self> {
+    pub(crate) fn new(
+        head: Head,
+        responses: Vec<ChatResponse>,
+        logprobs: Option<u32>,
+        notes: Notes,
+    ) -> Result<Self> {
         let reasons =
             responses.iter().flat_map(|response| &response.choices).map(|choice| &choice.finish_reason);
         if let Some(error) = all_failed(reasons) {
@@ -58,7 +67,7 @@ impl CompletionAnswer {
                 });
             }
         }
-        Ok(Self { head, choices, usage: Some(Some(usage)) })
+        Ok(Self { head, choices, usage: Some(Some(usage)), byzerllm: notes.some() })
     }
 }
 
@@ -69,6 +78,8 @@ pub(crate) struct CompletionChunks {
     logprobs: Option<u32>,
     include_usage: bool,
     prompts: Vec<PromptState>,
+    /// What the next chunk tells beside its text.
+    notes: Notes,
 }
 
 struct PromptState {
@@ -95,12 +106,13 @@ impl CompletionChunks {
             usage: None,
         };
         let prompts = (0..prompts).map(|_| state()).collect();
-        Self { head, n, logprobs, include_usage, prompts }
+        Self { head, n, logprobs, include_usage, prompts, notes: Notes::default() }
     }
 
-    fn chunk(&self, choice: CompletionChoice) -> Vec<CompletionAnswer> {
+    fn chunk(&mut self, choice: CompletionChoice) -> Vec<CompletionAnswer> {
         let usage = self.include_usage.then_some(None);
-        vec![CompletionAnswer { head: self.head.clone(), choices: vec![choice], usage }]
+        let byzerllm = std::mem::take(&mut self.notes).some();
+        vec![CompletionAnswer { head: self.head.clone(), choices: vec![choice], usage, byzerllm }]
     }
 
     fn text(
@@ -153,6 +165,7 @@ impl crate::sse::Encode for CompletionChunks {
     type Chunk = CompletionAnswer;
 
     fn event(&mut self, prompt: usize, event: Event) -> Result<Vec<CompletionAnswer>> {
+        self.notes.see(&event);
         let alone = self.n == 1 && self.prompts.len() == 1;
         let Some(state) = self.prompts.get_mut(prompt) else { return Ok(Vec::new()) };
         Ok(match event {
@@ -189,6 +202,7 @@ impl crate::sse::Encode for CompletionChunks {
             return Ok(Vec::new());
         }
         let usage = Some(Some(WireUsage::sum(usages)));
-        Ok(vec![CompletionAnswer { head: self.head.clone(), choices: Vec::new(), usage }])
+        let byzerllm = std::mem::take(&mut self.notes).some();
+        Ok(vec![CompletionAnswer { head: self.head.clone(), choices: Vec::new(), usage, byzerllm }])
     }
 }

@@ -20,8 +20,14 @@ pub(crate) const NO_EFFECT: &str = "x-byzerllm-no-effect";
 pub(crate) const NEUTRAL: &str = "x-byzerllm-neutral-only";
 
 /// A field that is accepted and has no effect, because nothing observable depends on it here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NoEffect<T>(std::marker::PhantomData<T>);
+
+impl<T> Default for NoEffect<T> {
+    fn default() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for NoEffect<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -170,6 +176,14 @@ mod tests {
         compare::<crate::wire::chat::StreamOptions>();
         compare::<crate::wire::completions::CompletionBody>();
         compare::<crate::wire::message::WireMessage>();
+        compare::<crate::wire::embeddings::EmbeddingBody>();
+        compare::<crate::wire::anthropic::request::MessagesBody>();
+        compare::<crate::wire::anthropic::request::CountBody>();
+        compare::<crate::wire::anthropic::content::WireTurn>();
+        compare::<crate::wire::anthropic::content::Block>();
+        compare::<crate::wire::responses::request::ResponseBody>();
+        compare::<crate::wire::responses::items::WireItem>();
+        compare::<crate::wire::responses::items::WireContent>();
         compare::<crate::wire::tools::WireTool>();
         compare::<crate::wire::common::WireFormat>();
         compare::<crate::wire::tokens::TokenizeBody>();

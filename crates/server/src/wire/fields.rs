@@ -16,12 +16,13 @@ use crate::limits;
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let Object(value) = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| explain(&error.path().to_string(), error.inner()))?;
-    deserializer.end().map_err(|error| explain(".", &error))?;
+        .map_err(|error| explain(&error.path().to_string(), error.inner(), &[]))?;
+    deserializer.end().map_err(|error| explain(".", &error, &[]))?;
     Ok(value)
 }
 
-fn explain(path: &str, error: &serde_json::Error) -> Error {
+/// The mistake in a body, in our words. `more` are names that the body's top level knows beside its own.
+pub(crate) fn explain(path: &str, error: &serde_json::Error, more: &[&str]) -> Error {
     let text = error.to_string();
     if !error.is_data() {
         return Error::new(ErrorKind::InvalidRequest, cut(format!("the body is not valid JSON: {text}")));
@@ -30,7 +31,7 @@ fn explain(path: &str, error: &serde_json::Error) -> Error {
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let path = if path == "." { "" } else { path };
     if text.starts_with("unknown field `") {
-        return unknown_field(path, text);
+        return unknown_field(path, text, more);
     }
     if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
@@ -44,12 +45,15 @@ fn explain(path: &str, error: &serde_json::Error) -> Error {
 }
 
 /// serde hands over the valid names only in the text that it composes from our own field lists.
-fn unknown_field(path: &str, text: &str) -> Error {
-    let valid: Vec<&str> = match text.rfind("`, expected ") {
+fn unknown_field(path: &str, text: &str, more: &[&str]) -> Error {
+    let mut valid: Vec<&str> = match text.rfind("`, expected ") {
         Some(at) => text[at + 1..].split('`').skip(1).step_by(2).collect(),
         None => Vec::new(),
     };
     let name = path.rsplit('.').next().unwrap_or(path);
+    if name.len() == path.len() {
+        valid.extend(more);
+    }
     let shown = cut(path.to_owned());
     let advice = match nearest(name, &valid) {
         Some(nearest) => format!("did you mean `{nearest}`?"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use byzerllm_core::{Error, Message, Result, Role};
+use byzerllm_core::{Error, Message, Part, Result, Role};
 use schemars::{JsonSchema, json_schema};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::describe::{described, words};
 use super::fields::{Capped, Given, Object, unsupported};
+use super::image;
 use crate::limits;
 
 /// A conversation: its messages, or a text, which is what the user says.
@@ -70,7 +71,7 @@ impl WireMessages {
 pub(crate) struct WireMessage {
     /// Who speaks; `developer` is `system`.
     role: WireRole,
-    /// The text, or parts of it that are joined by line ends; may be absent beside `tool_calls`.
+    /// The text, or parts of it that are joined by line ends, or texts and images; may be absent beside `tool_calls`.
     #[serde(default)]
     content: Option<Content>,
     /// Who it is, for templates that tell speakers apart.
@@ -110,20 +111,22 @@ enum WireRole {
 #[derive(Debug)]
 enum Content {
     Text(String),
-    Parts(Vec<Object<Part>>),
+    Parts(Vec<Object<WirePart>>),
 }
 
-/// A part of a message. Parts other than text are refused.
+/// A part of a message: text, or a picture for models that take some. Other parts are refused.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "ChatCompletionContentPart")]
 #[serde(deny_unknown_fields)]
-struct Part {
-    #[schemars(transform = words(&["text"]))]
+struct WirePart {
+    #[schemars(transform = words(&["text", "image_url"]))]
     r#type: String,
-    #[schemars(required)]
-    text: Option<String>,
+    /// With the type `text`.
     #[serde(default)]
-    image_url: Given,
+    text: Option<String>,
+    /// With the type `image_url`.
+    #[serde(default)]
+    image_url: Option<Object<ImageUrl>>,
     #[serde(default)]
     input_audio: Given,
     #[serde(default)]
@@ -132,6 +135,19 @@ struct Part {
     video_url: Given,
     #[serde(default)]
     refusal: Given,
+}
+
+/// Where a picture is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionImageUrl")]
+#[serde(deny_unknown_fields)]
+struct ImageUrl {
+    /// A `data:` URL with the picture's bytes in base64, or an http(s) address that the vendor fetches.
+    url: String,
+    /// How closely to look.
+    #[serde(default)]
+    #[schemars(transform = words(&["auto", "low", "high"]))]
+    detail: Option<String>,
 }
 
 /// A call that the model made.
@@ -157,7 +173,7 @@ struct WireFunction {
 }
 
 described!(Content, "Content", |generator| {
-    let parts = generator.subschema_for::<Capped<Object<Part>, { limits::CONTENT_PARTS }>>();
+    let parts = generator.subschema_for::<Capped<Object<WirePart>, { limits::CONTENT_PARTS }>>();
     json_schema!({ "anyOf": [{ "type": "string" }, parts] })
 });
 
@@ -181,7 +197,7 @@ impl<'de> Deserialize<'de> for Content {
 
             fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Content, A::Error> {
                 let deserializer = SeqAccessDeserializer::new(parts);
-                Capped::<Object<Part>, { limits::CONTENT_PARTS }>::deserialize(deserializer)
+                Capped::<Object<WirePart>, { limits::CONTENT_PARTS }>::deserialize(deserializer)
                     .map(|parts| Content::Parts(parts.0))
             }
         }
@@ -215,16 +231,16 @@ impl WireMessage {
             let message = format!("`{path}`: a tool's message needs one, and no other message has one");
             return Err(Error::invalid(path, message));
         }
-        let content = match self.content {
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => join(parts, &path("content"))?,
-            None if self.role == WireRole::Assistant && !calls.is_empty() => String::new(),
+        let role = self.role.into();
+        let mut message = match self.content {
+            Some(Content::Text(text)) => Message::new(role, text),
+            Some(Content::Parts(parts)) => joined(role, parts, &path("content"))?,
+            None if self.role == WireRole::Assistant && !calls.is_empty() => Message::new(role, ""),
             None => {
                 let path = path("content");
                 return Err(Error::invalid(path.clone(), format!("the field `{path}` is missing")));
             }
         };
-        let mut message = Message::new(self.role.into(), content);
         let texts = [
             ("name", self.name),
             ("tool_call_id", self.tool_call_id),
@@ -247,26 +263,57 @@ impl WireMessage {
     }
 }
 
-/// Text parts become one text, a line each.
-fn join(parts: Vec<Object<Part>>, path: &str) -> Result<String> {
-    let mut text = String::new();
-    for (index, Object(part)) in parts.into_iter().enumerate() {
-        let place = format!("{path}[{index}]");
-        let other = [part.image_url, part.input_audio, part.file, part.video_url, part.refusal];
-        if part.r#type != "text" || other.iter().any(|given| given.0) {
-            let kind: String = part.r#type.chars().take(40).collect();
-            return Err(unsupported(place, &format!("content of type '{kind}' is")));
-        }
-        let Some(piece) = part.text else {
-            let place = format!("{place}.text");
-            return Err(Error::invalid(place.clone(), format!("the field `{place}` is missing")));
-        };
-        if index > 0 {
-            text.push('\n');
-        }
-        text.push_str(&piece);
+/// Text parts become one text, a line each. Where there is a picture the parts stay apart, too.
+fn joined(role: Role, parts: Vec<Object<WirePart>>, path: &str) -> Result<Message> {
+    let parts: Result<Vec<Part>> = parts
+        .into_iter()
+        .enumerate()
+        .map(|(index, Object(part))| part.into_part(role, &format!("{path}[{index}]")))
+        .collect();
+    Ok(message_of(role, parts?))
+}
+
+/// A message of parts. Without a picture it is a text.
+pub(crate) fn message_of(role: Role, parts: Vec<Part>) -> Message {
+    let mut message = Message::of_parts(role, parts);
+    if !message.has_images() {
+        message.parts = Vec::new();
     }
-    Ok(text)
+    message
+}
+
+impl WirePart {
+    fn into_part(self, role: Role, place: &str) -> Result<Part> {
+        let other = [self.input_audio, self.file, self.video_url, self.refusal];
+        let odd = other.iter().any(|given| given.0);
+        match (self.r#type.as_str(), self.text, self.image_url) {
+            ("text", Some(text), None) if !odd => Ok(Part::Text { text }),
+            ("text", None, None) if !odd => {
+                let place = format!("{place}.text");
+                Err(Error::invalid(place.clone(), format!("the field `{place}` is missing")))
+            }
+            ("image_url", None, Some(Object(image))) if !odd => {
+                if !matches!(role, Role::User | Role::Tool) {
+                    let role = role.as_str();
+                    let message = format!("`{place}`: a message of the role {role} holds no images");
+                    return Err(Error::invalid(place.to_owned(), message));
+                }
+                image::at_url(image.url, image.detail, place, "image_url.url")
+            }
+            ("image_url", None, None) if !odd => {
+                let place = format!("{place}.image_url");
+                Err(Error::invalid(place.clone(), format!("the field `{place}` is missing")))
+            }
+            ("text" | "image_url", _, _) if !odd => {
+                let message = format!("`{place}` must hold exactly what its type names");
+                Err(Error::invalid(place.to_owned(), message))
+            }
+            (kind, _, _) => {
+                let kind: String = kind.chars().take(40).collect();
+                Err(unsupported(place, &format!("content of type '{kind}' is")))
+            }
+        }
+    }
 }
 
 impl WireToolCall {

@@ -1,22 +1,29 @@
-//! The JSON of the OpenAI API, in and out. Nothing here knows HTTP or the runtime.
+//! The JSON of OpenAI's API, of Anthropic's and of our own, in and out. Nothing here knows HTTP or the runtime.
 
+pub(crate) mod anthropic;
 pub(crate) mod chat;
 pub(crate) mod chat_answer;
 pub(crate) mod common;
 pub(crate) mod completions;
 pub(crate) mod completions_answer;
 pub(crate) mod describe;
+pub(crate) mod embeddings;
 pub(crate) mod error;
+pub(crate) mod extra;
 pub(crate) mod fields;
 pub(crate) mod health;
+pub(crate) mod image;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod logprobs;
 pub(crate) mod message;
 pub(crate) mod models;
 pub(crate) mod native;
+pub(crate) mod notes;
+pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod schema;
+pub(crate) mod sequence;
 pub(crate) mod tokens;
 pub(crate) mod tools;
 

@@ -46,6 +46,10 @@ struct NativeFields {
     front_end: FrontEnd,
     #[serde(default)]
     clip_max_tokens: bool,
+    #[serde(default)]
+    whole: bool,
+    #[serde(default)]
+    extra: Option<Schema<{ limits::EXTRA_BYTES }>>,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +126,11 @@ impl<'de> Deserialize<'de> for NativeChat {
             parameters: tool.parameters.map(|Schema(value)| value),
             strict: tool.strict,
         };
+        let extra = match fields.extra.map(|Schema(extra)| extra) {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(extra)) => extra,
+            Some(_) => return Err(serde::de::Error::custom("`extra` must be an object")),
+        };
         Ok(Self(ChatRequest {
             model: fields.model,
             input: fields.input,
@@ -136,6 +145,8 @@ impl<'de> Deserialize<'de> for NativeChat {
             parallel_tool_calls: fields.parallel_tool_calls,
             front_end: fields.front_end,
             clip_max_tokens: fields.clip_max_tokens,
+            whole: fields.whole,
+            extra,
         }))
     }
 }

@@ -123,19 +123,19 @@ pub(crate) fn tools(tools: Option<WireTools>, choice: Option<WireChoice>) -> Res
     let tools: Result<Vec<Tool>> =
         wire.into_iter().enumerate().map(|(index, tool)| tool.0.into_tool(index)).collect();
     let tools = tools?;
-    check(&tools, &choice)?;
+    check(&tools, &choice, "function.")?;
     Ok((tools, choice))
 }
 
-/// Checks names and numbers.
-pub(crate) fn check(tools: &[Tool], choice: &ToolChoice) -> Result<()> {
+/// Checks names and numbers. `below` is what stands between a tool and its fields in paths.
+pub(crate) fn check(tools: &[Tool], choice: &ToolChoice, below: &str) -> Result<()> {
     if tools.len() > limits::TOOLS {
         let (max, got) = (limits::TOOLS, tools.len());
         return Err(Error::invalid("tools", format!("at most {max} tools are allowed, got {got}")));
     }
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
-        let field = format!("tools[{index}].function.name");
+        let field = format!("tools[{index}].{below}name");
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if !(1..=64).contains(&tool.name.len()) || !tool.name.chars().all(valid) {
             let message = format!("`{field}` must have 1 to 64 letters, digits, dashes or underscores");
@@ -150,7 +150,7 @@ pub(crate) fn check(tools: &[Tool], choice: &ToolChoice) -> Result<()> {
             .as_ref()
             .is_some_and(|schema| !matches!(schema, Value::Object(_) | Value::Bool(true)))
         {
-            let field = format!("tools[{index}].function.parameters");
+            let field = format!("tools[{index}].{below}parameters");
             return Err(Error::invalid(field.clone(), format!("`{field}` must be a JSON Schema")));
         }
     }

@@ -195,6 +195,18 @@ async fn messages_of_every_form() {
 }
 
 #[tokio::test]
+async fn images_travel_as_parts() {
+    let app = App::answering("x").await;
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}});
+    let parts = json!([{"type": "text", "text": "What"}, image, {"type": "text", "text": "is it?"}]);
+    app.chat(ask(json!({"messages": [{"role": "user", "content": parts}]}))).await.ok();
+    let Input::Messages(got) = app.model.requests().pop().unwrap().input else { panic!("no messages") };
+    assert_eq!((got[0].content.as_str(), got[0].parts.len()), ("What\nis it?", 3));
+    let url = "data:image/png;base64,AAAA".to_owned();
+    assert_eq!(got[0].parts[1], byzerllm_core::Part::Image { url, detail: Some("low".to_owned()) });
+}
+
+#[tokio::test]
 async fn what_is_wrong_or_not_there_is_named() {
     let app = App::answering("x").await;
     let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
@@ -302,6 +314,22 @@ async fn what_is_wrong_or_not_there_is_named() {
         ),
         (
             user(json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]})),
+            "invalid_request",
+            "messages[1].content[0].image_url.url",
+        ),
+        (
+            user(json!({"role": "user", "content": [{"type": "image_url"}]})),
+            "invalid_request",
+            "messages[1].content[0].image_url",
+        ),
+        (
+            user(json!({"role": "assistant", "content": [
+                {"type": "image_url", "image_url": {"url": "https://host/a.png"}}]})),
+            "invalid_request",
+            "messages[1].content[0]",
+        ),
+        (
+            user(json!({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]})),
             "unsupported",
             "messages[1].content[0]",
         ),

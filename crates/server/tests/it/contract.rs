@@ -71,7 +71,8 @@ pub(crate) fn check_answer(method: &Method, path: &str, answer: &Answer) {
     let documented = &operation["responses"][status];
     assert!(documented.is_object(), "{what} is not documented: {}", answer.text);
     if !answer.status.is_success() {
-        let error = json!({ "$ref": "#/components/schemas/ErrorAnswer" });
+        let schema = if path.starts_with("/v1/messages") { "MessagesErrorAnswer" } else { "ErrorAnswer" };
+        let error = json!({ "$ref": format!("#/components/schemas/{schema}") });
         return check(&error, &CLOSED, &serde_json::from_str(&answer.text).unwrap(), &what);
     }
     let Some(content) = documented.get("content") else {
@@ -88,7 +89,9 @@ pub(crate) fn check_answer(method: &Method, path: &str, answer: &Answer) {
                 let Some(data) = line("data: ").filter(|data| *data != "[DONE]") else { continue };
                 let value: Value = serde_json::from_str(data).unwrap();
                 let error = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-                if line("event: ") == Some("error") {
+                if line("event: ") == Some("error") && value["type"] == "error" {
+                    check(&error("MessagesErrorAnswer"), &CLOSED, &value, &what);
+                } else if line("event: ") == Some("error") {
                     check(&error("Error"), &CLOSED, &value, &what);
                 } else if value.get("error").is_some() {
                     check(&error("ErrorAnswer"), &CLOSED, &value, &what);

@@ -1,0 +1,27 @@
+//! `POST /v1/embeddings`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Extensions;
+use axum::response::{IntoResponse, Response};
+
+use crate::body::ModelBody;
+use crate::caller::Caller;
+use crate::error::{ApiError, request_id};
+use crate::sse;
+use crate::state::AppState;
+use crate::wire::embeddings::{EmbeddingAnswer, EmbeddingBody};
+
+/// Turns texts into vectors.
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    extensions: Extensions,
+    caller: Caller,
+    ModelBody(body, extra): ModelBody<EmbeddingBody>,
+) -> Result<Response, ApiError> {
+    let (request, encoding) = body.into_request(extra)?;
+    let (model, inputs) = (request.model.clone(), request.inputs.len());
+    let embeddings = state.runtime.embed(caller.context(request_id(&extensions)), request).await?;
+    let (answer, notes) = EmbeddingAnswer::new(model, inputs, encoding, embeddings)?;
+    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+}

@@ -1,0 +1,59 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{Extensions, HeaderMap};
+use axum::response::{IntoResponse, Response};
+use byzerllm_core::{Error, ErrorKind};
+
+use super::{chat_model, takeover_of_stream};
+use crate::body::ModelBody;
+use crate::caller::Caller;
+use crate::error::{ApiError, request_id};
+use crate::sse;
+use crate::state::AppState;
+use crate::wire::anthropic::answer::{CountAnswer, MessageAnswer};
+use crate::wire::anthropic::request::{CountBody, MessagesBody};
+use crate::wire::anthropic::stream::MessageEvents;
+
+/// Whether a model goes on from a last message of the assistant. A model that does not exist is refused later.
+fn continues(state: &AppState, model: &str) -> bool {
+    chat_model(state, model).is_some_and(|model| model.continues())
+}
+
+/// Answers a conversation, as a whole or as a stream.
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    caller: Caller,
+    ModelBody(body, extra): ModelBody<MessagesBody>,
+) -> Result<Response, ApiError> {
+    let continues = continues(&state, &body.model);
+    let (request, stream) = body.into_request(extra, continues)?;
+    let id = request_id(&extensions);
+    let (name, model) = (format!("msg_{id}"), request.model.clone());
+    let context = caller.allowing(takeover_of_stream(&headers, stream)?).context(id);
+    let events = state.runtime.chat(context, request).await?;
+    if stream {
+        let (events, notes) = sse::begun(sse::alone(events)).await?;
+        return Ok(sse::with_notes(sse::encoded(events, MessageEvents::new(name, model)), &notes));
+    }
+    let (response, notes) = sse::folded(events).await?;
+    let answer = Json(MessageAnswer::new(name, model, response, notes.clone())?).into_response();
+    Ok(sse::with_notes(answer, &notes))
+}
+
+/// Counts the tokens of a conversation's prompt.
+pub(crate) async fn count(
+    State(state): State<AppState>,
+    ModelBody(body, extra): ModelBody<CountBody>,
+) -> Result<Json<CountAnswer>, ApiError> {
+    let continues = continues(&state, &body.model);
+    let request = body.into_request(extra, continues)?;
+    let model = state.runtime.model(&request.model)?.chat.ok_or_else(|| {
+        let message = format!("'{}' does not generate text", request.model);
+        Error::new(ErrorKind::Unsupported, message)
+    })?;
+    Ok(Json(CountAnswer { input_tokens: model.count_tokens(&request).await? }))
+}
