@@ -123,7 +123,7 @@ fn a_file_overrides_what_is_typed_and_secrets_stay_hidden() {
 fn what_cannot_be_deployed_is_refused_by_name() {
     let world = World::new();
     for (word, message) in [
-        ("saas/openai", "'saas/openai': hosted models are not supported"),
+        ("saas/opneai", "there is no vendor 'saas/opneai'; did you mean 'saas/openai'?"),
         ("custom/bge", "'custom/bge': embedding models are not supported"),
         ("custom/lama2", "Did you mean 'custom/llama2'?"),
     ] {

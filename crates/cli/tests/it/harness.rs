@@ -65,6 +65,7 @@ impl World {
             .env_remove("BYZERLLM_URL")
             .env_remove("BYZERLLM_API_KEY")
             .env_remove("BYZERLLM_LOG")
+            .env_remove("BYZERLLM_MASTER_KEY_FILE")
             .env_remove("OPENAI_API_KEY")
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -99,10 +100,19 @@ impl World {
 
     /// The same with further variables of the environment.
     pub(crate) fn serve_in(&self, options: &[&str], environment: &[(&str, &str)]) -> Serving {
+        self.start(options, environment, Stdio::null())
+    }
+
+    /// The same, with what it logs in a file.
+    pub(crate) fn serve_logging(&self, log: &Path, environment: &[(&str, &str)]) -> Serving {
+        self.start(&[], environment, std::fs::File::create(log).unwrap().into())
+    }
+
+    fn start(&self, options: &[&str], environment: &[(&str, &str)], log: Stdio) -> Serving {
         let state = self.path("state");
         let plain = ["serve", "--port", "0", "--threads", "1", "--state", state.to_str().unwrap()];
         let mut command = self.command(&[&plain[..], options].concat());
-        let mut child = command.envs(environment.iter().copied()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.envs(environment.iter().copied()).stderr(log).spawn().unwrap();
         let mut first = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut first).unwrap();

@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
 mod byzer;
+mod canary;
 mod completion;
 mod doctor;
 mod harness;
 mod help;
 mod keys;
 mod lifecycle;
+mod ledger;
 mod local;
 mod messages;
 mod models;
