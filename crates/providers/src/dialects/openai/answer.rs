@@ -153,6 +153,7 @@ impl Decoder {
         }
         if out.len() > before {
             if state.finished {
+                out.truncate(before);
                 return Err(self.broken("more of an answer after its end"));
             }
             state.spoke = true;

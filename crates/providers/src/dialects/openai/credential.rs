@@ -66,7 +66,8 @@ impl Credential {
 }
 
 fn value(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
+    let field = HeaderValue::from_str(text).ok().filter(|_| text.is_ascii());
+    let mut value = field.ok_or_else(|| {
         Error::invalid(
             "saas.api_key",
             "saas.api_key holds characters that cannot stand in a header; copy it again",

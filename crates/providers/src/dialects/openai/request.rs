@@ -166,7 +166,7 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
         body.top_p = Some(top_p);
     }
     // Off is not asked for.
-    let number = |value: Option<f32>, off: f32| value.filter(|value| *value != off).map(Value::from);
+    let number = |value: Option<f32>, off: f32| value.filter(|value| *value != off).map(short);
     let stop = given.stop.as_ref().filter(|stop| !stop.is_empty());
     if let Some(stop) = stop
         && stop.len() > quirks.max_stop
@@ -180,7 +180,7 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
     }
     let ids = given.stop_token_ids.as_ref().filter(|ids| !ids.is_empty());
     let bias = given.logit_bias.as_ref().filter(|bias| !bias.is_empty());
-    let bias = bias.map(|bias| bias.iter().map(|(id, bias)| (id.to_string(), Value::from(*bias))).collect());
+    let bias = bias.map(|bias| bias.iter().map(|(id, bias)| (id.to_string(), short(*bias))).collect());
     let rest: [(Takes, &'static str, &'static str, Option<Value>); 14] = [
         (Takes::MAX_TOKENS, "max_tokens", quirks.max_tokens, given.max_tokens.map(Value::from)),
         (Takes::STOP, "stop", "stop", stop.map(|stop| json!(stop))),
@@ -219,6 +219,11 @@ fn sampling(quirks: &Quirks, request: &ChatRequest, body: &mut Body<'_>) -> Resu
         }
     }
     Ok(())
+}
+
+/// A number as it was written: 1.1, not the 1.100000023841858 that its 32 bits are among those of 64.
+fn short(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 fn tools<'a>(quirks: &Quirks, request: &'a ChatRequest) -> Result<Vec<WireTool<'a>>> {

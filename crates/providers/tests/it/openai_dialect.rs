@@ -1,0 +1,595 @@
+//! OpenAI's dialect beyond what vendors document: what it refuses, and what it makes of odd frames.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use byzerllm_core::{
+    ChatRequest, EmbeddingInput, EmbeddingRequest, ErrorKind, FinishReason, Input, Message, Part,
+    ResponseFormat, Role, Tool, ToolChoice, UsageSource,
+};
+use byzerllm_providers::{Delta, Dialect, VENDORS};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::openai_fixtures::{body, fold, open, read, signing};
+
+const KEY: (&str, &str) = ("api_key", "k-123");
+
+fn openai() -> Arc<dyn Dialect> {
+    open("openai", [KEY]).unwrap()
+}
+
+fn request() -> ChatRequest {
+    ChatRequest::new("m", Input::Messages(vec![Message::new(Role::User, "hi")]))
+}
+
+/// A request that asks for one thing, by the name under which it is refused.
+fn asking_for(name: &str) -> ChatRequest {
+    let mut request = request();
+    let sampling = &mut request.sampling;
+    let tool = |strict| Tool { name: "f".to_owned(), description: None, parameters: None, strict };
+    match name {
+        "temperature" => sampling.temperature = Some(0.5),
+        "top_p" => sampling.top_p = Some(0.5),
+        "top_k" => sampling.top_k = Some(5),
+        "min_p" => sampling.min_p = Some(0.1),
+        "seed" => sampling.seed = Some(1),
+        "max_tokens" => sampling.max_tokens = Some(1),
+        "stop" => sampling.stop = Some(vec!["x".to_owned()]),
+        "stop_token_ids" => sampling.stop_token_ids = Some(vec![1]),
+        "presence_penalty" => sampling.presence_penalty = Some(0.5),
+        "frequency_penalty" => sampling.frequency_penalty = Some(0.5),
+        "repetition_penalty" => sampling.repetition_penalty = Some(1.1),
+        "logit_bias" => sampling.logit_bias = Some(BTreeMap::from([(1, 1.0)])),
+        "ignore_end" => sampling.ignore_end = Some(true),
+        "min_tokens" => sampling.min_tokens = Some(1),
+        "logprobs" => sampling.logprobs = Some(0),
+        "n" => request.n = 2,
+        "best_of" => request.best_of = Some(2),
+        "echo" => request.echo = true,
+        "prompt_logprobs" => request.prompt_logprobs = Some(0),
+        "prompt_token_ids" => request.input = Input::Tokens(vec![1]),
+        "guided_decoding" => request.format = ResponseFormat::Regex("a".to_owned()),
+        "response_format" => request.format = ResponseFormat::JsonSchema(json!({})),
+        "tools" => request.tools = vec![tool(false)],
+        "tools.strict" => request.tools = vec![tool(true)],
+        "tool_choice" => {
+            request.tools = vec![tool(false)];
+            request.tool_choice = ToolChoice::Required;
+        }
+        "parallel_tool_calls" => {
+            request.tools = vec![tool(false)];
+            request.parallel_tool_calls = false;
+        }
+        "messages[0].content" => {
+            let image = Part::Image { url: "https://host/a.png".to_owned(), detail: None };
+            request.input = Input::Messages(vec![Message::of_parts(Role::User, vec![image])]);
+        }
+        "messages[0].mood" => {
+            let mut message = Message::new(Role::User, "hi");
+            message.extra.insert("mood".to_owned(), json!("good"));
+            request.input = Input::Messages(vec![message]);
+        }
+        "no_such_thing" => {
+            request.extra.insert(name.to_owned(), json!(1));
+        }
+        other => panic!("{other}"),
+    }
+    request
+}
+
+/// What each vendor does not take, of all that there is.
+#[test]
+fn what_a_vendor_does_not_take_is_refused_by_name() {
+    let never =
+        ["best_of", "echo", "prompt_logprobs", "prompt_token_ids", "no_such_thing", "messages[0].mood"];
+    let local = [
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "stop_token_ids",
+        "ignore_end",
+        "min_tokens",
+        "guided_decoding",
+    ];
+    let model = ("model", "some-model");
+    let table: [(&str, &[(&str, &str)], &[&str], &[&str]); 10] = [
+        ("openai", &[KEY], &[], &[]),
+        (
+            "openai",
+            &[KEY, ("model", "o3")],
+            &[],
+            &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs"],
+        ),
+        ("openai", &[("base_url", "http://localhost/v1"), ("server", "vllm")], &local, &[]),
+        ("azure_openai", &[KEY, model, ("azure_endpoint", "https://a.openai.azure.com")], &[], &[]),
+        (
+            "deepseek",
+            &[KEY],
+            &[],
+            &[
+                "seed",
+                "logit_bias",
+                "n",
+                "response_format",
+                "tools.strict",
+                "parallel_tool_calls",
+                "messages[0].content",
+            ],
+        ),
+        (
+            "moonshot",
+            &[KEY, model],
+            &[],
+            &["seed", "logit_bias", "logprobs", "tools.strict", "tool_choice", "parallel_tool_calls"],
+        ),
+        (
+            "siliconflow",
+            &[KEY, model],
+            &["top_k", "min_p"],
+            &[
+                "seed",
+                "presence_penalty",
+                "logit_bias",
+                "logprobs",
+                "response_format",
+                "tool_choice",
+                "parallel_tool_calls",
+            ],
+        ),
+        ("volcengine", &[KEY, model], &[], &["seed", "n", "tools.strict"]),
+        (
+            "zhipu",
+            &[KEY],
+            &[],
+            &[
+                "presence_penalty",
+                "frequency_penalty",
+                "logit_bias",
+                "logprobs",
+                "n",
+                "response_format",
+                "tools.strict",
+                "tool_choice",
+                "parallel_tool_calls",
+            ],
+        ),
+        (
+            "baichuan",
+            &[KEY],
+            &["top_k"],
+            &[
+                "seed",
+                "stop",
+                "presence_penalty",
+                "frequency_penalty",
+                "logit_bias",
+                "logprobs",
+                "n",
+                "response_format",
+                "tools.strict",
+                "tool_choice",
+                "parallel_tool_calls",
+                "messages[0].content",
+            ],
+        ),
+    ];
+    let all: Vec<&str> = never
+        .iter()
+        .chain(&local)
+        .chain(&[
+            "temperature",
+            "top_p",
+            "seed",
+            "max_tokens",
+            "stop",
+            "presence_penalty",
+            "frequency_penalty",
+        ])
+        .chain(&["logit_bias", "logprobs", "n", "response_format", "tools", "tools.strict", "tool_choice"])
+        .chain(&["parallel_tool_calls", "messages[0].content"])
+        .copied()
+        .collect();
+    for (vendor, given, takes, refuses) in table {
+        let dialect = open(vendor, given.iter().copied()).unwrap();
+        for name in &all {
+            let refused = never.contains(name)
+                || refuses.contains(name)
+                || (local.contains(name) && !takes.contains(name));
+            match dialect.chat(&asking_for(name), &signing()) {
+                Ok(_) => assert!(!refused, "{vendor} {given:?} took {name}"),
+                Err(error) => {
+                    assert!(refused, "{vendor} {given:?}: {error}");
+                    assert_eq!(
+                        (error.kind(), error.param()),
+                        (ErrorKind::Unsupported, Some(*name)),
+                        "{vendor}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_out_of_a_vendor_s_range_are_refused_by_name() {
+    let set = |vendor: &str, change: fn(&mut ChatRequest)| {
+        let given = [KEY, ("model", "some-model")];
+        let mut request = request();
+        change(&mut request);
+        body(&*open(vendor, given).unwrap(), &request)
+            .map_err(|error| (error.kind(), error.param().unwrap().to_owned()))
+    };
+    let invalid = |name: &str| Err((ErrorKind::InvalidRequest, name.to_owned()));
+    for vendor in ["zhipu", "moonshot", "baichuan"] {
+        assert_eq!(set(vendor, |request| request.sampling.temperature = Some(1.1)), invalid("temperature"));
+        assert!(set(vendor, |request| request.sampling.temperature = Some(1.0)).is_ok());
+    }
+    assert_eq!(set("openai", |request| request.sampling.temperature = Some(2.1)), invalid("temperature"));
+    assert_eq!(set("baichuan", |request| request.sampling.top_p = Some(1.0)), invalid("top_p"));
+    assert_eq!(set("baichuan", |request| request.sampling.top_k = Some(21)), invalid("top_k"));
+    let two = |request: &mut ChatRequest| request.sampling.stop = Some(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(set("zhipu", two), invalid("stop"));
+    assert!(set("openai", two).is_ok());
+    let builtin = |request: &mut ChatRequest| {
+        request.extra.insert("builtin_functions".to_owned(), json!("web"));
+    };
+    assert_eq!(set("moonshot", builtin), invalid("builtin_functions"));
+}
+
+/// Declared names are sent, and every name of a vendor's embeddings is among them.
+#[test]
+fn a_declared_extra_parameter_is_sent_and_never_hides_another_field() {
+    let own = [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "temperature",
+        "top_p",
+        "n",
+        "tools",
+        "max_tokens",
+        "stop",
+    ];
+    for vendor in VENDORS {
+        let Ok(dialect) = open(vendor.name, [KEY, ("model", "o")]) else { continue };
+        for name in dialect.extra_parameters() {
+            assert!(!own.contains(name), "{} {name}", vendor.name);
+        }
+    }
+    let mut request = request();
+    request.extra.insert("verbosity".to_owned(), json!("low"));
+    assert_eq!(body(&*openai(), &request).unwrap()["verbosity"], "low");
+    let error = {
+        request.extra.insert("verbosty".to_owned(), json!("low"));
+        openai().chat(&request, &signing()).err().unwrap()
+    };
+    assert!(error.message().contains("did you mean 'verbosity'"), "{error}");
+}
+
+#[test]
+fn reasoning_of_earlier_turns_goes_back_to_those_who_read_it() {
+    let mut message = Message::new(Role::Assistant, "4");
+    message.extra.insert("reasoning_content".to_owned(), json!("2+2"));
+    let request = ChatRequest::new("m", Input::Messages(vec![message]));
+    for (vendor, back) in [("openai", false), ("deepseek", true), ("zhipu", true), ("baichuan", false)] {
+        let body = body(&*open(vendor, [KEY]).unwrap(), &request).unwrap();
+        assert_eq!(body["messages"][0].get("reasoning_content").is_some(), back, "{vendor}");
+    }
+}
+
+#[test]
+fn parameters_of_a_deployment_are_checked() {
+    let error = |vendor: &str, given: &[(&str, &str)]| {
+        let error = open(vendor, given.iter().copied()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        error.param().unwrap().to_owned()
+    };
+    assert_eq!(error("openai", &[]), "saas.api_key");
+    assert_eq!(error("openai", &[KEY, ("api_type", "azure")]), "saas.api_type");
+    assert_eq!(error("openai", &[KEY, ("base_url", "wss://host/v1")]), "saas.base_url");
+    assert_eq!(error("openai", &[("api_key", "schlüssel\u{2014}")]), "saas.api_key");
+    assert_eq!(error("azure_openai", &[KEY]), "saas.azure_endpoint");
+    assert_eq!(error("azure_openai", &[KEY, ("api_base", "https://a")]), "saas.azure_deployment");
+    assert_eq!(error("moonshot", &[KEY]), "saas.model");
+    assert_eq!(error("zhipu", &[KEY, ("auth", "jwt")]), "saas.api_key");
+    let both = [KEY, ("base_url", "https://a"), ("baichuan_api_url", "https://a")];
+    assert_eq!(error("baichuan", &both), "saas.baichuan_api_url");
+}
+
+#[test]
+fn a_base_url_may_name_the_endpoint_and_hold_a_query() {
+    let url = |base: &str| {
+        let dialect = open("openai", [KEY, ("base_url", base)]).unwrap();
+        let embed = EmbeddingRequest {
+            model: "m".to_owned(),
+            inputs: vec![EmbeddingInput::Text("a".to_owned())],
+            dimensions: None,
+            extra: Default::default(),
+        };
+        let chat = dialect.chat(&request(), &signing()).unwrap().url.to_string();
+        (chat, dialect.embed(&embed, &signing()).unwrap().url.to_string())
+    };
+    let want = |query: &str| {
+        (format!("https://h/v1/chat/completions{query}"), format!("https://h/v1/embeddings{query}"))
+    };
+    assert_eq!(url("https://h/v1"), want(""));
+    assert_eq!(url("https://h/v1/?a=b"), want("?a=b"));
+    assert_eq!(url("https://h/v1/chat/completions"), want(""));
+    assert_eq!(url("https://h/v1/embeddings/"), want(""));
+}
+
+#[test]
+fn a_key_is_signed_where_zhipu_wants_it() {
+    let header = |given: &[(&str, &str)]| {
+        let dialect = open("zhipu", given.iter().copied()).unwrap();
+        let outbound = dialect.chat(&request(), &signing()).unwrap();
+        outbound.headers["authorization"].to_str().unwrap().to_owned()
+    };
+    let signed = header(&[("api_key", "id.secret")]);
+    assert_eq!(signed.matches('.').count(), 2);
+    assert!(signed.starts_with("Bearer ey") && !signed.contains("secret"));
+    assert_eq!(header(&[("api_key", "id.secret"), ("auth", "key")]), "Bearer id.secret");
+    assert_eq!(header(&[("api_key", "plain")]), "Bearer plain");
+}
+
+fn stream(frames: &[Value]) -> (crate::openai_fixtures::Folded, Option<byzerllm_core::Error>) {
+    let frames: Vec<String> = frames.iter().map(Value::to_string).collect();
+    let (deltas, error) = read(&*openai(), &request(), frames.iter().map(String::as_str));
+    (fold(deltas, 0), error)
+}
+
+fn call(fields: Value) -> Value {
+    json!({"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [fields]}}]})
+}
+
+fn finish(word: &str) -> Value {
+    json!({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
+}
+
+/// The habits of servers that say they speak OpenAI's dialect.
+#[test]
+fn tool_calls_are_told_apart_in_every_habit() {
+    let two = |a: &str, b: &str| {
+        vec![("a".to_owned(), "f".to_owned(), a.to_owned()), ("b".to_owned(), "g".to_owned(), b.to_owned())]
+    };
+    let calls = |frames: &[Value]| {
+        let (folded, error) = stream(frames);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(folded.finish, Some(FinishReason::ToolCalls));
+        folded.calls
+    };
+    // Whole calls without an index.
+    let whole = |id: &str, name: &str| call(json!({"id": id, "function": {"name": name, "arguments": "{}"}}));
+    assert_eq!(calls(&[whole("a", "f"), whole("b", "g"), finish("tool_calls")]), two("{}", "{}"));
+    // The same index for both, as Gemini sends it; `stop` at the end.
+    let same = |id: &str, name: &str| {
+        call(json!({"index": 0, "id": id, "function": {"name": name, "arguments": "{}"}}))
+    };
+    assert_eq!(calls(&[same("a", "f"), same("b", "g"), finish("stop")]), two("{}", "{}"));
+    // Id and name again in every chunk.
+    let again =
+        |text: &str| call(json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": text}}));
+    assert_eq!(
+        calls(&[again("{\"x\""), again(":1}"), finish("tool_calls")]),
+        [two("{\"x\":1}", "")[0].clone()]
+    );
+    // Arguments as a value, and none at all.
+    let value = call(json!({"index": 0, "id": "a", "function": {"name": "f", "arguments": {"x": 1}}}));
+    let none = call(json!({"index": 1, "id": "b", "function": {"name": "g", "arguments": null}}));
+    assert_eq!(calls(&[value, none, finish("function_call")]), two("{\"x\":1}", "{}"));
+    // The name after the first arguments, and empty ids in later chunks.
+    let late = [
+        call(json!({"index": 0, "id": "a", "function": {"arguments": "{\"x\""}})),
+        call(json!({"index": 0, "id": "", "function": {"name": "f", "arguments": ":1}"}})),
+        finish("tool_calls"),
+    ];
+    assert_eq!(calls(&late), [two("{\"x\":1}", "")[0].clone()]);
+    // No ids: they are made, each another.
+    let nameless = |name: &str| call(json!({"function": {"name": name, "arguments": "{}"}}));
+    let made = calls(&[nameless("f"), nameless("g"), finish("tool_calls")]);
+    assert_eq!((made[0].0.as_str(), made[1].0.as_str()), ("call_c_0_0", "call_c_0_1"));
+    // A call that never gets a name is no call.
+    let (folded, _) = stream(&[
+        call(json!({"index": 0, "id": "a", "function": {"arguments": "{}"}})),
+        finish("tool_calls"),
+    ]);
+    assert!(matches!(folded.finish, Some(FinishReason::Error(_))), "{folded:?}");
+}
+
+#[test]
+fn choices_are_told_apart_and_strange_ones_refused() {
+    let mut request = request();
+    request.n = 2;
+    let frames = [
+        json!({"choices": [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]}),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        json!({"choices": [{"index": 1, "delta": {"content": "!"}, "finish_reason": "length"}]}),
+        json!({"choices": [{"index": 2, "delta": {"content": "c"}}]}),
+    ];
+    let frames = frames.map(|frame| frame.to_string());
+    let (deltas, error) = read(&*openai(), &request, frames.iter().map(String::as_str));
+    assert_eq!(error.unwrap().kind(), ErrorKind::Upstream);
+    let second = fold(deltas.clone(), 1);
+    assert_eq!((second.text.as_str(), second.finish), ("b!", Some(FinishReason::Length)));
+    assert_eq!(fold(deltas, 0).text, "a");
+}
+
+#[test]
+fn text_after_the_end_of_a_choice_is_an_error_and_emptiness_is_not() {
+    let text = |content: &str| json!({"id": "c", "choices": [{"index": 0, "delta": {"content": content}}]});
+    let (folded, error) = stream(&[text("a"), finish("stop"), text(""), finish("stop"), text("b")]);
+    assert_eq!((folded.text.as_str(), folded.finish), ("a", Some(FinishReason::Stop)));
+    let error = error.unwrap();
+    assert_eq!((error.kind(), error.vendor_request_id()), (ErrorKind::Upstream, Some("c")));
+}
+
+#[test]
+fn usage_that_cannot_be_true_is_not_reported() {
+    let read = |usage: Value, text: &str| {
+        let choice = json!({"delta": {"content": text}, "finish_reason": "stop"});
+        stream(&[json!({"choices": [choice], "usage": usage})]).0.usage.map(|usage| {
+            assert_eq!(usage.source, UsageSource::Reported);
+            (usage.prompt_tokens, usage.completion_tokens)
+        })
+    };
+    let tokens = |usage| read(usage, "a");
+    assert_eq!(tokens(json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})), Some((3, 2)));
+    assert_eq!(tokens(json!({"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3})), None);
+    assert_eq!(tokens(json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0})), None);
+    assert_eq!(tokens(json!({"prompt_tokens": -1, "completion_tokens": -1})), None);
+    assert_eq!(tokens(json!(null)), None);
+    // Reasoning that is counted apart is in the total.
+    let apart = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 15,
+        "completion_tokens_details": {"reasoning_tokens": 10}});
+    assert_eq!(tokens(apart), Some((3, 12)));
+    assert_eq!(
+        read(json!({"prompt_tokens": 3, "completion_tokens": 0}), ""),
+        Some((3, 0)),
+        "nothing was said"
+    );
+}
+
+#[test]
+fn errors_inside_a_stream_are_errors() {
+    let kind = |data: &str| {
+        let (_, error) = read(&*openai(), &request(), [data]);
+        error.map(|error| error.kind())
+    };
+    for (data, want) in [
+        (r#"{"error":{"message":"x","type":"server_error"}}"#, Some(ErrorKind::Upstream)),
+        (r#"{"error":{"message":"x","code":"rate_limit_exceeded"}}"#, Some(ErrorKind::RateLimited)),
+        (r#"{"object":"error","message":"x","code":400}"#, Some(ErrorKind::InvalidRequest)),
+        (r#"{"error":{"message":"x","code":503}}"#, Some(ErrorKind::Overloaded)),
+        (r#"{"error":"x"}"#, Some(ErrorKind::Upstream)),
+        (r#"{"code":20015,"message":"x","data":null}"#, Some(ErrorKind::Upstream)),
+        ("{\"choices\":[", Some(ErrorKind::Upstream)),
+        ("<html>", Some(ErrorKind::Upstream)),
+        (r#"{"choices":[]}"#, None),
+        (r#"{"id":"c","usage":null}"#, None),
+        ("", None),
+    ] {
+        assert_eq!(kind(data), want, "{data}");
+    }
+}
+
+#[test]
+fn log_probabilities_stand_beside_their_text() {
+    let token = |token: &str, bytes: Value| {
+        json!({"token": token, "logprob": -0.5, "bytes": bytes, "top_logprobs": [
+        {"token": "x", "logprob": -1.5, "bytes": null}]})
+    };
+    let content = json!([token("é", json!(null)), token("\\xe4", json!([228]))]);
+    let frame =
+        json!({"choices": [{"index": 0, "delta": {"content": "é"}, "logprobs": {"content": content}}]});
+    let (deltas, _) = read(&*openai(), &request(), [frame.to_string().as_str()]);
+    let [Delta::Text(0, text), Delta::Logprobs(0, logprobs)] = deltas.as_slice() else {
+        panic!("{deltas:?}")
+    };
+    assert_eq!(text, "é");
+    assert_eq!(logprobs[0].bytes, "é".as_bytes());
+    assert_eq!((logprobs[1].bytes.as_slice(), logprobs[1].logprob), (&[228][..], Some(-0.5)));
+    assert_eq!((logprobs[0].top[0].1.as_slice(), logprobs[0].top[0].2), (&b"x"[..], -1.5));
+}
+
+#[test]
+fn a_whole_answer_to_a_request_for_a_stream_is_read() {
+    let frame = json!({"id": "c", "choices": [{"message": {"content": [{"type": "text", "text": "hi"}]}}]});
+    let (folded, error) = stream(&[frame]);
+    assert!(error.is_none());
+    assert_eq!((folded.text.as_str(), folded.finish), ("hi", Some(FinishReason::Stop)));
+    let mut request = request();
+    request.whole = true;
+    let (_, error) = read(&*openai(), &request, [r#"{"id":"c","choices":[]}"#]);
+    assert_eq!(error.unwrap().kind(), ErrorKind::Upstream);
+}
+
+#[test]
+fn bounds_of_bills_hold_reasoning() {
+    let mut request = request();
+    let bound = |vendor: &str, request: &ChatRequest| {
+        open(vendor, [KEY, ("model", "x")]).unwrap().completion_bound(request)
+    };
+    assert_eq!(bound("openai", &request), None);
+    request.sampling.max_tokens = Some(100);
+    request.n = 3;
+    assert_eq!(bound("openai", &request), Some(300));
+    assert_eq!(bound("siliconflow", &request), Some(3 * (100 + 32_768)));
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone)]
+enum Piece {
+    Reasoning(String),
+    Text(String),
+    Arguments(String),
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    prop_oneof![
+        "[a-zé世😀 \"\\\\\n]{0,12}".prop_map(Piece::Reasoning),
+        "[a-zé世😀 \"\\\\\n]{0,12}".prop_map(Piece::Text),
+        "[0-9,]{0,6}".prop_map(Piece::Arguments),
+    ]
+}
+
+/// Cuts a text at character borders, as a random number says.
+fn cut(text: &str, mut random: u64) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for character in text.chars() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if random >> 62 == 0 {
+            pieces.push(String::new());
+        }
+        pieces.last_mut().unwrap().push(character);
+    }
+    pieces
+}
+
+proptest! {
+    /// However an answer is cut into deltas, and whatever unknown fields stand beside them, it is the same answer.
+    #[test]
+    fn how_an_answer_is_cut_does_not_matter(pieces in prop::collection::vec(piece(), 0..8), seed: u64) {
+        let mut frames = Vec::new();
+        let (mut text, mut reasoning, mut arguments) = (String::new(), String::new(), String::new());
+        for (place, piece) in pieces.iter().enumerate() {
+            let whole = match piece {
+                Piece::Reasoning(piece) => { reasoning.push_str(piece); piece }
+                Piece::Text(piece) => { text.push_str(piece); piece }
+                Piece::Arguments(piece) => { arguments.push_str(piece); piece }
+            };
+            for part in cut(whole, seed.wrapping_add(place as u64)) {
+                let delta = match piece {
+                    Piece::Reasoning(_) => json!({"reasoning_content": part, "content": null, "role": "assistant"}),
+                    Piece::Text(_) => json!({"content": part, "reasoning_content": null, "tool_calls": null, "x": [1]}),
+                    Piece::Arguments(_) => {
+                        let function = json!({"name": "f", "arguments": part, "later": {}});
+                        json!({"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": function}]})
+                    }
+                };
+                frames.push(json!({"id": "c", "choices": [{"index": 0, "delta": delta, "logprobs": null, "y": {"z": 1}}], "w": null}));
+            }
+        }
+        frames.push(finish("stop"));
+        let (folded, error) = stream(&frames);
+        prop_assert!(error.is_none());
+        prop_assert_eq!(folded.text, text);
+        prop_assert_eq!(folded.reasoning, reasoning);
+        let called = pieces.iter().any(|piece| matches!(piece, Piece::Arguments(_)));
+        prop_assert_eq!(folded.finish, Some(if called { FinishReason::ToolCalls } else { FinishReason::Stop }));
+        if called {
+            let arguments = if arguments.is_empty() { "{}".to_owned() } else { arguments };
+            prop_assert_eq!(folded.calls, [("a".to_owned(), "f".to_owned(), arguments)]);
+        }
+    }
+
+    /// No bytes of a stranger make the decoder or the reader of errors panic.
+    #[test]
+    fn odd_frames_are_errors_or_nothing(text in "[\\[\\]{}\":,a-z0-9 ]{0,40}", seed in any::<[u8; 24]>()) {
+        let _ = read(&*openai(), &request(), [text.as_str()]);
+        let _ = openai().error(500, &Default::default(), &seed);
+        let _ = openai().error(400, &Default::default(), text.as_bytes());
+        let _ = openai().embedded(text.as_bytes());
+    }
+}
