@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use byzerllm_client::sse::Parser;
-use byzerllm_core::{Ending, Error, ErrorKind, Event, RequestId, Result, Usage, UsageHook};
+use byzerllm_core::{Ending, Error, ErrorKind, Event, FinishReason, RequestId, Result, Usage, UsageHook};
 use futures::Stream;
 use http::header::CONTENT_TYPE;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -73,7 +73,7 @@ impl Answer {
             Framing::Whole | Framing::WebSocket => Reading::Whole(BytesMut::new()),
         };
         let mut assembly = Assembly::new(shared.vendor, choices);
-        assembly.request_id = head.request_id().map(|id| shared.redactor.id(id));
+        assembly.request_id = head.request_id().map(str::to_owned);
         Self {
             shared,
             head,
@@ -113,7 +113,7 @@ impl Answer {
 
     /// Hands the answer to the caller.
     pub(crate) fn start(&mut self, request_id: RequestId, hook: Option<UsageHook>) {
-        let vendor_request_id = self.assembly.request_id.clone();
+        let vendor_request_id = self.request_id();
         self.assembly.ready.push_front(Event::Started { request_id, vendor_request_id });
         self.hook = hook;
         if self.over {
@@ -283,8 +283,8 @@ impl Answer {
         }
         self.over = true;
         failure.error = self.shared.redacted(&failure.error).with_usage(self.usage());
-        if let (None, Some(id)) = (failure.error.vendor_request_id(), &self.assembly.request_id) {
-            failure.error = failure.error.with_vendor_request_id(self.shared.redactor.id(id));
+        if let (None, Some(id)) = (failure.error.vendor_request_id(), self.request_id()) {
+            failure.error = failure.error.with_vendor_request_id(id);
         }
         let kind = failure.error.kind();
         let refused = !failure.billed && self.assembly.is_empty();
@@ -301,8 +301,12 @@ impl Answer {
         if ending == Ending::Answered && reported.is_none() {
             count(&self.shared.counters.unreported);
         }
-        let id = self.assembly.request_id.as_deref().map(|id| self.shared.redactor.id(id));
+        let id = self.request_id();
         self.shared.settle(ticket, ending, reported, id, Some(self.head.status));
+    }
+
+    fn request_id(&self) -> Option<String> {
+        self.assembly.request_id.as_deref().map(|id| self.shared.redactor.id(id))
     }
 
     fn usage(&self) -> Usage {
@@ -347,7 +351,10 @@ impl Stream for Answer {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            if let Some(event) = this.assembly.ready.pop_front() {
+            if let Some(mut event) = this.assembly.ready.pop_front() {
+                if let Event::Finished { reason: FinishReason::Error(detail), .. } = &mut event {
+                    detail.message = this.shared.redactor.message(&detail.message);
+                }
                 if let (Some(ticket), Event::Text { .. } | Event::Reasoning { .. } | Event::ToolCall { .. }) =
                     (&mut this.ticket, &event)
                 {

@@ -16,9 +16,10 @@ const PART: usize = 12;
 const SHORTEST: usize = 4;
 
 /// Takes the credentials of a deployment out of texts, in every form in which a message may hold them.
-#[derive(Clone, Default)]
 pub(crate) struct Redactor {
     forms: Vec<Secret>,
+    /// The bytes that a form begins with: a look at them is all that most texts need.
+    first: [bool; 256],
 }
 
 impl Redactor {
@@ -40,14 +41,25 @@ impl Redactor {
         // Longer ones first: a short one must not break a long one apart.
         forms.sort_by(|left, right| right.len().cmp(&left.len()).then_with(|| left.cmp(right)));
         forms.dedup();
-        Self { forms: forms.into_iter().map(Secret::new).collect() }
+        let mut first = [false; 256];
+        for byte in forms.iter().filter_map(|form| form.bytes().next()) {
+            first[usize::from(byte)] = true;
+        }
+        Self { forms: forms.into_iter().map(Secret::new).collect(), first }
+    }
+
+    /// Whether a text holds a credential.
+    fn finds(&self, text: &[u8]) -> bool {
+        let starts =
+            |at: usize| self.forms.iter().any(|form| text[at..].starts_with(form.expose().as_bytes()));
+        text.iter().enumerate().any(|(at, byte)| self.first[usize::from(*byte)] && starts(at))
     }
 
     /// The text without credentials.
     pub(crate) fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for form in &self.forms {
-            if text.contains(form.expose()) {
+        if self.finds(text.as_bytes()) {
+            for form in &self.forms {
                 text = form.redact(&text);
             }
         }
@@ -56,7 +68,7 @@ impl Redactor {
 
     /// The error without credentials, on one line, of bounded length and without its source.
     pub(crate) fn error(&self, error: &Error) -> Error {
-        let mut clean = Error::new(error.kind(), line(&self.text(error.message()), LONGEST));
+        let mut clean = Error::new(error.kind(), self.message(error.message()));
         if let Some(param) = error.param() {
             clean = clean.with_param(line(&self.text(param), LONGEST_ID));
         }
@@ -70,6 +82,11 @@ impl Redactor {
             clean = clean.with_vendor_request_id(self.id(id));
         }
         clean
+    }
+
+    /// A vendor's message, without credentials, on one line and of bounded length.
+    pub(crate) fn message(&self, text: &str) -> String {
+        line(&self.text(text), LONGEST)
     }
 
     /// A vendor's id of a request, without credentials and of bounded length.

@@ -249,7 +249,7 @@ pub(crate) fn refusal(items: &[Result<Event>]) -> &Error {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) attempts: Mutex<Vec<Attempt>>,
-    settled: Arc<Mutex<Vec<Option<Settlement>>>>,
+    pub(crate) settled: Arc<Mutex<Vec<Option<Settlement>>>>,
     pub(crate) refuse: Option<ErrorKind>,
 }
 
