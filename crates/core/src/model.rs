@@ -51,9 +51,10 @@ pub trait ChatModel: Send + Sync {
         Err(crate::Error::new(crate::ErrorKind::Unsupported, "this model's tokenizer is not at hand"))
     }
 
-    /// Whether it goes on from a last message of the assistant instead of answering it.
-    fn continues(&self) -> bool {
-        false
+    /// What makes it go on from a last message of the assistant instead of answering it: the name of a field that is true
+    /// in [`crate::Message::extra`], or an empty name where nothing is needed. `None` when it cannot.
+    fn continuation(&self) -> Option<&'static str> {
+        None
     }
 
     /// The names that [`ChatRequest::extra`] may hold: a vendor's own parameters.

@@ -145,6 +145,11 @@ pub trait Dialect: Send + Sync {
         &[]
     }
 
+    /// As [`byzerllm_core::ChatModel::continuation`].
+    fn continuation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The token to fetch first, if any.
     fn token(&self) -> Option<TokenRequest> {
         None

@@ -200,6 +200,10 @@ impl ChatModel for ProviderModel {
         Err(self.no_tokenizer("cuts text into tokens"))
     }
 
+    fn continuation(&self) -> Option<&'static str> {
+        self.shared.dialect.continuation()
+    }
+
     fn extra_parameters(&self) -> &[&'static str] {
         self.shared.dialect.extra_parameters()
     }

@@ -124,11 +124,15 @@ impl Resumed {
         // The ids of one vocabulary are noise in another, and nobody knows whom a route asks.
         let model = handle.chat.filter(|_| handle.info.engine != ENGINE).ok_or_else(|| cannot(target))?;
         match &mut request.input {
-            Input::Messages(messages) if model.continues() => {
-                messages.push(Message::new(Role::Assistant, self.text.trim_end()));
-                Ok((request, true))
-            }
             Input::Messages(messages) => {
+                if let Some(field) = model.continuation() {
+                    let mut so_far = Message::new(Role::Assistant, self.text.trim_end());
+                    if !field.is_empty() {
+                        so_far.extra.insert(field.to_owned(), true.into());
+                    }
+                    messages.push(so_far);
+                    return Ok((request, true));
+                }
                 if !request.tools.is_empty() || messages.iter().any(Message::has_images) {
                     return Err(cannot(target));
                 }

@@ -81,7 +81,7 @@ fn usage(events: &[byzerllm_core::Result<Event>]) -> Usage {
     match events.last().unwrap() {
         Ok(Event::Usage { usage }) => usage.clone(),
         Err(error) => error.usage().unwrap().clone(),
-        other => panic!("the last event is {other:?}"),
+        other => unreachable!("the last event is {other:?}"),
     }
 }
 
@@ -239,6 +239,7 @@ async fn a_continuation_goes_on_from_the_text_so_far() {
         let Input::Messages(messages) = &seen.input else { panic!("no messages") };
         let last = messages.last().unwrap();
         assert_eq!((last.role, last.content.as_str()), (Role::Assistant, prefix.trim_end()));
+        assert_eq!(last.extra.get("partial"), Some(&true.into()), "as the vendor wants to be told");
         assert_eq!(seen.sampling.max_tokens, Some(40 - pieces as u32), "what is said counts");
     }
 }

@@ -226,8 +226,8 @@ impl ChatModel for Parrot {
         Err(Error::new(ErrorKind::Unsupported, "a vendor's model"))
     }
 
-    fn continues(&self) -> bool {
-        self.continues
+    fn continuation(&self) -> Option<&'static str> {
+        self.continues.then_some("partial")
     }
 }
 

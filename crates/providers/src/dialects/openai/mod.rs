@@ -69,8 +69,8 @@ impl OpenAi {
         }
     }
 
-    /// A dialect from a vendor's quirks, the model's name and the base URL, without a credential. A model that is named
-    /// after its embeddings does nothing else.
+    /// A dialect from a vendor's quirks, the model's name and the base URL, without a credential. A model whose
+    /// name says that it makes vectors (`embedding`, `bge-`, `bce-`) does nothing else.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] for a URL that is none of HTTP.
@@ -78,7 +78,8 @@ impl OpenAi {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(Error::invalid("saas.base_url", "saas.base_url must begin with http:// or https://"));
         }
-        if model.to_lowercase().contains("embedding") {
+        let name = model.to_lowercase();
+        if ["embedding", "bge-", "bce-"].iter().any(|word| name.contains(word)) {
             quirks.features =
                 Features { usage: true, embeddings: quirks.features.embeddings, ..Features::default() };
         }
@@ -164,6 +165,10 @@ impl Dialect for OpenAi {
 
     fn extra_parameters(&self) -> &'static [&'static str] {
         self.quirks.extra
+    }
+
+    fn continuation(&self) -> Option<&'static str> {
+        self.quirks.message_extra.iter().copied().find(|field| matches!(*field, "partial" | "prefix"))
     }
 
     fn chat(&self, request: &ChatRequest, signing: &Signing<'_>) -> Result<Outbound> {

@@ -95,6 +95,10 @@ impl Dialect for Claude {
         encode::EXTRA
     }
 
+    fn continuation(&self) -> Option<&'static str> {
+        Some("")
+    }
+
     fn chat(&self, request: &ChatRequest, _: &Signing<'_>) -> Result<Outbound> {
         let body = encode::body(&self.model, MAX_TOKENS, request)?;
         let mut headers =
