@@ -221,7 +221,7 @@ impl Answer {
                 (self.finished, self.used) = (0, 0);
             }
             Some(resumed) if shortened.contains(&begun.target) => {
-                self.said.expect_again(resumed.white_space())
+                self.said.expect_again(resumed.white_space());
             }
             Some(_) => {}
         }
