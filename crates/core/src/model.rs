@@ -57,6 +57,11 @@ pub trait ChatModel: Send + Sync {
         None
     }
 
+    /// Whether it goes on from a last message of the assistant as it is, without a field that says so.
+    fn continues(&self) -> bool {
+        self.continuation() == Some("")
+    }
+
     /// The names that [`ChatRequest::extra`] may hold: a vendor's own parameters.
     fn extra_parameters(&self) -> &[&'static str] {
         &[]
