@@ -684,8 +684,8 @@ def test_a_server_that_is_gone(start_server, connect, checkpoint):
         list(api.models.list())
 
 
-def test_routes_that_are_not_here(api):
-    with pytest.raises(openai.NotFoundError):
+def test_what_a_text_model_is_not(api):
+    with pytest.raises(openai.BadRequestError, match="embeddings"):
         api.embeddings.create(model="chat", input="hello")
     with pytest.raises(openai.BadRequestError, match="image"):
         picture = {"url": "data:image/png;base64," + base64.b64encode(b"x").decode()}

@@ -196,7 +196,8 @@ fn credential(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Whether the request forbids answers that were kept, and keeping its own.
 fn forbids_kept_answers(headers: &HeaderMap) -> bool {
-    let mut words = headers.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut words =
+        headers.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-store"))
 }
 

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
-use byzerllm_core::ModelHandle;
 use bytes::{Bytes, BytesMut};
+use byzerllm_core::ModelHandle;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -82,7 +82,8 @@ async fn arrive(
 ) -> Result<(Caller, Bytes, Option<OwnedSemaphorePermit>), ApiError> {
     let (parts, body) = request.into_parts();
     let deadline = Instant::now() + state.timeouts.body;
-    let Ok(outcome) = timeout_at(deadline, read(&parts.headers, body, state.body_memory.clone())).await else {
+    let Ok(outcome) = timeout_at(deadline, read(&parts.headers, body, state.body_memory.clone())).await
+    else {
         let seconds = state.timeouts.body.as_secs();
         let message = format!("the request's body did not arrive within {seconds} s");
         return Err(ApiError::http(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));

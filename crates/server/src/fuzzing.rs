@@ -80,12 +80,12 @@ pub fn request(bytes: &[u8]) -> usize {
         }),
         10 => same(body, |body| {
             let (parsed, extra) = parse_with::<MessagesBody>(body, DECLARED)?;
-            let (request, stream) = parsed.into_request(extra, false)?;
+            let (request, stream) = parsed.into_request(extra, None)?;
             within_limits(&request);
             Ok(format!("{request:?} {stream}"))
         }),
         11 => same(body, |body| {
-            let request = parse::<CountBody>(body)?.into_request(Map::new(), true)?;
+            let request = parse::<CountBody>(body)?.into_request(Map::new(), Some(""))?;
             within_limits(&request);
             Ok(format!("{request:?}"))
         }),

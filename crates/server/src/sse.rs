@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-use axum::response::sse::{KeepAlive, Sse};
 pub(crate) use axum::response::sse::Event as Frame;
+use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use byzerllm_core::{ChatResponse, Error, Event, EventStream, Result, collect};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -133,7 +133,8 @@ pub(crate) fn encoded<E: Encode>(events: Events, encoder: E) -> Response {
         };
         Some(match outcome {
             Ok(chunks) => {
-                let mut frames: Vec<Frame> = chunks.iter().map(|chunk| frame(E::name(chunk), chunk)).collect();
+                let mut frames: Vec<Frame> =
+                    chunks.iter().map(|chunk| frame(E::name(chunk), chunk)).collect();
                 if !over {
                     return Some((frames, Some((events, encoder))));
                 }

@@ -125,7 +125,8 @@ fn responses_of(operation: &Operation, access: Access, path: &str, schemas: &mut
     responses.insert("200".to_owned(), success(operation, schemas));
     for status in failures(operation, access, path) {
         let whose = if matches!(operation.tag, Tag::Anthropic) { "Messages" } else { "" };
-        responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{whose}{status}") }));
+        responses
+            .insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{whose}{status}") }));
     }
     responses.into()
 }

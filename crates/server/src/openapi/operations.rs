@@ -229,9 +229,15 @@ fn borrowed(method: &Method, path: &str) -> Option<Operation> {
     let described = match (method.as_str(), path) {
         ("POST", "/v1/embeddings") => {
             const ANSWERS: &[Answer] = &[Answer::Json(of::<EmbeddingAnswer>)];
-            Operation::new("createEmbedding", Tag::OpenAi, "Turn texts into vectors.", "The vectors.", ANSWERS)
-                .takes(of::<EmbeddingBody>, || json!({ "model": "chat", "input": "Paris is" }))
-                .asks_a_model()
+            Operation::new(
+                "createEmbedding",
+                Tag::OpenAi,
+                "Turn texts into vectors.",
+                "The vectors.",
+                ANSWERS,
+            )
+            .takes(of::<EmbeddingBody>, || json!({ "model": "chat", "input": "Paris is" }))
+            .asks_a_model()
         }
         ("POST", "/v1/responses") => {
             const ANSWERS: &[Answer] =

@@ -43,7 +43,8 @@ pub(crate) async fn remove(
 pub(super) fn number(text: &str, what: &str) -> Result<u64> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(40).collect();
-        let message = format!("there is no {what} '{}'; a {what} is named by its number", shown.escape_debug());
+        let message =
+            format!("there is no {what} '{}'; a {what} is named by its number", shown.escape_debug());
         Error::new(ErrorKind::NotFound, message).with_param("id")
     })
 }

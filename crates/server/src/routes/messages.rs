@@ -16,9 +16,9 @@ use crate::wire::anthropic::answer::{CountAnswer, MessageAnswer};
 use crate::wire::anthropic::request::{CountBody, MessagesBody};
 use crate::wire::anthropic::stream::MessageEvents;
 
-/// Whether a model goes on from a last message of the assistant. A model that does not exist is refused later.
-fn continues(state: &AppState, model: &str) -> bool {
-    chat_model(state, model).is_some_and(|model| model.continues())
+/// What makes a model go on from a last message of the assistant. A model that does not exist is refused later.
+fn continuation(state: &AppState, model: &str) -> Option<&'static str> {
+    chat_model(state, model)?.continuation()
 }
 
 /// Answers a conversation, as a whole or as a stream.
@@ -29,8 +29,8 @@ pub(crate) async fn create(
     caller: Caller,
     ModelBody(body, extra): ModelBody<MessagesBody>,
 ) -> Result<Response, ApiError> {
-    let continues = continues(&state, &body.model);
-    let (request, stream) = body.into_request(extra, continues)?;
+    let continuation = continuation(&state, &body.model);
+    let (request, stream) = body.into_request(extra, continuation)?;
     let id = request_id(&extensions);
     let (name, model) = (format!("msg_{id}"), request.model.clone());
     let context = caller.allowing(takeover_of_stream(&headers, stream)?).context(id);
@@ -49,8 +49,8 @@ pub(crate) async fn count(
     State(state): State<AppState>,
     ModelBody(body, extra): ModelBody<CountBody>,
 ) -> Result<Json<CountAnswer>, ApiError> {
-    let continues = continues(&state, &body.model);
-    let request = body.into_request(extra, continues)?;
+    let continuation = continuation(&state, &body.model);
+    let request = body.into_request(extra, continuation)?;
     let model = state.runtime.model(&request.model)?.chat.ok_or_else(|| {
         let message = format!("'{}' does not generate text", request.model);
         Error::new(ErrorKind::Unsupported, message)

@@ -300,7 +300,13 @@ impl ChatChunks {
             .map(|index| {
                 let delta =
                     Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
-                self.chunk(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None, error: None }])
+                self.chunk(vec![ChunkChoice {
+                    index,
+                    delta,
+                    logprobs: None,
+                    finish_reason: None,
+                    error: None,
+                }])
             })
             .collect()
     }
@@ -396,7 +402,8 @@ mod tests {
     use crate::sse::Encode;
 
     fn chunks(n: u32, events: Vec<Event>) -> Result<Vec<Value>> {
-        let mut encoder = ChatChunks::new(Head::new("x".to_owned(), "chunk", "m".to_owned()), n, false, false);
+        let mut encoder =
+            ChatChunks::new(Head::new("x".to_owned(), "chunk", "m".to_owned()), n, false, false);
         let mut all = Vec::new();
         for event in events {
             all.extend(encoder.event(0, event)?);
@@ -457,8 +464,9 @@ mod tests {
             notices: vec![notice()],
             usage: Usage::default(),
         };
-        let answer = ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response, Notes::default())
-            .unwrap();
+        let answer =
+            ChatAnswer::new(Head::new("x".to_owned(), "answer", "m".to_owned()), response, Notes::default())
+                .unwrap();
         let answer = serde_json::to_value(answer).unwrap();
         assert_eq!(answer["choices"][0]["error"]["code"], "invalid_tool_call");
         assert_eq!(answer["choices"][0]["message"]["content"], "<tool_call>");
@@ -504,7 +512,8 @@ mod tests {
         let mut encoder = ChatChunks::new(head, 2, false, true);
         encoder.event(0, text("a")).unwrap();
         let chunks = encoder.event(0, Event::Notice { notice: Notice::Restarted }).unwrap();
-        let chunks: Vec<Value> = chunks.into_iter().map(|chunk| serde_json::to_value(chunk).unwrap()).collect();
+        let chunks: Vec<Value> =
+            chunks.into_iter().map(|chunk| serde_json::to_value(chunk).unwrap()).collect();
         assert_eq!(chunks[0]["byzerllm"], json!({"notices": [{"notice": "restarted"}]}));
         assert_eq!((chunks.len(), chunks[1].get("byzerllm")), (2, None));
         for chunk in &chunks {
@@ -514,7 +523,10 @@ mod tests {
 
     #[test]
     fn what_happened_on_the_way_is_told_with_the_next_chunk() {
-        let started = Event::Started { request_id: RequestId("r".to_owned()), vendor_request_id: Some("v-1".to_owned()) };
+        let started = Event::Started {
+            request_id: RequestId("r".to_owned()),
+            vendor_request_id: Some("v-1".to_owned()),
+        };
         let notice = |notice| Event::Notice { notice };
         let head = Head::new("x".to_owned(), "chunk", "m".to_owned());
         let mut encoder = ChatChunks::new(head, 1, true, false);

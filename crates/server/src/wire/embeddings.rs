@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_vector_too_few_or_a_number_that_is_none_is_the_models_fault() {
-        for vectors in [vec![vec![1.0]], vec![vec![1.0], vec![f32::NAN]], vec![vec![f32::INFINITY], vec![1.0]]] {
+        for vectors in
+            [vec![vec![1.0]], vec![vec![1.0], vec![f32::NAN]], vec![vec![f32::INFINITY], vec![1.0]]]
+        {
             assert_eq!(answer(vectors, Encoding::Float).unwrap_err().kind(), ErrorKind::Upstream);
         }
     }

@@ -25,7 +25,8 @@ pub(crate) fn parse_with<T: DeserializeOwned>(
     let mut extra = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut wrong = None;
-    let splitting = Splitting { inner: &mut json, declared, aside: Aside { extra: &mut extra, wrong: &mut wrong } };
+    let splitting =
+        Splitting { inner: &mut json, declared, aside: Aside { extra: &mut extra, wrong: &mut wrong } };
     let outcome: Result<Object<T>, _> = serde_path_to_error::deserialize(splitting);
     let Object(value) = outcome.map_err(|error| {
         let path = wrong.unwrap_or_else(|| error.path().to_string());
@@ -159,7 +160,11 @@ mod tests {
     #[test]
     fn what_is_not_declared_is_unknown_and_the_nearest_name_may_be_a_declared_one() {
         for (body, param, message) in [
-            (r#"{"model": "m", "enable_serch": true}"#, Some("enable_serch"), "did you mean `enable_search`?"),
+            (
+                r#"{"model": "m", "enable_serch": true}"#,
+                Some("enable_serch"),
+                "did you mean `enable_search`?",
+            ),
             (r#"{"model": "m", "inner": {"effort": 1}}"#, Some("inner.effort"), "known here: size"),
             (r#"{"model": "m", "inner": {"size": "x"}}"#, Some("inner.size"), "invalid type"),
             (r#"{"effort": 1}"#, Some("model"), "is missing"),

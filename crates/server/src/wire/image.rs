@@ -42,7 +42,10 @@ pub(crate) fn at_url(url: String, detail: Option<String>, place: &str, field: &s
                 Some((above, _)) => format!("{place}.{above}.detail"),
                 None => format!("{place}.detail"),
             };
-            return Err(Error::invalid(path.clone(), format!("`{path}` must be one of {}", DETAILS.join(", "))));
+            return Err(Error::invalid(
+                path.clone(),
+                format!("`{path}` must be one of {}", DETAILS.join(", ")),
+            ));
         }
         detail => detail,
     };

@@ -221,6 +221,9 @@ mod tests {
         ];
         assert_eq!(written(events), "<f0:{|}|><f1:[]|><f2:{}|><text:xy|>");
         // What is never whole is told as it is.
-        assert_eq!(written(vec![call(0, true, "{"), call(1, true, "{"), text("z")]), "<f0:{|><f1:{|><text:z|>");
+        assert_eq!(
+            written(vec![call(0, true, "{"), call(1, true, "{"), text("z")]),
+            "<f0:{|><f1:{|><text:z|>"
+        );
     }
 }

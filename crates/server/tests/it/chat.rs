@@ -197,7 +197,8 @@ async fn messages_of_every_form() {
 #[tokio::test]
 async fn images_travel_as_parts() {
     let app = App::answering("x").await;
-    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}});
+    let image =
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}});
     let parts = json!([{"type": "text", "text": "What"}, image, {"type": "text", "text": "is it?"}]);
     app.chat(ask(json!({"messages": [{"role": "user", "content": parts}]}))).await.ok();
     let Input::Messages(got) = app.model.requests().pop().unwrap().input else { panic!("no messages") };

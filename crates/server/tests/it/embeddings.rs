@@ -10,7 +10,8 @@ async fn inputs_of_every_form() {
     let answer = app.post("/v1/embeddings", json!({"model": "chat", "input": "a b"})).await.ok();
     insta::assert_json_snapshot!("embedding", answer);
     let data = |answer: &Value| answer["data"].as_array().unwrap().clone();
-    let several = app.post("/v1/embeddings", json!({"model": "chat", "input": ["a b", "c", "a b"]})).await.ok();
+    let several =
+        app.post("/v1/embeddings", json!({"model": "chat", "input": ["a b", "c", "a b"]})).await.ok();
     assert_eq!(data(&several).len(), 3);
     assert_eq!(several["data"][0]["embedding"], several["data"][2]["embedding"]);
     assert_ne!(several["data"][0]["embedding"], several["data"][1]["embedding"]);
@@ -20,7 +21,8 @@ async fn inputs_of_every_form() {
     assert_eq!((data(&ids).len(), &ids["usage"]["prompt_tokens"]), (1, &json!(3)));
     let lists = app.post("/v1/embeddings", json!({"model": "chat", "input": [[1, 2, 3], [4]]})).await.ok();
     assert_eq!(lists["data"][0]["embedding"], ids["data"][0]["embedding"]);
-    let short = json!({"model": "chat", "input": "a", "dimensions": 2, "user": "u", "encoding_format": "base64"});
+    let short =
+        json!({"model": "chat", "input": "a", "dimensions": 2, "user": "u", "encoding_format": "base64"});
     let short = app.post("/v1/embeddings", short).await.ok();
     let bytes = short["data"][0]["embedding"].as_str().unwrap();
     assert_eq!(bytes.len(), 12, "eight bytes in base64: {bytes}");
@@ -41,7 +43,11 @@ async fn what_is_wrong_is_named() {
         (json!({"model": "chat", "input": {"a": 1}}), "invalid_request", "input"),
         (json!({"model": "chat", "input": many}), "invalid_request", "input"),
         (json!({"model": "chat", "input": "a", "dimensions": 0}), "invalid_request", "dimensions"),
-        (json!({"model": "chat", "input": "a", "encoding_format": "int8"}), "invalid_request", "encoding_format"),
+        (
+            json!({"model": "chat", "input": "a", "encoding_format": "int8"}),
+            "invalid_request",
+            "encoding_format",
+        ),
         (json!({"model": "chat", "input": "a", "dimension": 3}), "invalid_request", "dimension"),
     ] {
         let (status, got, found, message) = app.post("/v1/embeddings", &body).await.error();

@@ -1,6 +1,8 @@
 //! `/v1/messages` and `/v1/messages/count_tokens`.
 
-use byzerllm_core::{ErrorKind, FinishReason, Input, Message, Notice, Part, ResponseFormat, Role, ToolChoice};
+use byzerllm_core::{
+    ErrorKind, FinishReason, Input, Message, Notice, Part, ResponseFormat, Role, ToolChoice,
+};
 use serde_json::{Value, json};
 
 use crate::played::{Played, broken, call, end, events, notice, plain, post, rich, text, usage};
@@ -9,7 +11,8 @@ use crate::support::{Answer, App};
 const PATH: &str = "/v1/messages";
 
 fn ask(more: Value) -> Value {
-    let mut body = json!({"model": "chat", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]});
+    let mut body =
+        json!({"model": "chat", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]});
     for (name, value) in more.as_object().unwrap() {
         body[name] = value.clone();
     }
@@ -117,7 +120,8 @@ async fn every_parameter_arrives() {
 #[tokio::test]
 async fn blocks_become_messages() {
     let app = App::answering("x").await;
-    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}});
+    let image =
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}});
     let elsewhere = json!({"type": "image", "source": {"type": "url", "url": "https://host/a.png"}});
     let turns = json!([
         {"role": "user", "content": [{"type": "text", "text": "Look"}, image]},
@@ -155,7 +159,10 @@ async fn an_answer_goes_back_in_as_it_came() {
     ]);
     plain(&app.post(PATH, ask(json!({"messages": turns}))).await);
     let got = messages(model.last().0.input);
-    assert_eq!((got[1].content.as_str(), &got[1].extra["reasoning_content"]), ("One moment.", &json!("Rain?")));
+    assert_eq!(
+        (got[1].content.as_str(), &got[1].extra["reasoning_content"]),
+        ("One moment.", &json!("Rain?"))
+    );
     assert_eq!(got[1].extra["tool_calls"][0]["function"]["arguments"], json!({"city": "Paris"}));
     assert_eq!(got.len(), 4);
 }
@@ -179,14 +186,19 @@ async fn what_is_wrong_or_not_there_is_named() {
         (json!({"messages": [{"role": "robot", "content": "x"}]}), "messages[0].role"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": []}]}), "messages[0].content"),
-        (json!({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}), "messages[1]"),
+        (
+            json!({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}),
+            "messages[1]",
+        ),
         (said(json!({"type": "text"})), "messages[0].content[0].text"),
         (said(json!({"type": "document", "source": {"type": "text"}})), "messages[0].content[0]"),
         (said(json!({"type": "tool_result"})), "messages[0].content[0].tool_use_id"),
         (said(json!({"type": "tool_use", "id": "1", "name": "f", "input": {}})), "messages[0].content[0]"),
         (said(json!({"type": "image"})), "messages[0].content[0].source"),
         (
-            said(json!({"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "AA"}})),
+            said(
+                json!({"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "AA"}}),
+            ),
             "messages[0].content[0].source.media_type",
         ),
         (
@@ -223,14 +235,15 @@ async fn what_is_wrong_or_not_there_is_named() {
 
 #[tokio::test]
 async fn a_model_may_have_more_parameters_and_go_on_from_the_assistant() {
-    let (model, app) = Played::new(rich).declaring(&["thinking"]).continuing().serve().await;
+    let (model, app) = Played::new(rich).declaring(&["thinking"]).continuing("partial").serve().await;
     let thinking = json!({"type": "enabled", "budget_tokens": 2048});
     let turns = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "The"}]);
     let body = ask(json!({"thinking": thinking, "messages": turns}));
     plain(&post(&app, PATH, &[("anthropic-version", "2023-06-01"), ("anthropic-beta", "x")], body).await);
     let request = model.last().0;
     assert_eq!(request.extra["thinking"], thinking);
-    assert_eq!(messages(request.input)[1].role, Role::Assistant);
+    let last = messages(request.input).pop().unwrap();
+    assert_eq!((last.role, &last.extra["partial"]), (Role::Assistant, &json!(true)));
 }
 
 #[tokio::test]
@@ -253,7 +266,7 @@ async fn tokens_are_counted_where_the_tokenizer_is() {
 async fn a_key_may_come_as_anthropics_clients_send_it() {
     let app = App::answering("x").await;
     let made = app.admin(axum::http::Method::POST, "/byzerllm/v1/keys", json!({"name": "app"})).await.ok();
-    let key = made["secret"].as_str().unwrap().to_owned();
+    let key = made["key"].as_str().unwrap().to_owned();
     let bearer = format!("Bearer {key}");
     for path in [PATH, "/v1/chat/completions"] {
         let body = if path == PATH { ask(json!({})) } else { json!({"model": "chat", "messages": "Hi"}) };

@@ -175,6 +175,10 @@ async fn every_field_of_every_request_is_accepted() {
         let required: Vec<&str> =
             asked.schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for (field, schema) in asked.properties() {
+            // Each stands in place of `model`, and needs what only a real vendor or another deployment has.
+            if matches!((asked.id, field), ("deploy", "provider" | "route")) {
+                continue;
+            }
             if !asked.example.contains_key(field) {
                 let body = asked.with(field, sample(schema));
                 let answer = asked.send(&body).await;

@@ -26,22 +26,22 @@ type Play = dyn Fn() -> Vec<Result<Event>> + Send + Sync;
 pub(crate) struct Played {
     play: Box<Play>,
     extra: &'static [&'static str],
-    continues: bool,
+    continuation: Option<&'static str>,
     seen: Mutex<Vec<(ChatRequest, RequestContext)>>,
 }
 
 impl Played {
     /// A model that answers with these events, between its start and its usage.
     pub(crate) fn new(play: impl Fn() -> Vec<Result<Event>> + Send + Sync + 'static) -> Self {
-        Self { play: Box::new(play), extra: &[], continues: false, seen: Mutex::default() }
+        Self { play: Box::new(play), extra: &[], continuation: None, seen: Mutex::default() }
     }
 
     pub(crate) fn declaring(self, extra: &'static [&'static str]) -> Self {
         Self { extra, ..self }
     }
 
-    pub(crate) fn continuing(self) -> Self {
-        Self { continues: true, ..self }
+    pub(crate) fn continuing(self, field: &'static str) -> Self {
+        Self { continuation: Some(field), ..self }
     }
 
     /// A gateway with it as `chat`.
@@ -85,8 +85,8 @@ impl ChatModel for Played {
         self.extra
     }
 
-    fn continues(&self) -> bool {
-        self.continues
+    fn continuation(&self) -> Option<&'static str> {
+        self.continuation
     }
 }
 
@@ -236,9 +236,7 @@ async fn what_happened_on_the_way_is_told() {
     })
     .serve()
     .await;
-    let ask = |stream: bool| {
-        serde_json::json!({"model": "chat", "messages": "Hi", "stream": stream})
-    };
+    let ask = |stream: bool| serde_json::json!({"model": "chat", "messages": "Hi", "stream": stream});
     let answer = app.chat(ask(false)).await;
     let headers = ["x-vendor-request-id", "x-byzerllm-served-by", "x-byzerllm-cache"];
     assert_eq!(headers.map(|name| answer.header(name)), [Some("vendor-1"), Some("spare"), Some("hit")]);
@@ -316,7 +314,8 @@ async fn kept_answers_are_refused_with_no_store() {
 
 #[tokio::test]
 async fn parameters_that_a_model_declares_reach_it() {
-    let (model, app) = Played::new(rich).declaring(&["enable_search", "reasoning_effort", "top_k2"]).serve().await;
+    let (model, app) =
+        Played::new(rich).declaring(&["enable_search", "reasoning_effort", "top_k2"]).serve().await;
     let search = serde_json::json!({"source": ["a"]});
     let body = serde_json::json!({
         "model": "chat", "messages": "Hi", "enable_search": search, "reasoning_effort": "high", "top_k": 3, "top_k2": null

@@ -45,7 +45,10 @@ async fn a_stream() {
     let (_, app) = Played::new(rich).serve().await;
     let events = events(&app.post(PATH, ask(json!({"stream": true}))).await);
     for (number, (name, data)) in events.iter().enumerate() {
-        assert_eq!((data["type"].as_str(), data["sequence_number"].as_u64()), (Some(name.as_str()), Some(number as u64)));
+        assert_eq!(
+            (data["type"].as_str(), data["sequence_number"].as_u64()),
+            (Some(name.as_str()), Some(number as u64))
+        );
     }
     insta::assert_json_snapshot!("response_stream", events);
     // The last event holds the answer as it is in one piece.
@@ -69,7 +72,10 @@ async fn a_stream_says_what_the_whole_answer_says() {
     ] {
         let (_, app) = Played::new(play).serve().await;
         let whole = plain(&app.post(PATH, ask(json!({}))).await);
-        assert_eq!((whole["status"].as_str(), whole["incomplete_details"]["reason"].as_str()), (Some(status), reason));
+        assert_eq!(
+            (whole["status"].as_str(), whole["incomplete_details"]["reason"].as_str()),
+            (Some(status), reason)
+        );
         let last = whole["output"].as_array().unwrap().last().unwrap();
         assert_eq!(last["status"], if reason.is_some() { "incomplete" } else { "completed" });
         let told = events(&app.post(PATH, ask(json!({"stream": true}))).await);
@@ -119,7 +125,10 @@ async fn items_become_messages() {
     assert_eq!(got[3].extra["tool_calls"].as_array().unwrap().len(), 2);
     assert_eq!(got[3].extra["tool_calls"][0]["function"], json!({"name": "f", "arguments": {"a": 1}}));
     assert_eq!((got[5].content.as_str(), &got[5].extra["tool_call_id"]), ("43", &json!("c2")));
-    assert_eq!((&got[6].extra["reasoning_content"], &got[6].extra["tool_calls"][0]["id"]), (&json!("so"), &json!("c3")));
+    assert_eq!(
+        (&got[6].extra["reasoning_content"], &got[6].extra["tool_calls"][0]["id"]),
+        (&json!("so"), &json!("c3"))
+    );
     assert_eq!((got[7].content.as_str(), got[8].content.as_str()), ("a", "b"));
 }
 
@@ -133,7 +142,10 @@ async fn an_answer_goes_back_in_as_it_came() {
     items.push(json!({"type": "function_call_output", "call_id": "c1", "output": "Sunny."}));
     plain(&app.post(PATH, ask(json!({"input": input}))).await);
     let got = messages(model.last().0.input);
-    assert_eq!((got[1].content.as_str(), &got[1].extra["reasoning_content"]), ("One moment.", &json!("Rain?")));
+    assert_eq!(
+        (got[1].content.as_str(), &got[1].extra["reasoning_content"]),
+        ("One moment.", &json!("Rain?"))
+    );
     assert_eq!(got[1].extra["tool_calls"].as_array().unwrap().len(), 2);
 }
 
@@ -178,7 +190,11 @@ async fn what_is_wrong_or_not_there_is_named() {
         (json!({"reasoning": {"effort": "high"}}), "unsupported", "reasoning.effort"),
         (json!({"text": {"verbosity": "low"}}), "unsupported", "text.verbosity"),
         (json!({"text": {"format": {"type": "grammar"}}}), "unsupported", "text.format.type"),
-        (json!({"text": {"format": {"type": "json_schema", "name": "n"}}}), "invalid_request", "text.format.schema"),
+        (
+            json!({"text": {"format": {"type": "json_schema", "name": "n"}}}),
+            "invalid_request",
+            "text.format.schema",
+        ),
         (json!({"tools": [{"type": "web_search"}]}), "unsupported", "tools[0].type"),
         (json!({"tools": [{"type": "function"}]}), "invalid_request", "tools[0].name"),
         (json!({"tool_choice": "maybe"}), "invalid_request", "tool_choice"),
@@ -191,13 +207,21 @@ async fn what_is_wrong_or_not_there_is_named() {
         (item(json!({"role": "user"})), "invalid_request", "input[0].content"),
         (item(json!({"type": "item_reference", "id": "x"})), "unsupported", "input[0]"),
         (item(json!({"type": "web_search_call", "id": "x"})), "unsupported", "input[0]"),
-        (item(json!({"type": "function_call", "name": "f", "arguments": "{}"})), "invalid_request", "input[0].call_id"),
+        (
+            item(json!({"type": "function_call", "name": "f", "arguments": "{}"})),
+            "invalid_request",
+            "input[0].call_id",
+        ),
         (
             item(json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"})),
             "invalid_request",
             "input[0].arguments",
         ),
-        (item(json!({"type": "reasoning", "summary": [], "encrypted_content": "x"})), "unsupported", "input[0].encrypted_content"),
+        (
+            item(json!({"type": "reasoning", "summary": [], "encrypted_content": "x"})),
+            "unsupported",
+            "input[0].encrypted_content",
+        ),
         (
             item(json!({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]})),
             "unsupported",

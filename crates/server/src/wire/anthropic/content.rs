@@ -155,11 +155,12 @@ struct Source {
     content: Given,
 }
 
-/// The messages of a request. Where the model goes on from a last message of the assistant, there may be one.
+/// The messages of a request. A last one of the assistant is for models that go on from it, by a field of the message
+/// or, with an empty name, as it is.
 pub(crate) fn messages(
     system: Option<Blocks>,
     turns: Vec<Object<WireTurn>>,
-    continues: bool,
+    continuation: Option<&str>,
 ) -> Result<Vec<Message>> {
     if turns.is_empty() {
         return Err(Error::invalid("messages", "`messages` must hold at least one message"));
@@ -173,7 +174,8 @@ pub(crate) fn messages(
     }
     let last = turns.len() - 1;
     for (index, Object(turn)) in turns.into_iter().enumerate() {
-        if index == last && turn.role == WireRole::Assistant && !continues {
+        let goes_on = index == last && turn.role == WireRole::Assistant;
+        if goes_on && continuation.is_none() {
             return Err(unsupported(
                 format!("messages[{index}]"),
                 "going on from a last message of the assistant is",
@@ -184,6 +186,11 @@ pub(crate) fn messages(
             WireRole::User => user(turn.content, &path, &mut messages)?,
             WireRole::Assistant => messages.push(assistant(turn.content, &path)?),
             WireRole::System => messages.push(text_of(Role::System, turn.content, &path)?),
+        }
+        if let Some(field) = continuation.filter(|field| goes_on && !field.is_empty())
+            && let Some(message) = messages.last_mut()
+        {
+            message.extra.insert(field.to_owned(), true.into());
         }
     }
     Ok(messages)

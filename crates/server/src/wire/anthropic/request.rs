@@ -1,6 +1,8 @@
 //! The requests of `POST /v1/messages` and `POST /v1/messages/count_tokens`.
 
-use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, ResponseFormat, Result, Sampling, Tool, ToolChoice};
+use byzerllm_core::{
+    ChatRequest, Error, FrontEnd, Input, ResponseFormat, Result, Sampling, Tool, ToolChoice,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -141,7 +143,6 @@ struct WireTool {
     #[serde(default)]
     description: Option<String>,
     /// The schema of its arguments.
-    #[serde(default)]
     #[schemars(required, extend("type" = "object"))]
     input_schema: Option<Schema<{ limits::TOOL_BYTES }>>,
     /// Enforce the schema where the model decides to call; where a call is demanded it is enforced anyway.
@@ -221,17 +222,17 @@ struct Prompt {
     choice: Option<Object<WireChoice>>,
     thinking: Option<Object<Thinking>>,
     output: Option<Object<OutputConfig>>,
-    /// Whether the model goes on from a last message of the assistant.
-    continues: bool,
+    /// What makes the model go on from a last message of the assistant.
+    continuation: Option<&'static str>,
 }
 
 impl MessagesBody {
-    /// The request in our words, and whether its answer is a stream. `continues` says whether the model goes on from a
+    /// The request in our words, and whether its answer is a stream. `continuation` is what makes the model go on from a
     /// last message of the assistant.
     pub(crate) fn into_request(
         self,
         extra: Map<String, Value>,
-        continues: bool,
+        continuation: Option<&'static str>,
     ) -> Result<(ChatRequest, bool)> {
         refuse(&[
             ("container", self.container, "a container is"),
@@ -273,7 +274,7 @@ impl MessagesBody {
             choice: self.tool_choice,
             thinking: self.thinking,
             output: self.output_config,
-            continues,
+            continuation,
         };
         let request = ChatRequest { sampling, whole: !stream, extra, ..prompt.into_request()? };
         Ok((request, stream))
@@ -282,7 +283,11 @@ impl MessagesBody {
 
 impl CountBody {
     /// The request in our words.
-    pub(crate) fn into_request(self, extra: Map<String, Value>, continues: bool) -> Result<ChatRequest> {
+    pub(crate) fn into_request(
+        self,
+        extra: Map<String, Value>,
+        continuation: Option<&'static str>,
+    ) -> Result<ChatRequest> {
         let prompt = Prompt {
             model: self.model,
             system: self.system,
@@ -291,7 +296,7 @@ impl CountBody {
             choice: self.tool_choice,
             thinking: self.thinking,
             output: self.output_config,
-            continues,
+            continuation,
         };
         Ok(ChatRequest { extra, ..prompt.into_request()? })
     }
@@ -309,7 +314,7 @@ impl Prompt {
         let (tool_choice, parallel_tool_calls) = choice(self.choice)?;
         tools::check(&tools, &tool_choice, "")?;
         let format = format(self.output)?;
-        let input = Input::Messages(messages(self.system, self.turns, self.continues)?);
+        let input = Input::Messages(messages(self.system, self.turns, self.continuation)?);
         Ok(ChatRequest {
             tools,
             tool_choice,
@@ -366,8 +371,7 @@ impl WireTool {
         if self.r#type.as_deref().is_some_and(|kind| kind != "custom") {
             return Err(unsupported(path("type"), "a tool of the vendor's own is"));
         }
-        for (field, given) in
-            [("input_examples", self.input_examples), ("defer_loading", self.defer_loading)]
+        for (field, given) in [("input_examples", self.input_examples), ("defer_loading", self.defer_loading)]
         {
             if given.0 {
                 return Err(unsupported(path(field), "this is"));

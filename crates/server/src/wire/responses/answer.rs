@@ -343,7 +343,8 @@ impl ResponseAnswer {
         };
         let details = incomplete_details(&choice.finish_reason)
             .map_err(|error| error.with_usage(response.usage.clone()))?;
-        let status = |last: bool| if last && details.is_some() { Status::Incomplete } else { Status::Completed };
+        let status =
+            |last: bool| if last && details.is_some() { Status::Incomplete } else { Status::Completed };
         let calls = choice.tool_calls.len();
         let mut output = Vec::new();
         if !choice.reasoning.is_empty() {
@@ -352,7 +353,12 @@ impl ResponseAnswer {
             output.push(Item::reasoning(output.len(), head, status(last), content));
         }
         if !choice.text.is_empty() || (output.is_empty() && calls == 0) {
-            output.push(Item::message(output.len(), head, status(calls == 0), vec![Part::output(choice.text)]));
+            output.push(Item::message(
+                output.len(),
+                head,
+                status(calls == 0),
+                vec![Part::output(choice.text)],
+            ));
         }
         for (place, call) in choice.tool_calls.into_iter().enumerate() {
             output.push(Item::call(output.len(), head, status(place + 1 == calls), call));

@@ -92,9 +92,9 @@ pub(crate) struct WireItem {
     /// Of `reasoning`: what stands for its text where that is not told.
     #[serde(default)]
     summary: Option<Capped<Object<WireContent>, { limits::CONTENT_PARTS }>>,
-    /// Of `reasoning`, which is told here as it is.
+    /// Of `reasoning`: only beside its text, which is what is read.
     #[serde(default)]
-    encrypted_content: Given,
+    encrypted_content: Option<String>,
     /// Items are not kept.
     #[serde(default, rename = "id")]
     _id: NoEffect<String>,
@@ -276,7 +276,7 @@ impl WireItem {
         };
         let text = message_of(Role::Assistant, parts(content, &format!("{place}.{field}"))?).content;
         if text.is_empty() {
-            if self.encrypted_content.0 {
+            if self.encrypted_content.is_some_and(|content| !content.is_empty()) {
                 let field = format!("{place}.encrypted_content");
                 return Err(unsupported(field, "reasoning that only its vendor can read is"));
             }

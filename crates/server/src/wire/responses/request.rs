@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, ResponseFormat, Result, Sampling, Tool, ToolChoice};
+use byzerllm_core::{
+    ChatRequest, Error, FrontEnd, Input, ResponseFormat, Result, Sampling, Tool, ToolChoice,
+};
 use schemars::{JsonSchema, json_schema};
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -150,7 +152,6 @@ struct WireTool {
     #[schemars(transform = words(&["function"]))]
     r#type: String,
     /// Unique among the tools.
-    #[serde(default)]
     #[schemars(required, length(min = 1, max = 64), pattern(r"^[A-Za-z0-9_-]+$"))]
     name: Option<String>,
     /// What it does, for the model.
@@ -393,7 +394,9 @@ fn metadata(metadata: Option<BTreeMap<String, String>>) -> Result<BTreeMap<Strin
 fn text(text: Option<Object<WireText>>) -> Result<(ResponseFormat, Option<String>, Value)> {
     let plain = || json!({"type": "text"});
     let Some(Object(text)) = text else { return Ok((ResponseFormat::Text, None, plain())) };
-    let Some(Object(format)) = text.format else { return Ok((ResponseFormat::Text, text.verbosity, plain())) };
+    let Some(Object(format)) = text.format else {
+        return Ok((ResponseFormat::Text, text.verbosity, plain()));
+    };
     if format.r#type != "json_schema" && format.schema.is_some() {
         let field = "text.format.schema";
         return Err(Error::invalid(field, format!("`{field}` needs the type 'json_schema'")));

@@ -208,8 +208,7 @@ impl ResponseEvents {
                 (vec![done, Kind::PartDone { place, part }], item)
             }
             Piece::Call { id: call, name } => {
-                let item =
-                    Item::call(output_index, &self.head, status, (call, name.clone(), text.clone()));
+                let item = Item::call(output_index, &self.head, status, (call, name.clone(), text.clone()));
                 (vec![Kind::ArgumentsDone { item_id: id, output_index, name, arguments: text }], item)
             }
         };
