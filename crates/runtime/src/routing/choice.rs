@@ -21,6 +21,8 @@ pub(crate) enum Standing {
     Free,
     /// A request would wait.
     Full,
+    /// Its circuit breaker is open: a request would be refused.
+    Broken,
     /// It takes no requests: it loads, failed, is being removed or does not exist.
     Absent,
 }
@@ -67,7 +69,8 @@ impl Chooser {
                 continue;
             }
             let rank = Rank {
-                resting: shares[place].rests_until.is_some_and(|until| until > now),
+                resting: standing == Standing::Broken
+                    || shares[place].rests_until.is_some_and(|until| until > now),
                 reserve: self.weights[place] == 0,
                 full: standing == Standing::Full,
             };
@@ -166,6 +169,8 @@ mod tests {
             assert_eq!(chooser.order(standing), [3, 0, 2], "a reserve does not relieve one that is full");
         }
         assert!(chooser.order(|_| Standing::Absent).is_empty());
+        let broken = |place| if place == 0 { Standing::Broken } else { Standing::Full };
+        assert_eq!(chooser.order(broken).last(), Some(&0), "one that would refuse is asked last");
         let reserve_only = |place| if place == 2 { Standing::Full } else { Standing::Absent };
         assert_eq!(chooser.order(reserve_only), [2]);
     }

@@ -8,6 +8,8 @@ use byzerllm_core::{
     Result,
 };
 
+use byzerllm_providers::BreakerState;
+
 use super::{Standing, Targets};
 use crate::lifecycle::Lifecycle;
 use crate::runtime::Runtime;
@@ -30,10 +32,14 @@ impl Deployments {
 impl Targets for Deployments {
     fn standing(&self, name: &str) -> Standing {
         let deployment = self.0.upgrade().and_then(|lifecycle| lifecycle.get(name));
-        match deployment.and_then(|deployment| deployment.running().ok()) {
-            None => Standing::Absent,
-            Some(running) if running.admission.has_room() => Standing::Free,
-            Some(_) => Standing::Full,
+        let Some(running) = deployment.and_then(|deployment| deployment.running().ok()) else {
+            return Standing::Absent;
+        };
+        let breaker = running.model.worker.provider_metrics().map(|metrics| metrics.breaker);
+        match (breaker, running.admission.has_room()) {
+            (Some(BreakerState::Open), _) => Standing::Broken,
+            (_, true) => Standing::Free,
+            (_, false) => Standing::Full,
         }
     }
 

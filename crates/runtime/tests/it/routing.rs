@@ -364,6 +364,9 @@ async fn full_targets_and_those_that_are_gone_are_passed_over() {
     assert_eq!(b.requests().len(), 3);
     drop(held);
     assert_eq!(a.active(), 0);
+    a.break_circuit();
+    assert_eq!(answer(&runtime, "chat").await.unwrap(), TEXT);
+    assert_eq!(b.requests().len(), 4, "one that would refuse is not asked");
     runtime.undeploy("b", Duration::ZERO).await.unwrap();
     assert_eq!(answer(&runtime, "chat").await.unwrap(), TEXT);
     runtime.undeploy("a", Duration::ZERO).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,20 @@ use byzerllm_core::{
     EventStream, FinishReason, Input, Message, ModelHandle, ModelInfo, RequestContext, Result, Role,
     Sampling, Usage, UsageHook,
 };
-use byzerllm_runtime::{DeploymentSpec, Inspection, LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
+use byzerllm_runtime::{
+    BreakerState, DeploymentSpec, Inspection, LoadContext, LoadedModel, Loader, MemoryNeed, ProviderMetrics,
+    Worker,
+};
 use futures::StreamExt;
 
 /// Gives every deployment the model of its name.
-pub(crate) struct Shelf(BTreeMap<String, ModelHandle>);
+pub(crate) struct Shelf(BTreeMap<String, ModelHandle>, BTreeMap<String, Arc<AtomicBool>>);
 
 impl Shelf {
     pub(crate) fn of(models: &[(&str, &Arc<Parrot>)]) -> Arc<Self> {
         let handle = |(name, model): &(&str, &Arc<Parrot>)| ((*name).to_owned(), model.handle());
-        Arc::new(Self(models.iter().map(handle).collect()))
+        let broken = |(name, model): &(&str, &Arc<Parrot>)| ((*name).to_owned(), Arc::clone(&model.broken));
+        Arc::new(Self(models.iter().map(handle).collect(), models.iter().map(broken).collect()))
     }
 }
 
@@ -33,7 +37,8 @@ impl Loader for Shelf {
     fn load(&self, spec: &DeploymentSpec, _context: &LoadContext) -> Result<LoadedModel> {
         let missing = || Error::new(ErrorKind::NotFound, "the shelf has no such model");
         let handle = self.0.get(&spec.name).ok_or_else(missing)?.clone();
-        Ok(LoadedModel { handle, worker: Arc::new(Idle) })
+        let broken = self.1.get(&spec.name).cloned().unwrap_or_default();
+        Ok(LoadedModel { handle, worker: Arc::new(Idle(broken)) })
     }
 
     fn inspect(&self, _path: &Path) -> Result<Inspection> {
@@ -45,12 +50,27 @@ impl Loader for Shelf {
     }
 }
 
-struct Idle;
+struct Idle(Arc<AtomicBool>);
 
 #[async_trait]
 impl Worker for Idle {
     async fn probe(&self, _deadline: Instant) -> Result<()> {
         Ok(())
+    }
+
+    fn provider_metrics(&self) -> Option<ProviderMetrics> {
+        let open = self.0.load(Ordering::SeqCst);
+        let breaker = if open { BreakerState::Open } else { BreakerState::Closed };
+        Some(ProviderMetrics {
+            requests: 0,
+            attempts: 0,
+            retries: 0,
+            failures: Vec::new(),
+            shed: 0,
+            dropped: 0,
+            unreported: 0,
+            breaker,
+        })
     }
 
     fn shutdown(&self) {}
@@ -79,6 +99,7 @@ pub(crate) struct Parrot {
     plans: Mutex<VecDeque<Plan>>,
     requests: Mutex<Vec<ChatRequest>>,
     active: Arc<AtomicUsize>,
+    broken: Arc<AtomicBool>,
 }
 
 impl Parrot {
@@ -90,7 +111,13 @@ impl Parrot {
             plans: Mutex::new(plans.into_iter().collect()),
             requests: Mutex::default(),
             active: Arc::default(),
+            broken: Arc::default(),
         })
+    }
+
+    /// Opens its circuit breaker.
+    pub(crate) fn break_circuit(&self) {
+        self.broken.store(true, Ordering::SeqCst);
     }
 
     /// It cannot go on from a message, and has no tokenizer.
