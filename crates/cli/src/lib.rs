@@ -17,6 +17,7 @@ use crate::traces::Traces;
 
 mod arguments;
 mod bench;
+mod budgets;
 mod chat;
 mod completion;
 mod connection;
@@ -25,10 +26,12 @@ mod doctor;
 mod generate;
 mod inspect;
 mod keys;
+mod ledger;
 pub mod legacy;
 mod machine;
 mod models;
 mod output;
+mod prices;
 mod program;
 mod query;
 #[cfg(test)]
@@ -40,6 +43,7 @@ mod spelling;
 mod stat;
 mod talker;
 mod traces;
+mod usage;
 mod vendors;
 mod version;
 
@@ -120,6 +124,9 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Stat(arguments) => tokio.block_on(stat::stat(arguments, output)),
         Command::Vendors(arguments) => vendors::vendors(&arguments, output),
         Command::Keys(arguments) => tokio.block_on(keys::keys(arguments, output)),
+        Command::Usage(arguments) => tokio.block_on(usage::usage(arguments, output)),
+        Command::Budgets(arguments) => tokio.block_on(budgets::budgets(arguments, output)),
+        Command::Prices(arguments) => tokio.block_on(prices::prices(arguments, output)),
         Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
         Command::Models(arguments) => models::models(arguments, output),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),

@@ -17,7 +17,7 @@ use crate::tls::Trust;
 /// A connection to a server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    http: Http,
+    pub(crate) http: Http,
 }
 
 impl std::fmt::Debug for Client {
@@ -264,7 +264,7 @@ impl Client {
         version.map(str::to_owned).ok_or_else(|| self.odd("its version"))
     }
 
-    fn odd(&self, what: &str) -> Error {
+    pub(crate) fn odd(&self, what: &str) -> Error {
         let url = self.url();
         Error::new(
             ErrorKind::Upstream,

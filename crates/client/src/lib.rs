@@ -5,6 +5,7 @@
 
 mod client;
 mod http;
+mod ledger;
 pub mod openai;
 pub mod runtime_file;
 pub mod sse;

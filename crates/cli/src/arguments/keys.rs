@@ -106,7 +106,7 @@ fn scope(text: &str) -> Result<Scope, String> {
 }
 
 /// A length of time: a whole number and a unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let seconds = |unit: &str| match unit {
         "s" => Some(1),
         "m" => Some(60),

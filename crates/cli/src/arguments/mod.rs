@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod ask;
 mod deploy;
 mod keys;
+mod ledger;
 mod look;
 mod models;
 mod program;
@@ -18,6 +19,10 @@ pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployA
 pub(crate) use keys::{
     CreateKeyArguments, KeysAction, KeysArguments, KeysPlaceArguments, ListKeysArguments, RevokeKeyArguments,
     RotateKeyArguments,
+};
+pub(crate) use ledger::{
+    BudgetsAction, BudgetsArguments, ImportPricesArguments, LedgerPlaceArguments, ListLedgerArguments, PricesAction,
+    PricesArguments, RemoveLedgerArguments, SetBudgetArguments, SetPriceArguments, UsageArguments,
 };
 pub(crate) use look::{
     BenchArguments, CompletionArguments, DoctorArguments, InspectArguments, VersionArguments,
@@ -77,6 +82,12 @@ pub(crate) enum Command {
     Vendors(VendorsArguments),
     /// Make, list, rotate and revoke API keys.
     Keys(KeysArguments),
+    /// Show what was asked of models and what it cost.
+    Usage(UsageArguments),
+    /// Limit what keys and deployments may spend.
+    Budgets(BudgetsArguments),
+    /// Set and show what vendors ask for their models.
+    Prices(PricesArguments),
     /// Get a model from a hub, a package index or a URL.
     Pull(PullArguments),
     /// Show, check and remove the models that were pulled.

@@ -13,6 +13,9 @@ fn help_of_every_command() {
         "list",
         "stat",
         "keys",
+        "usage",
+        "budgets",
+        "prices",
         "pull",
         "models",
         "inspect",
@@ -30,6 +33,14 @@ fn help_of_every_command() {
     }
     for action in ["create", "list", "rotate", "revoke"] {
         insta::assert_snapshot!(format!("help_keys_{action}"), world.run(&["keys", action, "--help"]).ok());
+    }
+    for (command, actions) in
+        [("budgets", &["set", "list", "remove"][..]), ("prices", &["list", "set", "import", "remove"])]
+    {
+        for action in actions {
+            let name = format!("help_{command}_{action}");
+            insta::assert_snapshot!(name, world.run(&[command, action, "--help"]).ok());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod help;
 mod keys;
 mod lifecycle;
 mod ledger;
+mod ledger;
 mod local;
 mod messages;
 mod models;

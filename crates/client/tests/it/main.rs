@@ -3,6 +3,7 @@
 
 mod admin;
 mod chat;
+mod ledger;
 mod openai;
 
 use std::net::SocketAddr;

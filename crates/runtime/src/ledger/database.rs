@@ -46,7 +46,7 @@ CREATE TABLE attempts (
     price INTEGER, currency TEXT, cost INTEGER, unknown_price INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE budgets (
-    id INTEGER PRIMARY KEY, subject TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL,
     amount INTEGER NOT NULL, allow_unknown_price INTEGER NOT NULL, created INTEGER NOT NULL,
     UNIQUE (subject, name, unit, period)
 ) STRICT;
@@ -69,7 +69,7 @@ INSERT INTO records
     SELECT id, begun, MAX(begun, ?1), request, attempt, key, deployment, vendor, model, task,
         'lost', NULL, 'estimated', prompt, 0, 0, completion, 0, prompt, completion,
         price, currency, cost, unknown_price, completion IS NULL, 0, NULL, NULL
-    FROM attempts ORDER BY id";
+    FROM attempts WHERE id NOT IN (SELECT id FROM records) ORDER BY id";
 
 /// What can go wrong with the file.
 #[derive(Debug, ThisError)]

@@ -15,8 +15,10 @@ use serde::Serialize;
 
 use super::price::LOCAL;
 
-/// What a template may add to a prompt whose model does not tell its context length.
+/// What a template may add to a prompt.
 const TEMPLATE: u64 = 4096;
+/// Tokens that a model may put around a text.
+const MARKS: u64 = 16;
 
 /// Asks a model, with its attempt accounted for.
 pub(crate) async fn chat(
@@ -34,7 +36,7 @@ pub(crate) async fn chat(
     let generated = request.sampling.max_tokens.map(u64::from);
     let choices = u64::from(request.best_of.unwrap_or(0).max(request.n));
     let attempt = Attempt {
-        prompt_tokens: length.unwrap_or_else(|| size(&request.input) + size(&request.tools) + TEMPLATE),
+        prompt_tokens: length.unwrap_or(u64::MAX).min(size(&request.input) + size(&request.tools) + TEMPLATE),
         completion_tokens: match (generated, length) {
             (Some(generated), Some(length)) => Some(generated.min(length)),
             (generated, length) => generated.or(length),
@@ -71,10 +73,10 @@ pub(crate) async fn embed(
         return model.embed(request, context).await;
     }
     let Some(accounting) = context.accounting.take() else { return model.embed(request, context).await };
-    let bound = |input: &EmbeddingInput| match (input, info.context_length) {
-        (_, Some(length)) => u64::from(length),
-        (EmbeddingInput::Text(text), None) => text.len() as u64 + 16,
-        (EmbeddingInput::Tokens(ids), None) => ids.len() as u64 + 16,
+    let length = info.context_length.map_or(u64::MAX, u64::from);
+    let bound = |input: &EmbeddingInput| match input {
+        EmbeddingInput::Text(text) => length.min(text.len() as u64 + MARKS),
+        EmbeddingInput::Tokens(ids) => length.min(ids.len() as u64 + MARKS),
     };
     let prompt_tokens = request.inputs.iter().map(bound).sum();
     let attempt = Attempt { prompt_tokens, ..attempt(&context, deployment, Task::Embedding) };

@@ -22,6 +22,7 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
@@ -569,22 +570,16 @@ async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64) -> Result<Option<A
             return Ok(None);
         }
         let account = live.account(shared.now())?;
-        // From here on a change is not missed.
-        let mut changed = Box::pin(account.changed.notified());
+        let mut lease = false;
+        if let Some(done) = taken(shared, live, &account, amount, &mut lease) {
+            return done.map(|()| Some(account));
+        }
+        let mut changed = pin!(account.changed.notified());
         changed.as_mut().enable();
-        let lease = match account.take(amount) {
-            Take::Taken { lease } => {
-                if lease {
-                    shared.inbox.account(Arc::clone(&account));
-                }
-                drop(changed);
-                return Ok(Some(account));
-            }
-            Take::Spent { settled, reserved } => {
-                return Err(live.spent(&account, amount, settled, reserved, shared.now()));
-            }
-            Take::Wait { lease } => lease,
-        };
+        // What changed before somebody listened was not heard.
+        if let Some(done) = taken(shared, live, &account, amount, &mut lease) {
+            return done.map(|()| Some(Arc::clone(&account)));
+        }
         wanting = match wanting {
             Some(wanting) if wanting.is_for(&account) => Some(wanting),
             _ => Some(account.want(amount)),
@@ -596,6 +591,34 @@ async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64) -> Result<Option<A
         shared.check()?;
         changed.await;
     }
+}
+
+/// Reserves, or says that there is nothing; `None` when a lease is needed first. Once `lease` is true somebody must ask
+/// for it.
+fn taken(
+    shared: &Shared,
+    live: &Live,
+    account: &Arc<Account>,
+    amount: u64,
+    lease: &mut bool,
+) -> Option<Result<()>> {
+    let done = match account.take(amount) {
+        Take::Taken { lease: more } => {
+            *lease |= more;
+            Ok(())
+        }
+        Take::Spent { settled, reserved } => {
+            Err(live.spent(account, amount, settled, reserved, shared.now()))
+        }
+        Take::Wait { lease: more } => {
+            *lease |= more;
+            return None;
+        }
+    };
+    if *lease {
+        shared.inbox.account(Arc::clone(account));
+    }
+    Some(done)
 }
 
 /// An attempt that is open.

@@ -222,6 +222,39 @@ fn a_limit_can_change_while_it_is_used() {
     assert!(ledger.budgets().is_empty());
 }
 
+/// A commit that was made although it was reported as failed leaves an open attempt beside its record.
+#[test]
+fn an_attempt_that_has_its_record_is_not_settled_twice() {
+    let world = World::new();
+    let ledger = world.start().unwrap();
+    let held = begin(&ledger, attempt("app", 5)).unwrap();
+    ledger.flush().unwrap();
+    let other = Connection::open(world.path()).unwrap();
+    other.execute_batch("CREATE TEMP TABLE kept AS SELECT * FROM attempts").unwrap();
+    held.settle(answered(5));
+    ledger.close();
+    assert_eq!(world.count("SELECT COUNT(*) FROM attempts"), 0);
+    other.execute_batch("INSERT INTO attempts SELECT * FROM kept").unwrap();
+    let total = world.start().unwrap().usage(UsageBy::Key, None).unwrap().total;
+    assert_eq!((total.attempts, total.flagged.lost), (1, 0));
+    assert_eq!(world.count("SELECT COUNT(*) FROM attempts"), 0);
+}
+
+#[test]
+fn a_removed_budget_leaves_nothing_to_the_next() {
+    let world = World::new();
+    let ledger = world.start().unwrap();
+    let first = ledger.set_budget(&tokens_per(Period::Total, 100)).unwrap().id;
+    let held = begin(&ledger, attempt("app", 100)).unwrap();
+    ledger.remove_budget(first).unwrap();
+    // Beyond its bound: the account wants to be written.
+    held.settle(answered(120));
+    ledger.flush().unwrap();
+    assert_eq!(world.count("SELECT COUNT(*) FROM drawn"), 0);
+    assert_ne!(ledger.set_budget(&tokens_per(Period::Total, 100)).unwrap().id, first);
+    begin(&ledger, attempt("app", 100)).unwrap();
+}
+
 #[test]
 fn the_file_is_private_and_only_grows() {
     let world = World::new();

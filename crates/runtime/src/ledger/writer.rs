@@ -311,6 +311,8 @@ impl Writer {
     fn failed(&mut self, error: rusqlite::Error, waiting: &mut Batch) {
         let error = self.shared.place.error(error).into();
         self.shared.failed(&error);
+        // A commit may have been made all the same: these rows are to go with their records.
+        self.open.extend(waiting.begun.iter().map(|info| info.id));
         for account in &waiting.accounts {
             account.refused();
         }
@@ -411,5 +413,6 @@ fn insert_record(statement: &mut Statement<'_>, record: &Record) -> rusqlite::Re
     Ok(())
 }
 
+/// Nothing for a budget that was removed meanwhile.
 const DRAWN: &str = "
-INSERT INTO drawn VALUES (?1, ?2, ?3) ON CONFLICT (budget, begun) DO UPDATE SET amount = excluded.amount";
+INSERT INTO drawn SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM budgets WHERE id = ?1) ON CONFLICT (budget, begun) DO UPDATE SET amount = excluded.amount";
