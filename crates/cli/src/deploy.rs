@@ -102,8 +102,9 @@ struct Asked {
 
 /// The deployment that the options describe, in any of the forms.
 fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
-    let missing =
-        || Failure::misuse("--model or --type is missing", "`byzerllm deploy --help` shows all forms.");
+    let missing = || {
+        Failure::misuse("--model, --type or --route is missing", "`byzerllm deploy --help` shows all forms.")
+    };
     let model = arguments.model.as_ref();
     let mut translated = None;
     let mut spec = match (&arguments.name, &arguments.vendor) {
@@ -111,7 +112,10 @@ fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
             byzerllm_providers::find(vendor)?;
             DeploymentSpec::of_provider(name, vendor)
         }
-        (Some(name), None) => DeploymentSpec::new(name, std::path::absolute(model.ok_or_else(missing)?)?),
+        (Some(name), None) => match &arguments.route.route {
+            Some(route) => DeploymentSpec::of_route(name, route.clone()),
+            None => DeploymentSpec::new(name, std::path::absolute(model.ok_or_else(missing)?)?),
+        },
         (None, _) => {
             let model = model.map(|model| model.to_string_lossy());
             let name = arguments.byzer.udf_name.as_deref().or(model.as_deref()).ok_or_else(missing)?;
@@ -336,7 +340,7 @@ fn row(status: &DeploymentStatus) -> Vec<String> {
 }
 
 /// What answers: a path, a vendor with its model, or other deployments.
-fn source(spec: &DeploymentSpec) -> String {
+pub(crate) fn source(spec: &DeploymentSpec) -> String {
     match spec.source() {
         Source::Local(path) => path.display().to_string(),
         Source::Provider(provider) => {

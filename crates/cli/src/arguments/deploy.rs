@@ -6,7 +6,7 @@ use byzerllm_runtime::{Compute, SecretText};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
+use super::{BYZER, ByzerArguments, HubArguments, RouteArguments, ServerArguments};
 
 /// Options of `deploy`.
 #[derive(Debug, Args)]
@@ -14,6 +14,7 @@ use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
     args_override_self = true,
     override_usage = "byzerllm deploy [OPTIONS] --name <NAME> --model <PATH|ORG/NAME>
        byzerllm deploy [OPTIONS] --name <NAME> --type <saas/VENDOR> --set saas.<KEY>=<VALUE>...
+       byzerllm deploy [OPTIONS] --name <NAME> --route <NAME=WEIGHT,…>
        byzerllm deploy [OPTIONS] --model <NAME> --pretrained-model-type <TYPE> --model-path <PATH|ORG/NAME>",
     after_help = "Examples:
   byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
@@ -21,6 +22,7 @@ use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
   byzerllm deploy --name chat --model Qwen/Qwen2.5-0.5B-Instruct
   byzerllm deploy --name chat --model ./model.gguf --set temperature=0.2 --set context_length=4096
   byzerllm deploy --name gpt --type saas/openai --set saas.api_key=env:OPENAI_API_KEY --set saas.model=gpt-4o-mini
+  byzerllm deploy --name best --route gpt=3,chat=1 --set route.after_first=restart
   byzerllm deploy --model chat --pretrained_model_type custom/auto --model_path ./model.gguf
 
 A deployment of the same name is replaced; when the new model does not load, the old one stays. In Byzer-LLM's \
@@ -33,11 +35,13 @@ pub(crate) struct DeployArguments {
     #[arg(long, required_unless_present_any = BYZER_OPTIONS.into_iter().chain(["file"]), conflicts_with_all = BYZER_OPTIONS)]
     pub(crate) name: Option<String>,
     /// A GGUF file or a Hugging Face directory, on the server's machine, or ORG/NAME: pulled when missing.
-    #[arg(long, value_name = "PATH|ORG/NAME", required_unless_present_any = ["file", "vendor", "udf_name"])]
+    #[arg(long, value_name = "PATH|ORG/NAME", required_unless_present_any = ["file", "vendor", "udf_name", "route"])]
     pub(crate) model: Option<PathBuf>,
     /// A vendor's model in place of --model; `byzerllm vendors` lists them.
     #[arg(long = "type", value_name = "saas/VENDOR", requires = "name", conflicts_with = "model")]
     pub(crate) vendor: Option<String>,
+    #[command(flatten)]
+    pub(crate) route: RouteArguments,
     #[command(flatten)]
     pub(crate) hub: HubArguments,
     #[command(flatten)]

@@ -11,6 +11,7 @@ mod ledger;
 mod look;
 mod models;
 mod program;
+mod route;
 mod serve;
 mod simulate;
 
@@ -29,6 +30,7 @@ pub(crate) use look::{
 };
 pub(crate) use models::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
 pub(crate) use program::RunArguments;
+pub(crate) use route::RouteArguments;
 pub(crate) use serve::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
 pub(crate) use simulate::SimulateArguments;
 
