@@ -1,13 +1,13 @@
-//! `byzerllm inspect`: what a checkpoint is, from its headers alone.
+//! `byzerllm inspect`: what a checkpoint is, from its headers alone, and what is known of a deployment without one.
 
 use std::path::Path;
 
 use byzerllm_core::Origin;
-use byzerllm_runtime::{EffectiveValue, Inspection};
+use byzerllm_runtime::{DeploymentStatus, EffectiveValue, Inspection, Source};
 
 use crate::arguments::InspectArguments;
 use crate::connection::Connection;
-use crate::deploy::read;
+use crate::deploy::{read, source, state_word};
 use crate::output::{Outcome, Output, bytes, table};
 
 /// Shows a path of this machine, or the checkpoint of a deployment.
@@ -17,7 +17,11 @@ pub(crate) async fn inspect(arguments: InspectArguments, output: Output) -> Outc
     let inspection = if path.exists() || names_path {
         byzerllm_runtime::inspect(&std::path::absolute(path)?).await?
     } else {
-        deployed(&arguments.model, arguments.server.url.as_deref()).await?
+        match deployed(&arguments.model, arguments.server.url.as_deref()).await? {
+            Deployed::Checkpoint(inspection) => *inspection,
+            Deployed::Elsewhere(status) if arguments.json => return output.json(&status),
+            Deployed::Elsewhere(status) => return elsewhere(&status, output),
+        }
     };
     if arguments.json {
         return output.json(&inspection);
@@ -28,25 +32,54 @@ pub(crate) async fn inspect(arguments: InspectArguments, output: Output) -> Outc
     Ok(())
 }
 
+/// What is behind a deployment's name.
+enum Deployed {
+    Checkpoint(Box<Inspection>),
+    /// A vendor's model or a route: its status tells all.
+    Elsewhere(Box<DeploymentStatus>),
+}
+
 /// Asks the server where the deployment's checkpoint is, and what it is; of a model that is loaded, how it is computed.
-async fn deployed(name: &str, url: Option<&str>) -> Outcome<Inspection> {
+async fn deployed(name: &str, url: Option<&str>) -> Outcome<Deployed> {
     let connection = Connection::open(url)?;
-    let answer = async {
-        let status = connection.client.status(name).await?;
-        let model = status.pointer("/spec/model").and_then(|model| model.as_str()).unwrap_or_default();
-        let inspection = connection.client.inspect(Path::new(model)).await?;
-        Ok((inspection, status.get("info").filter(|info| !info.is_null()).cloned()))
+    let status: DeploymentStatus = match connection.client.status(name).await {
+        Ok(status) => read(&status)?,
+        Err(error) => return Err(connection.explain(error).await),
     };
-    match answer.await {
-        Ok((inspection, info)) => {
+    let Source::Local(path) = status.spec.source() else {
+        return Ok(Deployed::Elsewhere(Box::new(status)));
+    };
+    match connection.client.inspect(path).await {
+        Ok(inspection) => {
             let mut inspection: Inspection = read(&inspection)?;
-            if let Some(info) = info {
-                inspection.info = read(&info)?;
+            if let Some(info) = status.info {
+                inspection.info = info;
             }
-            Ok(inspection)
+            Ok(Deployed::Checkpoint(Box::new(inspection)))
         }
         Err(error) => Err(connection.explain(error).await),
     }
+}
+
+fn elsewhere(status: &DeploymentStatus, output: Output) -> Outcome {
+    let mut rows = vec![
+        vec!["answers".to_owned(), source(&status.spec)],
+        vec!["state".to_owned(), state_word(&status.state)],
+    ];
+    if let Some(info) = &status.info {
+        let context = info.context_length.map_or_else(|| "unknown".to_owned(), |n| format!("{n} tokens"));
+        rows.push(vec!["context".to_owned(), context]);
+        rows.extend(info.details.iter().map(|(name, value)| vec![name.clone(), plain(value)]));
+    }
+    for provider in status.spec.provider.iter() {
+        let shown = serde_json::to_value(provider).unwrap_or_default();
+        let parameters = shown["parameters"].as_object().cloned().unwrap_or_default();
+        rows.extend(parameters.iter().map(|(name, value)| vec![format!("saas.{name}"), plain(value)]));
+    }
+    for line in table(&rows) {
+        output.line(line)?;
+    }
+    Ok(())
 }
 
 fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<String> {

@@ -135,7 +135,9 @@ impl Parameters {
                 }
                 None if parameter.required => {
                     let (name, kind) = (parameter.name, vendor.name);
-                    let message = format!("saas/{kind} needs saas.{name}: {}", parameter.help);
+                    let form = if parameter.kind == Kind::Secret { "env:NAME or file:PATH" } else { "VALUE" };
+                    let message =
+                        format!("saas/{kind} needs saas.{name}: {}; give saas.{name}={form}", parameter.help);
                     return Err(invalid(name, message));
                 }
                 None => {}

@@ -12,6 +12,7 @@ fn help_of_every_command() {
         "undeploy",
         "list",
         "stat",
+        "vendors",
         "keys",
         "usage",
         "budgets",
