@@ -66,6 +66,7 @@ def python(environment: wheel.Environment, variables: Dict[str, str], rest: List
     tests = ROOT / "python" / "tests"
     with Step("test packages") as step:
         environment.require(tests / "requirements.txt", step)
+        environment.require(tests / "vendor-requirements.txt", step)
     check([str(environment.python), "-m", "pytest", *(rest or [str(tests)])], variables, "a Python test failed", PYTHON_FIX)
 
 

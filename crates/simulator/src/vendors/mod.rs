@@ -17,8 +17,23 @@ mod spark;
 mod zhipu;
 
 /// The vendors that can be simulated.
-pub const VENDORS: &[&str] =
-    &["openai", "azure_openai", "zhipu", "baichuan", "deepseek", "moonshot", "siliconflow", "volcengine"];
+pub const VENDORS: &[&str] = &[
+    "openai",
+    "azure_openai",
+    "zhipu",
+    "qianwen",
+    "qianwen_vl",
+    "baichuan",
+    "minimax",
+    "qianfan",
+    "sparkdesk",
+    "claude",
+    "gemini",
+    "deepseek",
+    "moonshot",
+    "siliconflow",
+    "volcengine",
+];
 
 /// The protocol of a vendor, with or without `saas/`.
 ///

@@ -18,7 +18,7 @@ use crate::tokens::Tokens;
 const SKEW: u64 = 300;
 
 /// Paths with the domain that each takes.
-const DOMAINS: [(&str, &str); 9] = [
+const DOMAINS: [(&str, &str); 10] = [
     ("/v1.1/chat", "general"),
     ("/v1.1/chat", "lite"),
     ("/v2.1/chat", "generalv2"),
@@ -27,6 +27,7 @@ const DOMAINS: [(&str, &str); 9] = [
     ("/v3.5/chat", "generalv3.5"),
     ("/chat/max-32k", "max-32k"),
     ("/v4.0/chat", "4.0Ultra"),
+    ("/v1/x1", "x1"),
     ("/v2.1/image", "image"),
 ];
 
