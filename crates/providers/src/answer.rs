@@ -108,6 +108,9 @@ impl Answer {
         {
             return Err(failure);
         }
+        if let Some(ticket) = &mut self.ticket {
+            ticket.first_event();
+        }
         Ok(())
     }
 
@@ -295,7 +298,11 @@ impl Answer {
     }
 
     fn settle(&mut self, ending: Ending) {
-        let Some(ticket) = self.ticket.take() else { return };
+        let Some(mut ticket) = self.ticket.take() else { return };
+        if !self.assembly.ready.is_empty() {
+            // An answer in one piece.
+            ticket.first_event();
+        }
         // What was reported before the end is less than what will be billed.
         let reported = self.assembly.reported().filter(|_| self.assembly.is_finished()).cloned();
         if ending == Ending::Answered && reported.is_none() {
@@ -354,11 +361,6 @@ impl Stream for Answer {
             if let Some(mut event) = this.assembly.ready.pop_front() {
                 if let Event::Finished { reason: FinishReason::Error(detail), .. } = &mut event {
                     detail.message = this.shared.redactor.message(&detail.message);
-                }
-                if let (Some(ticket), Event::Text { .. } | Event::Reasoning { .. } | Event::ToolCall { .. }) =
-                    (&mut this.ticket, &event)
-                {
-                    ticket.first_event();
                 }
                 return Poll::Ready(Some(Ok(event)));
             }

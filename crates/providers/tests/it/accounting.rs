@@ -34,6 +34,17 @@ async fn an_attempt_is_reserved_at_its_bound_and_settled_as_reported() {
 }
 
 #[tokio::test]
+async fn an_answer_in_one_piece_is_settled_the_same() {
+    let body = format!("[{TEXT},{STOP},{USAGE}]");
+    let server = Server::start([reply(200, &[], &body)]).await;
+    let ledger = Arc::new(Ledger::default());
+    ask(&open(&server.url(), &[]), ChatRequest { whole: true, ..request() }, ledger.context()).await;
+    let settlement = ledger.settlements().remove(0);
+    assert_eq!(settlement.ending, Ending::Answered);
+    assert!(settlement.first_event.is_some() && settlement.usage.is_some());
+}
+
+#[tokio::test]
 async fn the_deployment_s_bound_is_sent_and_reserved_for_every_choice() {
     let server = Server::start([reply(400, &[], "no"), reply(400, &[], "no")]).await;
     let ledger = Arc::new(Ledger::default());
