@@ -128,18 +128,11 @@ fn place(parameters: &Parameters) -> Result<(Url, String)> {
             Error::invalid("saas.domain", message)
         })?;
         let base = parameters.url("base_url").map_or(HOST, Url::as_str).trim_end_matches('/');
-        // A server elsewhere may be named as for the others.
-        let base = match base.strip_prefix("http") {
-            Some(rest) => format!("ws{rest}"),
-            None => base.to_owned(),
-        };
         let url = Url::parse(&format!("{base}{path}"));
         let url = url.map_err(|_| Error::invalid("saas.base_url", "saas.base_url is no base of a URL"))?;
-        return Ok((url, domain.to_owned()));
+        return Ok((socket(&url)?, domain.to_owned()));
     };
-    if !matches!(url.scheme(), "ws" | "wss") {
-        return Err(Error::invalid("saas.gpt_url", "saas.gpt_url must begin with wss:// or ws://"));
-    }
+    let url = &socket(url)?;
     if parameters.url("base_url").is_some() {
         return Err(Error::invalid("saas.base_url", "give saas.gpt_url or saas.base_url, not both"));
     }
@@ -168,6 +161,16 @@ fn place(parameters: &Parameters) -> Result<(Url, String)> {
             Err(Error::invalid("saas.domain", message))
         }
     }
+}
+
+/// The same address for a WebSocket, also where it is written as one of HTTP.
+fn socket(url: &Url) -> Result<Url> {
+    let text = match url.as_str().strip_prefix("http") {
+        Some(rest) => format!("ws{rest}"),
+        None => url.as_str().to_owned(),
+    };
+    Url::parse(&text)
+        .map_err(|_| Error::invalid("saas.gpt_url", "saas.gpt_url must begin with wss:// or ws://"))
 }
 
 impl Dialect for Spark {

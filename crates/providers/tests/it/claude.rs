@@ -26,10 +26,10 @@ fn what_it_does_not_take_is_refused_by_name() {
     no("guided_decoding", &|r| r.format = ResponseFormat::Choice(vec!["a".to_owned()]));
     no("prompt", &|r| r.input = Input::Tokens(vec![1]));
     refused(dialect.as_ref(), ErrorKind::InvalidRequest, "temperature", |r| {
-        r.sampling.temperature = Some(1.5)
+        r.sampling.temperature = Some(1.5);
     });
     refused(dialect.as_ref(), ErrorKind::InvalidRequest, "messages", |r| {
-        r.input = Input::Messages(Vec::new())
+        r.input = Input::Messages(Vec::new());
     });
     refused(dialect.as_ref(), ErrorKind::InvalidRequest, "messages", |r| {
         r.input = Input::Messages(vec![Message::new(Role::User, "a"), Message::new(Role::Tool, "b")]);

@@ -25,7 +25,7 @@ fn what_it_does_not_take_is_refused_by_name() {
     let tool = || Tool { name: "f".to_owned(), description: None, parameters: None, strict: false };
     no("tool_choice", &|r| (r.tools, r.tool_choice) = (vec![tool()], ToolChoice::None));
     refused(dialect.as_ref(), ErrorKind::InvalidRequest, "temperature", |r| {
-        r.sampling.temperature = Some(0.0)
+        r.sampling.temperature = Some(0.0);
     });
     let second =
         json!({"api_key": "sk-own", "model": "MiniMax-M1", "api_url": "https://h/v1/text/chatcompletion_v2"});

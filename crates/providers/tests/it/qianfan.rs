@@ -43,7 +43,7 @@ fn what_it_does_not_take_is_refused_by_name() {
         (r.tools, r.tool_choice) = (vec![tool()], ToolChoice::Named("f".to_owned()));
     });
     refused(with("ERNIE-Bot-turbo").as_ref(), ErrorKind::Unsupported, "max_tokens", |r| {
-        r.sampling.max_tokens = Some(7)
+        r.sampling.max_tokens = Some(7);
     });
     refused(with("ERNIE-Speed").as_ref(), ErrorKind::Unsupported, "tools", |r| r.tools = vec![tool()]);
     assert!(!with("ERNIE-Speed").features().tools && with("ERNIE-Bot").features().tools);

@@ -4,6 +4,7 @@
 //! Source: Qianfan documentation, "ERNIE-4.0-8K", "Embedding-V1", "Error codes", "Authentication by access_token", "V2";
 //! `qianfan` 0.4.12.3.
 
+mod answer;
 mod first;
 mod models;
 
