@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Result,
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Input, Part, Result,
     TokenLogprob, ToolCallDelta, Usage,
 };
 use bytes::Bytes;
@@ -29,6 +29,16 @@ pub struct Features {
     pub embeddings: bool,
     /// Pictures in messages.
     pub images: bool,
+}
+
+/// No vendor counts a picture for more tokens than this (OpenAI: gpt-4o-mini, a large picture in high detail, 48,169).
+pub(crate) const IMAGE_TOKENS: u64 = 50_000;
+
+/// The pictures of a request.
+pub(crate) fn images(request: &ChatRequest) -> u64 {
+    let Input::Messages(messages) = &request.input else { return 0 };
+    let parts = messages.iter().flat_map(|message| &message.parts);
+    parts.filter(|part| matches!(part, Part::Image { .. })).count() as u64
 }
 
 /// How an answer is cut into frames.
@@ -163,6 +173,12 @@ pub trait Dialect: Send + Sync {
     /// [`ErrorKind::Unsupported`] with the parameter's name, [`ErrorKind::InvalidRequest`] for a value that the vendor
     /// would refuse.
     fn chat(&self, request: &ChatRequest, signing: &Signing<'_>) -> Result<Outbound>;
+
+    /// How many more tokens than the message has bytes a vendor can count for the prompt: pictures, which are counted by
+    /// their size, and what the vendor itself adds (pages that it searched).
+    fn prompt_beyond(&self, request: &ChatRequest) -> u64 {
+        images(request) * IMAGE_TOKENS
+    }
 
     /// No bill for the request can hold more generated tokens than this; `None` when nothing bounds them. Vendors whose
     /// `max_tokens` leaves out some that they bill say so here.

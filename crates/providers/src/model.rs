@@ -319,10 +319,10 @@ impl Shared {
 
     async fn try_chat(self: &Arc<Self>, call: &mut Call, request: &ChatRequest) -> Result<Answer, Failure> {
         let permit = self.enter()?;
-        let bound = self.dialect.completion_bound(request);
+        let bounds = (self.dialect.prompt_beyond(request), self.dialect.completion_bound(request));
         let encode = |signing: &Signing<'_>| self.dialect.chat(request, signing);
         let attempt = async {
-            let Ready { outbound, ticket, prompt_bytes, token } = self.prepare(call, bound, encode).await?;
+            let Ready { outbound, ticket, prompt_bytes, token } = self.prepare(call, bounds, encode).await?;
             let framing = outbound.framing;
             let (head, body, ticket) = self.exchange(call, outbound, ticket, token.as_ref()).await?;
             let (decoder, choices, clock) = (self.dialect.decoder(request), request.n, call.clock);
@@ -350,7 +350,7 @@ impl Shared {
         let permit = self.enter()?;
         let encode = |signing: &Signing<'_>| self.dialect.embed(request, signing);
         let attempt = async {
-            let Ready { outbound, ticket, prompt_bytes, token } = self.prepare(call, Some(0), encode).await?;
+            let Ready { outbound, ticket, prompt_bytes, token } = self.prepare(call, (0, Some(0)), encode).await?;
             let (head, body, ticket) = self.exchange(call, outbound, ticket, token.as_ref()).await?;
             let id = head.request_id().map(|id| self.redactor.id(id));
             let read = match body.whole(MAX_BODY, &call.clock, self.vendor).await {
@@ -416,11 +416,11 @@ impl Shared {
         })
     }
 
-    /// Signs and writes the message, and reserves what it may cost.
+    /// Signs and writes the message, and reserves what it may cost: prompt tokens beyond its bytes, and generated ones.
     async fn prepare(
         &self,
         call: &mut Call,
-        completion_tokens: Option<u64>,
+        (beyond, completion_tokens): (u64, Option<u64>),
         encode: impl Fn(&Signing<'_>) -> Result<Outbound> + Send,
     ) -> Result<Ready, Failure> {
         let now = Instant::now();
@@ -433,7 +433,7 @@ impl Shared {
         if call.failed > 0 {
             count(&self.counters.retries);
         }
-        let prompt_bytes = outbound.body.len() as u64;
+        let prompt_bytes = beyond + outbound.body.len() as u64;
         let reservation = match &call.context.accounting {
             None => None,
             Some(accounting) => {

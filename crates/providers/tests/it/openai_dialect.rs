@@ -464,6 +464,11 @@ fn errors_inside_a_stream_are_errors() {
         (r#"{"error":{"message":"x","code":503}}"#, Some(ErrorKind::Overloaded)),
         (r#"{"error":"x"}"#, Some(ErrorKind::Upstream)),
         (r#"{"code":20015,"message":"x","data":null}"#, Some(ErrorKind::Upstream)),
+        (
+            r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"code":429,"message":"x"}}"#,
+            Some(ErrorKind::RateLimited),
+        ),
+        (r#"{"type":"ping"}"#, None),
         ("{\"choices\":[", Some(ErrorKind::Upstream)),
         ("<html>", Some(ErrorKind::Upstream)),
         (r#"{"choices":[]}"#, None),
@@ -506,7 +511,7 @@ fn a_whole_answer_to_a_request_for_a_stream_is_read() {
 }
 
 #[test]
-fn bounds_of_bills_hold_reasoning() {
+fn bounds_of_bills_hold_reasoning_pictures_and_pages() {
     let mut request = request();
     let bound = |vendor: &str, request: &ChatRequest| {
         open(vendor, [KEY, ("model", "x")]).unwrap().completion_bound(request)
@@ -516,6 +521,11 @@ fn bounds_of_bills_hold_reasoning() {
     request.n = 3;
     assert_eq!(bound("openai", &request), Some(300));
     assert_eq!(bound("siliconflow", &request), Some(3 * (100 + 32_768)));
+    let beyond = |request: &ChatRequest| open("zhipu", [KEY]).unwrap().prompt_beyond(request);
+    assert_eq!(beyond(&request), 0);
+    assert_eq!(beyond(&asking_for("messages[0].content")), 50_000, "a picture");
+    request.extra.insert("web_search".to_owned(), json!({"enable": true}));
+    assert_eq!(beyond(&request), 131_072, "pages that were found");
 }
 
 /// A piece of an answer.

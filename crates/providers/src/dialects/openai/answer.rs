@@ -267,7 +267,8 @@ impl Decode for Decoder {
                 return Err(with_id(error, &self.id));
             }
         };
-        if (frame.event == "error" || chunk.choices.is_none())
+        // OpenRouter sends an error beside a choice that is over.
+        if (frame.event == "error" || chunk.choices.is_none() || !chunk.error.is_null())
             && let Some(error) = error::inside(self.vendor, self.codes, data.as_bytes())
         {
             return Err(with_id(error, &self.id));

@@ -12,6 +12,8 @@ pub(super) struct Chunk {
     #[serde(default)]
     pub(super) request_id: Value,
     #[serde(default)]
+    pub(super) error: Value,
+    #[serde(default)]
     pub(super) choices: Option<Vec<WireChoice>>,
     #[serde(default)]
     pub(super) usage: Option<WireUsage>,

@@ -161,7 +161,8 @@ impl Said {
             inner.get("error_code"),
             inner.get("type"),
         ]);
-        let is_error = inner.get("message").is_some() || inner.get("detail").is_some() || !codes.is_empty();
+        // A type alone is no error: `{"type": "ping"}`.
+        let is_error = message.is_some() || inner.get("code").or_else(|| inner.get("error_code")).is_some();
         (std::ptr::from_ref(inner) != std::ptr::from_ref(body) || is_error).then(|| Self {
             message: message.unwrap_or_default(),
             codes,
@@ -278,8 +279,11 @@ fn meaning(codes: &[(&str, Meaning)], status: u16, said: &Said) -> Meaning {
             list.iter().find(|(pattern, _)| matches(pattern, code)).map(|(_, meaning)| *meaning)
         })
     };
-    if let Some(meaning) = listed(codes).or_else(|| listed(WORDS)) {
-        return meaning;
+    match listed(codes).or_else(|| listed(WORDS)) {
+        // OpenAI says `server_error` of an overload, too.
+        Some(Meaning::Failed) if matches!(status, 503 | 529) => return Meaning::Overloaded,
+        Some(meaning) => return meaning,
+        None => {}
     }
     let message = said.message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));

@@ -118,6 +118,8 @@ fn message<'a>(quirks: &Quirks, index: usize, given: &'a Message) -> Result<Wire
             "name" if quirks.takes.has(Takes::NAMES) => {
                 wire.rest.insert("name", value);
             }
+            // The call's id says which function it was.
+            "name" if given.role == Role::Tool => {}
             "reasoning_content" if quirks.reasoning_back => {
                 wire.rest.insert("reasoning_content", value);
             }

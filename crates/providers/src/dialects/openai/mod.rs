@@ -31,6 +31,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
 
+use crate::dialect::{IMAGE_TOKENS, images};
 use crate::{Decode, Dialect, Features, Framing, Outbound, Parameters, Signing};
 
 pub use credential::{Credential, Sign};
@@ -39,6 +40,9 @@ pub use error::{Meaning, Said, describe, retry_after};
 pub use message::{Content, WireImage, WireMessage, WirePart};
 pub use quirks::{Quirks, Takes};
 pub use request::{Body, WireTool};
+
+/// No vendor of this dialect adds more to a prompt than its models of the time take, 128 Ki tokens.
+const FOUND_TOKENS: u64 = 131_072;
 
 /// A deployment of a vendor that speaks OpenAI's dialect.
 pub struct OpenAi {
@@ -175,6 +179,11 @@ impl Dialect for OpenAi {
         let body = request::encode(&self.quirks, &self.model, request)?;
         let framing = if request.whole { Framing::Whole } else { Framing::Sse };
         self.outbound(&self.chat, body, framing, signing)
+    }
+
+    fn prompt_beyond(&self, request: &ChatRequest) -> u64 {
+        let adds = self.quirks.extra_prompts.iter().any(|name| request.extra.contains_key(*name));
+        images(request) * IMAGE_TOKENS + if adds { FOUND_TOKENS } else { 0 }
     }
 
     fn completion_bound(&self, request: &ChatRequest) -> Option<u64> {

@@ -160,6 +160,8 @@ pub struct Quirks {
     pub stream_options: bool,
     /// The names of [`byzerllm_core::ChatRequest::extra`], which go into the body as they are, but for `extra_tools`.
     pub extra: &'static [&'static str],
+    /// Those of `extra` that let the vendor add to the prompt (search, knowledge bases), which it bills.
+    pub extra_prompts: &'static [&'static str],
     /// Those of `extra` that are tools of the vendor: `{"type": NAME, NAME: value}` joins the tools.
     pub extra_tools: &'static [&'static str],
     /// Further fields of a message (`prefix`, `partial`), handed on as they are.
@@ -232,6 +234,14 @@ impl Quirks {
             "user",
             "verbosity",
             "web_search_options",
+        ],
+        extra_prompts: &[
+            "data_sources",
+            "knowledge_base",
+            "retrieval",
+            "web_search",
+            "web_search_options",
+            "with_search_enhance",
         ],
         extra_tools: &[],
         message_extra: &[],
