@@ -45,7 +45,7 @@ mod tests {
         let later = ProviderMetrics {
             failures: vec![(ErrorKind::RateLimited, 1), (ErrorKind::Upstream, 1)],
             breaker: BreakerState::Closed,
-            ..earlier.clone()
+            ..earlier
         };
         let both = ProviderMetrics {
             requests: 2,
