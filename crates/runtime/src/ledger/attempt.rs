@@ -76,7 +76,10 @@ pub(crate) struct Outcome {
 /// The one rule of settling. What a vendor reported of an answer that it completed is the bill; what our engine or we
 /// ourselves counted is true; everything else settles at the reservation, or at what was told if that is more.
 pub(crate) fn outcome(info: &Info, settlement: &Settlement) -> Outcome {
-    let usage = settlement.usage.as_ref();
+    // No request has no tokens: a vendor that says so has said nothing.
+    let usage = settlement.usage.as_ref().filter(|usage| {
+        usage.source != UsageSource::Reported || usage.prompt_tokens > 0 || usage.completion_tokens > 0
+    });
     let told = usage.map(|usage| (usage.source, tokens(usage)));
     let known = match (&settlement.ending, told) {
         (Ending::Cached, _) => Some((Source::Counted, Tokens::default())),
@@ -253,6 +256,10 @@ mod tests {
         let refused =
             outcome(&info(Some(50), false), &settlement(Ending::Refused(ErrorKind::Upstream), None));
         assert_eq!((refused.unknown_price, refused.cost), (false, Some(0)));
+        let zero = Usage { source: UsageSource::Reported, ..Usage::default() };
+        let zero = Settlement { usage: Some(zero), ..settlement(Ending::Answered, None) };
+        let zero = outcome(&info(Some(50), true), &zero);
+        assert_eq!((zero.source, zero.cost), (Source::Estimated, Some(125 + 200)));
         let unbounded = outcome(&info(None, true), &settlement(Ending::Dropped, None));
         assert_eq!((unbounded.unbounded, unbounded.cost, unbounded.tokens.prompt), (true, None, 100));
         let whole = outcome(&info(None, true), &settlement(Ending::Answered, Some(UsageSource::Estimated)));

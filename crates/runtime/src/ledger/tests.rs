@@ -67,6 +67,11 @@ fn answered(tokens: u32) -> Settlement {
     Settlement { ending: Ending::Answered, usage: Some(usage), vendor_request_id: None, first_event: None }
 }
 
+fn refused() -> Settlement {
+    let ending = Ending::Refused(ErrorKind::RateLimited);
+    Settlement { ending, usage: None, vendor_request_id: None, first_event: None }
+}
+
 fn tokens_per(period: Period, tokens: u64) -> NewBudget {
     NewBudget {
         subject: Subject::Key,
@@ -93,7 +98,7 @@ fn a_period_begins_anew_and_never_again() {
     let new = begin(&ledger, attempt("app", 150)).unwrap();
     old.settle(answered(50));
     assert_eq!(begin(&ledger, attempt("app", 1)).err().unwrap().kind(), ErrorKind::RateLimited);
-    new.settle(answered(0));
+    new.settle(refused());
     begin(&ledger, attempt("app", 150)).unwrap().settle(answered(150));
     // A clock that steps back a little stays in the new month; far back is refused, with what to do.
     world.set(LATE);
@@ -212,7 +217,7 @@ fn a_limit_can_change_while_it_is_used() {
         (lowered.spent.as_str(), lowered.reserved.as_str(), lowered.left.as_str()),
         ("100", "600", "0")
     );
-    open.settle(answered(0));
+    open.settle(refused());
     assert!(begin(&ledger, attempt("app", 1)).is_err());
     ledger.set_budget(&tokens_per(Period::Total, 110)).unwrap();
     begin(&ledger, attempt("app", 10)).unwrap();

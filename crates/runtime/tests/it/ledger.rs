@@ -142,7 +142,7 @@ proptest! {
             let attempt = attempt(None, model, bounds.0.into(), bounds.1.map(u64::from));
             let reservation = tokio.block_on(accounting.begin(attempt)).unwrap();
             let part = |whole: u32, percent: u32| whole * percent / 100;
-            let (prompt, completion) = (part(tried.bound.0, tried.cuts.0), part(tried.bound.1, tried.cuts.1));
+            let (prompt, completion) = (part(tried.bound.0, tried.cuts.0).max(1), part(tried.bound.1, tried.cuts.1));
             let used = usage(prompt, part(prompt, tried.cuts.2), completion);
             let price = bill(prompt, used.cached_tokens, completion);
             let worked = !matches!(tried.fate, Fate::Refused | Fate::Cached);
@@ -274,7 +274,7 @@ async fn budgets_hold_under_many_threads() {
                 if random.below(2) == 0 {
                     tokio::task::yield_now().await;
                 }
-                let actual = random.below(bound + 1);
+                let actual = 1 + random.below(bound);
                 billed.fetch_add(actual, Ordering::SeqCst);
                 taken.fetch_sub(bound - actual, Ordering::SeqCst);
                 let used = usage(u32::try_from(actual).unwrap(), 0, 0);

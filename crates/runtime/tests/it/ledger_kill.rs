@@ -77,7 +77,8 @@ fn child() {
                     };
                     let part =
                         |random: &mut Seeded, whole: u64| u32::try_from(random.below(whole + 1)).unwrap();
-                    let (prompt, completion) = (part(&mut random, prompt), part(&mut random, completion));
+                    let (prompt, completion) =
+                        (part(&mut random, prompt - 1) + 1, part(&mut random, completion));
                     let cached = part(&mut random, prompt.into());
                     let reported = random.below(8) != 0;
                     let line = Line { request, reported, tokens: (prompt, cached, completion) };
