@@ -87,7 +87,7 @@ class Simulated:
             text=True,
         )
         first, command = self.process.stdout.readline(), self.process.stdout.readline()
-        assert " is simulated on http" in first, (first, self.process.wait(PATIENCE), self.process.stderr.read())
+        assert " is simulated on " in first, (first, self.process.wait(PATIENCE), self.process.stderr.read())
         self.url = first.split()[4].rstrip(",")
         words = shlex.split(command)
         self.kind = words[words.index("--type") + 1]

@@ -110,7 +110,7 @@ def test_calls_and_thoughts(calling):
     assert "".join(pieces) == call.arguments and len(pieces) > 1
 
     # The items and the call's result go back in.
-    items = [{"role": "user", "content": "hello"}, *(item.model_dump() for item in answer.output)]
+    items = [{"role": "user", "content": "hello"}, *answer.output]
     items.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."})
     check_call(calling.responses.create(**{**arguments, "input": items}).output)
     demanded = calling.responses.create(**arguments, tool_choice={"type": "function", "name": "weather"})
