@@ -20,6 +20,7 @@ mod minimax;
 mod openai_dialect;
 mod openai_embeddings;
 mod openai_fixtures;
+mod openai_refusals;
 mod parameters;
 mod qianfan;
 mod redaction;
