@@ -1,6 +1,6 @@
 //! Server-sent events from bytes, in whatever pieces they come.
 //!
-//! Only what servers of language models send: the fields `event` and `data`, lines ended by LF or CRLF, comments. An
+//! Only what servers of language models send: the fields `event`, `id` and `data`, lines ended by LF or CRLF, comments. An
 //! event is complete at an empty line; what follows the last one is dropped, as the format demands, unless the caller
 //! asks for it with [`Parser::finish`]. An event that lies whole in one piece is handed on without a copy.
 
@@ -11,6 +11,8 @@ use byzerllm_core::{Error, ErrorKind, Result};
 pub struct Frame<'a> {
     /// The `event` field; empty when there was none.
     pub event: &'a str,
+    /// The `id` field of this event; empty when there was none.
+    pub id: &'a str,
     /// The `data` fields, joined by line feeds.
     pub data: &'a str,
 }
@@ -22,6 +24,7 @@ pub struct Parser {
     /// Bytes of a line whose end has not come.
     line: Vec<u8>,
     event: String,
+    id: String,
     data: String,
     has_data: bool,
     first_line: bool,
@@ -35,6 +38,7 @@ impl Parser {
             limit,
             line: Vec::new(),
             event: String::new(),
+            id: String::new(),
             data: String::new(),
             has_data: false,
             first_line: true,
@@ -80,7 +84,7 @@ impl Parser {
 
     fn check(&self, more: usize) -> Result<()> {
         let limit = self.limit;
-        if self.line.len() + self.event.len() + self.data.len() + more > limit {
+        if self.line.len() + self.event.len() + self.id.len() + self.data.len() + more > limit {
             return Err(broken(format!("the server sent an event of more than {limit} bytes")));
         }
         Ok(())
@@ -103,9 +107,10 @@ impl Parser {
         };
         if line.is_empty() {
             if std::mem::take(&mut self.has_data) {
-                each(Frame { event: &self.event, data: &self.data })?;
+                each(Frame { event: &self.event, id: &self.id, data: &self.data })?;
             }
             self.event.clear();
+            self.id.clear();
             self.data.clear();
             return Ok(rest);
         }
@@ -113,6 +118,7 @@ impl Parser {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.event),
+            "id" => value.clone_into(&mut self.id),
             "data" if self.has_data => {
                 self.data.push('\n');
                 self.data.push_str(value);
@@ -121,8 +127,9 @@ impl Parser {
                 // Nearly always the event ends here.
                 let after = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n"));
                 if let Some(after) = after {
-                    each(Frame { event: &self.event, data: value })?;
+                    each(Frame { event: &self.event, id: &self.id, data: value })?;
                     self.event.clear();
+                    self.id.clear();
                     return Ok(after);
                 }
                 self.data.push_str(value);

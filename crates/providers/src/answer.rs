@@ -13,8 +13,8 @@ use http::header::CONTENT_TYPE;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::assembly::Assembly;
+use crate::deployment::{Shared, Ticket};
 use crate::metrics::count;
-use crate::model::{Shared, Ticket};
 use crate::transport::{Body, Clock, Failure, Head, MAX_BODY, MAX_EVENT, Phase, Piece, passed, too_large};
 use crate::{Decode, Delta, Frame, Framing};
 
@@ -179,7 +179,8 @@ impl Answer {
                         let (decoder, deltas, assembly) =
                             (&mut *self.decoder, &mut self.deltas, &mut self.assembly);
                         parser.push(&bytes, &mut |frame| {
-                            decode(frame.event, frame.data, decoder, deltas, assembly)
+                            let frame = Frame { event: frame.event, id: frame.id, data: frame.data };
+                            decode(frame, decoder, deltas, assembly)
                         })
                     }
                     Reading::Unknown => Ok(()),
@@ -192,15 +193,17 @@ impl Answer {
     }
 
     fn frame(&mut self, event: &str, data: &str) -> Result<()> {
-        decode(event, data, &mut *self.decoder, &mut self.deltas, &mut self.assembly)
+        decode(Frame { event, id: "", data }, &mut *self.decoder, &mut self.deltas, &mut self.assembly)
     }
 
     fn end_of_body(&mut self) {
         match std::mem::replace(&mut self.reading, Reading::Unknown) {
             Reading::Events(mut parser) => {
                 let (decoder, deltas, assembly) = (&mut *self.decoder, &mut self.deltas, &mut self.assembly);
-                let last =
-                    parser.finish(&mut |frame| decode(frame.event, frame.data, decoder, deltas, assembly));
+                let last = parser.finish(&mut |frame| {
+                    let frame = Frame { event: frame.event, id: frame.id, data: frame.data };
+                    decode(frame, decoder, deltas, assembly)
+                });
                 // An event that was cut in its middle is what `end` reports; a vendor's error is not.
                 if let Err(error) = last
                     && error.kind() != ErrorKind::Upstream
@@ -336,8 +339,7 @@ impl Answer {
 }
 
 fn decode(
-    event: &str,
-    data: &str,
+    frame: Frame<'_>,
     decoder: &mut dyn Decode,
     deltas: &mut Vec<Delta>,
     assembly: &mut Assembly,
@@ -346,7 +348,7 @@ fn decode(
     if assembly.is_ended() {
         return Ok(());
     }
-    let read = decoder.frame(Frame { event, data }, deltas);
+    let read = decoder.frame(frame, deltas);
     // What was said before an error still counts.
     assembly.take(deltas)?;
     read

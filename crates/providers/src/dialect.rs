@@ -72,6 +72,8 @@ pub struct Outbound {
 pub struct Frame<'a> {
     /// The `event` field of a server-sent event; empty when there is none.
     pub event: &'a str,
+    /// The `id` field of a server-sent event; empty when there is none. Vendors that number their events do it here.
+    pub id: &'a str,
     /// The data: JSON, nearly always.
     pub data: &'a str,
 }

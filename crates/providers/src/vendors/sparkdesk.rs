@@ -211,7 +211,7 @@ impl Dialect for Spark {
             return Err(Error::new(ErrorKind::Unsupported, message).with_param("tools"));
         }
         let messages = shared::conversation("sparkdesk", request)?;
-        let text = messages.iter().map(turn).collect::<Result<Vec<_>>>()?;
+        let text = turns(&messages)?;
         let mut header = Map::from_iter([("app_id".to_owned(), json!(self.app))]);
         let mut chat = self.parameters(request)?;
         for (name, value) in &request.extra {
@@ -280,19 +280,40 @@ impl Spark {
     }
 }
 
-fn turn(message: &Message) -> Result<Value> {
-    let mut turn = json!({"role": message.role.as_str(), "content": message.content});
-    match shared::calls(message)?.as_slice() {
-        [] => {}
-        [call] if message.role == Role::Assistant => {
-            turn["function_call"] = json!({"name": call.name, "arguments": call.arguments_text()});
+/// The conversation: one system message first, then user and assistant in turns. Neighbours of one role become one
+/// message, a line each.
+fn turns(messages: &[Message]) -> Result<Vec<Value>> {
+    let (system, rest) = shared::split_system(messages);
+    let mut turns: Vec<Value> = Vec::new();
+    turns.extend(system.map(|text| json!({"role": "system", "content": text})));
+    for message in rest {
+        let calls = shared::calls(message)?;
+        let role = message.role.as_str();
+        let before = turns.last_mut().filter(|before| {
+            before["role"] == role
+                && before.get("function_call").is_none()
+                && calls.is_empty()
+                && role != "tool"
+        });
+        if let Some(before) = before {
+            let text = format!("{}\n{}", text_at(before, "/content"), message.content);
+            before["content"] = json!(text);
+            continue;
         }
-        _ => {
-            let message = "Spark knows one function call per message, and these messages hold more";
-            return Err(Error::new(ErrorKind::Unsupported, message).with_param("messages"));
+        let mut turn = json!({"role": role, "content": message.content});
+        match calls.as_slice() {
+            [] => {}
+            [call] if message.role == Role::Assistant => {
+                turn["function_call"] = json!({"name": call.name, "arguments": call.arguments_text()});
+            }
+            _ => {
+                let message = "Spark knows one function call per message, and these messages hold more";
+                return Err(Error::new(ErrorKind::Unsupported, message).with_param("messages"));
+            }
         }
+        turns.push(turn);
     }
-    Ok(turn)
+    Ok(turns)
 }
 
 /// Maps `header.code`, which is 0 when all is well.

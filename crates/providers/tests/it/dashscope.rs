@@ -4,7 +4,7 @@ use byzerllm_core::{ErrorKind, Part, ResponseFormat, Role, Tool, ToolChoice};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::translation::{body, check, open, read, refused, request, write};
+use crate::translation::{body, check, open, plain, read, refused, request, write};
 
 fn tool() -> Tool {
     Tool { name: "f".to_owned(), description: None, parameters: None, strict: false }
@@ -12,7 +12,7 @@ fn tool() -> Tool {
 
 #[test]
 fn qianwen_is_what_its_documents_say() {
-    check("qianwen", 49);
+    check("qianwen", 50);
 }
 
 #[test]
@@ -115,7 +115,7 @@ proptest! {
         }
         frames.push(frame(vision, &reasoning, &answer, "stop"));
         let mut decoder = dialect.decoder(&asked);
-        let found = read(decoder.as_mut(), frames.iter().map(|data| ("", data.as_str()))).unwrap();
+        let found = read(decoder.as_mut(), frames.iter().map(plain)).unwrap();
         prop_assert_eq!(found.text.get(&0).cloned().unwrap_or_default(), answer);
         prop_assert_eq!(found.reasoning, reasoning);
         prop_assert_eq!(found.finished.len(), 1);
@@ -128,7 +128,7 @@ proptest! {
         let mut frames: Vec<String> = pieces.iter().map(|piece| frame(false, "", piece, "null")).collect();
         frames.push(frame(false, "", "", "stop"));
         let mut decoder = dialect.decoder(&request());
-        let found = read(decoder.as_mut(), frames.iter().map(|data| ("", data.as_str()))).unwrap();
+        let found = read(decoder.as_mut(), frames.iter().map(plain)).unwrap();
         prop_assert_eq!(found.text.get(&0).cloned().unwrap_or_default(), pieces.concat());
     }
 }

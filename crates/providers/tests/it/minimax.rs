@@ -4,7 +4,7 @@ use byzerllm_core::{ChatRequest, ErrorKind, ResponseFormat, Tool, ToolChoice};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::translation::{check, open, read, refused, request, write};
+use crate::translation::{check, open, plain, read, refused, request, write};
 
 #[test]
 fn it_is_what_its_documents_say() {
@@ -73,7 +73,7 @@ proptest! {
         let mut frames: Vec<String> = pieces.iter().take(told).map(|piece| frame(piece, false)).collect();
         frames.push(frame(&pieces.concat(), true));
         let mut decoder = dialect.decoder(&request());
-        let found = read(decoder.as_mut(), frames.iter().map(|data| ("", data.as_str()))).unwrap();
+        let found = read(decoder.as_mut(), frames.iter().map(plain)).unwrap();
         prop_assert_eq!(found.text.get(&0).cloned().unwrap_or_default(), pieces.concat());
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn read<'a>(
     let mut decoder = dialect.decoder(request);
     let mut deltas = Vec::new();
     for data in frames {
-        if let Err(error) = decoder.frame(Frame { event: "", data }, &mut deltas) {
+        if let Err(error) = decoder.frame(Frame { event: "", id: "", data }, &mut deltas) {
             return (deltas, Some(error));
         }
     }

@@ -14,7 +14,7 @@ fn with(more: Value) -> Value {
 
 #[test]
 fn it_is_what_its_documents_say() {
-    check("sparkdesk", 39);
+    check("sparkdesk", 40);
 }
 
 #[test]

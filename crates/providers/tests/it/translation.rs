@@ -75,15 +75,20 @@ pub(crate) struct Answer {
     pub(crate) ended: bool,
 }
 
+/// A frame of data alone.
+pub(crate) fn plain(data: &String) -> Frame<'_> {
+    Frame { event: "", id: "", data }
+}
+
 /// Reads frames and folds what they say; no text may follow the end of its choice.
 pub(crate) fn read<'a>(
     decoder: &mut dyn Decode,
-    frames: impl IntoIterator<Item = (&'a str, &'a str)>,
+    frames: impl IntoIterator<Item = Frame<'a>>,
 ) -> Result<Answer> {
     let mut answer = Answer::default();
-    for (event, data) in frames {
+    for frame in frames {
         let mut out = Vec::new();
-        let result = decoder.frame(Frame { event, data }, &mut out);
+        let result = decoder.frame(frame, &mut out);
         for delta in out {
             match delta {
                 Delta::RequestId(id) => answer.request_id = id,
@@ -115,10 +120,17 @@ pub(crate) fn read<'a>(
     Ok(answer)
 }
 
-fn frames(list: &Value) -> Vec<(String, String)> {
+/// Event, id and data.
+type Sent = (String, String, String);
+
+fn frames(list: &Value) -> Vec<Sent> {
     let frame = |frame: &Value| match frame.get("event") {
-        Some(event) => (event.as_str().unwrap().to_owned(), text(&frame["data"])),
-        None => (String::new(), text(frame)),
+        Some(event) => (
+            event.as_str().unwrap().to_owned(),
+            frame["id"].as_str().unwrap_or_default().to_owned(),
+            text(&frame["data"]),
+        ),
+        None => (String::new(), String::new(), text(frame)),
     };
     list.as_array().unwrap().iter().map(frame).collect()
 }
@@ -199,7 +211,7 @@ fn check_answer(vendor: &str, parameters: &Value, case: &Value) {
     let dialect = open(vendor, parameters).unwrap();
     let frames = frames(&case["frames"]);
     let mut decoder = dialect.decoder(&asked(&case["request"]));
-    let answer = read(decoder.as_mut(), frames.iter().map(|(event, data)| (event.as_str(), data.as_str())));
+    let answer = read(decoder.as_mut(), frames.iter().map(|(event, id, data)| Frame { event, id, data }));
     if let Some(kind) = case["fails"].as_str() {
         let error = answer.expect_err("an error");
         assert_eq!(kind_of(&error), kind, "{error}");

@@ -79,13 +79,15 @@ pub(super) fn error(status: u16, value: &Value, id: Option<&str>, retry_after: O
 /// Reads an answer, whole or in pieces, cumulative or not.
 pub(super) struct Reader {
     cumulative: bool,
+    /// The number of the last event and what it held, to know it when it comes twice.
+    last: Option<(String, String)>,
     choices: BTreeMap<u32, ChoiceState>,
 }
 
 impl Reader {
     /// For frames that each hold everything so far, when `cumulative`; else for pieces, or for one whole answer.
     pub(super) fn new(cumulative: bool) -> Self {
-        Self { cumulative, choices: BTreeMap::new() }
+        Self { cumulative, last: None, choices: BTreeMap::new() }
     }
 }
 
@@ -108,6 +110,12 @@ impl Decode for Reader {
         let value = shared::json(NAME, frame.data)?;
         if frame.event == "error" || !text_at(&value, "/code").is_empty() {
             return Err(error(0, &value, None, None));
+        }
+        if !frame.id.is_empty() {
+            if self.last.as_ref().is_some_and(|(id, data)| id == frame.id && data == frame.data) {
+                return Ok(());
+            }
+            self.last = Some((frame.id.to_owned(), frame.data.to_owned()));
         }
         let id = text_at(&value, "/request_id");
         if !id.is_empty() {

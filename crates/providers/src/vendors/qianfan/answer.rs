@@ -67,13 +67,15 @@ pub(super) fn error(
 pub(super) struct Reader {
     whole: bool,
     exchanged: bool,
+    /// The number of the last piece and its frame, to know it when it comes twice.
+    last: Option<(u64, String)>,
     over: bool,
 }
 
 impl Reader {
     /// For an answer in one piece when `whole`, to a message whose token is fetched anew when it is wrong if `exchanged`.
     pub(super) fn new(whole: bool, exchanged: bool) -> Self {
-        Self { whole, exchanged, over: false }
+        Self { whole, exchanged, last: None, over: false }
     }
 }
 
@@ -83,9 +85,13 @@ impl Decode for Reader {
         if value.get("error_code").is_some() {
             return Err(error(0, &value, self.exchanged, None, None));
         }
-        if self.over {
+        let number = value.get("sentence_id").and_then(Value::as_u64);
+        let again =
+            self.last.as_ref().is_some_and(|(last, data)| number == Some(*last) && data == frame.data);
+        if self.over || again {
             return Ok(());
         }
+        self.last = number.map(|number| (number, frame.data.to_owned()));
         let id = text_at(&value, "/id");
         if !id.is_empty() {
             out.push(Delta::RequestId(id.to_owned()));
