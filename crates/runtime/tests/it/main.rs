@@ -7,6 +7,7 @@ mod deploy;
 mod drain;
 mod embed;
 mod ledger;
+mod ledger_bill;
 mod ledger_kill;
 mod ledger_runtime;
 mod local;
