@@ -165,19 +165,18 @@ fn turns(list: &[Value]) -> Result<Vec<Turn>, Refusal> {
     let mut turns: Vec<Turn> = Vec::new();
     for (index, message) in list.iter().enumerate() {
         let (role, content) = (message["role"].as_str().unwrap_or_default(), message["content"].as_str());
-        let expected =
-            turns.last().is_none_or(|last: &Turn| last.role != role) && (role != "system" || index == 0);
-        if !["system", "user", "assistant"].contains(&role) || !expected {
+        let expected = turns.last().is_none_or(|last: &Turn| last.role != role) && (role != "system" || index == 0);
+        if !["system", "user", "assistant", "tool"].contains(&role) || !expected {
             return Err(wrong("user and assistant must alternate, system comes first"));
         }
-        let content = content
-            .filter(|content| !content.is_empty())
-            .ok_or_else(|| wrong("content must not be empty"))?;
+        let call = message.get("function_call").filter(|call| role == "assistant" && call["name"].is_string());
+        let content = content.filter(|content| !content.is_empty() || call.is_some());
+        let content = content.ok_or_else(|| wrong("content must not be empty"))?;
         let picture = message["content_type"] == "image";
         let text = if picture { String::new() } else { content.to_owned() };
         turns.push(Turn { role: role.to_owned(), text, images: u64::from(picture) });
     }
-    if turns.last().is_none_or(|last| last.role != "user") {
+    if turns.last().is_none_or(|last| !matches!(last.role.as_str(), "user" | "tool")) {
         return Err(wrong("the last message must be the user's"));
     }
     Ok(turns)
