@@ -101,7 +101,7 @@ def test_15_saas(tmp_path, simulated):
         OPENAI_URL=simulated("openai", *short).parameters["saas.base_url"],
         OPENAI_PROXY="",
         ZHIPU_URL=simulated("zhipu", *short).parameters["saas.base_url"],
-        SPARK_URL=spark.parameters["saas.gpt_url"],
+        SPARK_URL=spark.parameters["saas.gpt_url"].rpartition("/v")[0] + "/v3.1/chat",
     )
     assert output.count("你好") >= 4
     assert "your prompt content" in output
