@@ -11,11 +11,11 @@ mod help;
 mod keys;
 mod lifecycle;
 mod ledger;
-mod ledger;
 mod local;
 mod messages;
 mod models;
 mod program;
+mod route;
 mod simulate;
 #[cfg(feature = "otel")]
 mod traces;
