@@ -13,6 +13,7 @@
 
 mod answer;
 mod assembly;
+mod deployment;
 mod dialect;
 pub mod dialects;
 mod metrics;
@@ -22,6 +23,7 @@ mod redact;
 pub mod refusal;
 mod secret;
 mod transport;
+mod vectors;
 mod vendor;
 pub mod vendors;
 

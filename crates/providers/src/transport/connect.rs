@@ -4,11 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use byzerllm_client::tls::Trust;
 use byzerllm_core::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
@@ -17,6 +19,9 @@ use url::Url;
 
 use super::proxy::Proxy;
 use crate::Parameters;
+
+/// So long one of several addresses is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a connection leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,14 +147,23 @@ impl Connector {
 
     /// The first address of a name that takes a connection.
     async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = self.addresses(host, port).await?;
         let mut last = None;
-        for address in self.addresses(host, port).await? {
-            match self.dial(address).await {
-                Ok(tcp) => {
+        for (tried, address) in addresses.iter().enumerate() {
+            // An address that does not answer leaves time for the others.
+            let more = tried + 1 < addresses.len();
+            let dialled = if more {
+                timeout(PATIENCE, self.dial(*address)).await
+            } else {
+                Ok(self.dial(*address).await)
+            };
+            match dialled {
+                Ok(Ok(tcp)) => {
                     tcp.set_nodelay(true)?;
                     return Ok(tcp);
                 }
-                Err(error) => last = Some(error),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => last = Some(io::Error::from(io::ErrorKind::TimedOut)),
             }
         }
         Err(last.unwrap_or_else(|| {
