@@ -186,9 +186,12 @@ const MASK: &str = "***";
 
 /// Hides what follows `key=` when the key names a secret.
 fn masked(text: &str) -> String {
-    const SECRETS: [&str; 6] = ["_key=", "-key=", "apikey=", "secret=", "token=", "password="];
+    const SECRETS: [&str; 4] = ["key=", "secret=", "token=", "password="];
+    // A proxy's URL may hold a password.
+    const PROXIES: [&str; 2] = ["proxies=", "proxy="];
     let lower = text.to_ascii_lowercase();
-    let end = SECRETS.iter().filter_map(|secret| Some(lower.find(secret)? + secret.len())).min();
+    let proxies = if text.contains('@') { &PROXIES[..] } else { &[] };
+    let end = SECRETS.iter().chain(proxies).filter_map(|word| Some(lower.find(word)? + word.len())).min();
     end.map_or_else(|| text.to_owned(), |end| format!("{}{MASK}", &text[..end]))
 }
 
@@ -317,10 +320,14 @@ mod tests {
             "sk-3",
             "--api-key=sk-4",
             "hf_token=hf",
+            "saas.publicKey=pk",
+            "saas.proxies=http://u:pw@p",
+            "saas.proxies=http://p",
         ]);
         assert_eq!(
             echo(&typed),
-            "--infer-params a=1 saas.api_key=*** max_tokens=5 --api-key *** --api-key=*** hf_token=***"
+            "--infer-params a=1 saas.api_key=*** max_tokens=5 --api-key *** --api-key=*** hf_token=*** \
+             saas.publicKey=*** saas.proxies=*** saas.proxies=http://p"
         );
     }
 }

@@ -237,11 +237,17 @@ impl DeploymentSpec {
 
     fn validate_source(&self) -> Result<()> {
         let given = [!is_empty(&self.model), self.provider.is_some(), self.route.is_some()];
-        if given.iter().filter(|given| **given).count() > 1 {
-            return Err(Error::invalid(
-                "model",
-                "a deployment has one of model, provider and route; leave the others out",
-            ));
+        match given.iter().filter(|given| **given).count() {
+            0 => {
+                return Err(Error::invalid("model", "what answers is missing; give model, provider or route"));
+            }
+            1 => {}
+            _ => {
+                return Err(Error::invalid(
+                    "model",
+                    "a deployment has one of model, provider and route; leave the others out",
+                ));
+            }
         }
         match self.source() {
             Source::Local(path) => validate_path(path),

@@ -239,6 +239,15 @@ fn a_key_is_found_nowhere_in_whatever_form_it_was_given() {
         let answer = http(&serving, &token, &format!("GET {path}"), "");
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
         clean(path, &answer);
+        if path == "/metrics" {
+            for series in [
+                r#"byzerllm_provider_attempts_total{deployment="env"}"#,
+                r#"byzerllm_provider_failures_total{deployment="file",code="upstream"}"#,
+                r#"byzerllm_provider_breaker{deployment="stdin",state="closed"}"#,
+            ] {
+                assert!(answer.contains(series), "{series}: {answer}");
+            }
+        }
     }
     let listed = world.run(&["list", "--url", &serving.url, "--json"]).ok();
     clean("list --json", &listed);
@@ -246,6 +255,9 @@ fn a_key_is_found_nowhere_in_whatever_form_it_was_given() {
         listed.contains("env:CANARY_KEY") && listed.contains("\"***\"") && !listed.contains("sealed:"),
         "{listed}"
     );
+    let inspected = world.run(&["inspect", "literal", "--url", &serving.url]).ok();
+    assert!(inspected.contains("saas/openai m") && inspected.contains("***"), "{inspected}");
+    clean("inspect", &inspected);
     let table = world.run(&["list", "--url", &serving.url]).ok();
     assert!(table.contains("saas/openai m"), "{table}");
     clean("list", &table);

@@ -107,7 +107,7 @@ async fn what_cannot_be_is_refused_by_name() {
         (DeploymentSpec::of_provider("m", "saas/opneai"), "did you mean 'saas/openai'"),
         (changed(|spec| spec.model = "/".into()), "one of model, provider and route"),
         (changed(|spec| spec.limits.cache_bytes = Some(1)), "cache_bytes is for models that run here"),
-        (serde_json::from_value(json!({ "name": "m" })).unwrap(), "path of the model is missing"),
+        (serde_json::from_value(json!({ "name": "m" })).unwrap(), "what answers is missing"),
     ] {
         let error = runtime.deploy(spec).await.unwrap_err();
         assert!(error.message().contains(part) && !error.message().contains("canary"), "{error}");

@@ -32,6 +32,53 @@ async fn deployments_are_made_listed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_vendors_model_is_deployed_and_its_secrets_are_not_shown() {
+    let app = App::answering("hello").await;
+    let deploy = |parameters: Value| json!({"name": "gpt", "provider": {"vendor": "saas/openai", "parameters": parameters}, "limits": {"concurrency": 4}});
+    let parameters =
+        json!({"api_key": "sk-canary", "base_url": "http://127.0.0.1:9/v1", "timeout": 30, "verify": false});
+    let status = app.admin(Method::POST, DEPLOYMENTS, deploy(parameters)).await.ok();
+    let shown = json!({
+        "vendor": "openai",
+        "parameters": {
+            "api_key": "***", "base_url": "http://127.0.0.1:9/v1", "https_verify": "false", "timeout": "30"
+        }
+    });
+    assert_eq!((&status["state"], &status["spec"]["provider"]), (&json!("ready"), &shown));
+    assert!(status["spec"].get("model").is_none(), "{status}");
+    for answer in [
+        app.admin(Method::GET, DEPLOYMENTS, "").await,
+        app.admin(Method::GET, "/byzerllm/v1/deployments/gpt", "").await,
+        app.get("/byzerllm/v1/models/gpt").await,
+        app.get("/openapi.json").await,
+    ] {
+        assert!(answer.status.is_success() && !answer.text.contains("canary"), "{}", answer.text);
+    }
+    for (parameters, param, words) in [
+        (json!({"api_kye": "sk-canary"}), "saas.api_kye", "did you mean 'saas.api_key'"),
+        (json!({"api_key": "***"}), "saas.api_key", "in place of a secret"),
+        (json!({"api_key": "env:BYZERLLM_TEST_NO_SUCH_VARIABLE"}), "saas.api_key", "no such variable"),
+        (json!({"api_key": "sk-canary", "timeout": -1}), "saas.timeout", "seconds"),
+        (
+            json!({"api_key": ["sk-canary"]}),
+            "provider.parameters.api_key",
+            "a text, a number or true or false",
+        ),
+    ] {
+        let answer = app.admin(Method::POST, DEPLOYMENTS, deploy(parameters)).await;
+        let (status, got, _, message) = answer.error();
+        assert_eq!((status, got.as_deref()), (400, Some(param)), "{message}");
+        assert!(message.contains(words) && !answer.text.contains("canary"), "{}", answer.text);
+    }
+    let unknown = json!({"name": "x", "provider": {"vendor": "opneai"}});
+    let (status, _, _, message) = app.admin(Method::POST, DEPLOYMENTS, unknown).await.error();
+    assert!(status == 404 && message.contains("saas/openai"), "{status}: {message}");
+    let both = json!({"name": "x", "model": "/", "provider": {"vendor": "openai"}});
+    let (status, _, _, message) = app.admin(Method::POST, DEPLOYMENTS, both).await.error();
+    assert!(status == 400 && message.contains("one of model, provider and route"), "{status}: {message}");
+}
+
+#[tokio::test]
 async fn bad_deployments_say_why() {
     let app = App::answering("hello").await;
     for (spec, status, param, words) in [
