@@ -72,12 +72,16 @@ pub(crate) fn asking_for(name: &str) -> ChatRequest {
     request
 }
 
+/// A vendor, its parameters, what it takes of what only servers of one's own take, and what it refuses of the rest.
+type Row =
+    (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
+
 /// What each vendor does not take, of all that there is.
 #[test]
 fn what_a_vendor_does_not_take_is_refused_by_name() {
     let never =
         ["best_of", "echo", "prompt_logprobs", "prompt_token_ids", "no_such_thing", "messages[0].mood"];
-    let local = [
+    const LOCAL: &[&str] = &[
         "top_k",
         "min_p",
         "repetition_penalty",
@@ -86,8 +90,8 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
         "min_tokens",
         "guided_decoding",
     ];
-    let model = ("model", "some-model");
-    let table: [(&str, &[(&str, &str)], &[&str], &[&str]); 10] = [
+    const MODEL: (&str, &str) = ("model", "some-model");
+    let table: [Row; 10] = [
         ("openai", &[KEY], &[], &[]),
         (
             "openai",
@@ -95,8 +99,8 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
             &[],
             &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs"],
         ),
-        ("openai", &[("base_url", "http://localhost/v1"), ("server", "vllm")], &local, &[]),
-        ("azure_openai", &[KEY, model, ("azure_endpoint", "https://a.openai.azure.com")], &[], &[]),
+        ("openai", &[("base_url", "http://localhost/v1"), ("server", "vllm")], LOCAL, &[]),
+        ("azure_openai", &[KEY, MODEL, ("azure_endpoint", "https://a.openai.azure.com")], &[], &[]),
         (
             "deepseek",
             &[KEY],
@@ -113,13 +117,13 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
         ),
         (
             "moonshot",
-            &[KEY, model],
+            &[KEY, MODEL],
             &[],
             &["seed", "logit_bias", "logprobs", "tools.strict", "tool_choice", "parallel_tool_calls"],
         ),
         (
             "siliconflow",
-            &[KEY, model],
+            &[KEY, MODEL],
             &["top_k", "min_p"],
             &[
                 "seed",
@@ -131,7 +135,7 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
                 "parallel_tool_calls",
             ],
         ),
-        ("volcengine", &[KEY, model], &[], &["seed", "n", "tools.strict"]),
+        ("volcengine", &[KEY, MODEL], &[], &["seed", "n", "tools.strict"]),
         (
             "zhipu",
             &[KEY],
@@ -170,7 +174,7 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
     ];
     let all: Vec<&str> = never
         .iter()
-        .chain(&local)
+        .chain(LOCAL)
         .chain(&[
             "temperature",
             "top_p",
@@ -189,7 +193,7 @@ fn what_a_vendor_does_not_take_is_refused_by_name() {
         for name in &all {
             let refused = never.contains(name)
                 || refuses.contains(name)
-                || (local.contains(name) && !takes.contains(name));
+                || (LOCAL.contains(name) && !takes.contains(name));
             match dialect.chat(&asking_for(name), &signing()) {
                 Ok(_) => assert!(!refused, "{vendor} {given:?} took {name}"),
                 Err(error) => {
