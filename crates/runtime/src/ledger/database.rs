@@ -69,7 +69,7 @@ INSERT INTO records
     SELECT id, begun, MAX(begun, ?1), request, attempt, key, deployment, vendor, model, task,
         'lost', NULL, 'estimated', prompt, 0, 0, completion, 0, prompt, completion,
         price, currency, cost, unknown_price, completion IS NULL, 0, NULL, NULL
-    FROM attempts WHERE id NOT IN (SELECT id FROM records) ORDER BY id";
+    FROM attempts WHERE NOT EXISTS (SELECT 1 FROM records WHERE records.id = attempts.id) ORDER BY id";
 
 /// What can go wrong with the file.
 #[derive(Debug, ThisError)]
