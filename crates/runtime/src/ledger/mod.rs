@@ -8,35 +8,39 @@
 //!
 //! The page `docs/concepts/ledger.md` says what is promised, and the schema.
 
+mod account;
 mod attempt;
 mod budget;
 mod calendar;
 mod database;
+mod desk;
+mod live;
 pub(crate) mod local;
 mod money;
 mod price;
 mod report;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
-use byzerllm_core::{Accounting, Attempt, Ending, Error, ErrorKind, Reservation, Result, Settlement};
+use byzerllm_core::{Accounting, Error, ErrorKind, Result};
 use rusqlite::Connection;
 
 use crate::lifecycle::State;
-use attempt::{Info, Record, Source, outcome};
-use budget::{Account, Budgets, Live, Take, Unit, Wanting};
+use account::Account;
 use database::Place;
-use price::{Prices, Pricing};
+use desk::Desk;
+use live::{Budgets, Live};
+use price::Prices;
+use shared::{Clock, Shared, lock};
 use writer::Inbox;
 
 pub use budget::{Budget, BudgetLimit, NewBudget, Subject};
@@ -44,12 +48,6 @@ pub use calendar::Period;
 pub use money::Micros;
 pub use price::{NewPrice, Price, Tokens};
 pub use report::{Flagged, TokensBySource, UsageBy, UsageReport, UsageRow};
-
-/// Attempts that may be open or wait to be written. Beyond it new ones are refused, so that memory is bounded and no
-/// record is ever dropped.
-const MAX_WAITING: u64 = 100_000;
-
-type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// What the ledger counts about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,124 +64,6 @@ pub struct LedgerMetrics {
     pub without_cost: u64,
     /// Whether records cannot be written at present, so that attempts are refused.
     pub failing: bool,
-}
-
-/// What callers, reservations and the writer share.
-pub(crate) struct Shared {
-    place: Place,
-    inbox: Inbox,
-    clock: Clock,
-    next: AtomicI64,
-    waiting: AtomicU64,
-    closed: AtomicBool,
-    failing: AtomicBool,
-    failure: Mutex<Option<Error>>,
-    prices: RwLock<Arc<Prices>>,
-    budgets: RwLock<Arc<Budgets>>,
-    reported: AtomicU64,
-    counted: AtomicU64,
-    estimated: AtomicU64,
-    without_cost: AtomicU64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn now_ms(&self) -> i64 {
-        let since = (self.clock)().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    fn now(&self) -> i64 {
-        self.now_ms() / 1000
-    }
-
-    fn next_id(&self) -> i64 {
-        self.next.load(Ordering::SeqCst)
-    }
-
-    fn prices(&self) -> Arc<Prices> {
-        Arc::clone(&self.prices.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn budgets(&self) -> Arc<Budgets> {
-        Arc::clone(&self.budgets.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::SeqCst)
-    }
-
-    /// Records cannot be written.
-    fn failed(&self, error: &Error) {
-        let mut failure = lock(&self.failure);
-        if failure.is_none() {
-            tracing::error!(%error, "attempts are refused until the ledger can be written");
-        }
-        *failure = Some(error.duplicate());
-        self.failing.store(true, Ordering::SeqCst);
-    }
-
-    /// They can, again.
-    fn mended(&self) {
-        if self.is_failing() {
-            *lock(&self.failure) = None;
-            self.failing.store(false, Ordering::SeqCst);
-            tracing::info!("the ledger is written again");
-        }
-    }
-
-    fn recorded(&self, records: &[Record]) {
-        for record in records {
-            let counter = match record.outcome.source {
-                Source::Reported => &self.reported,
-                Source::Counted => &self.counted,
-                Source::Estimated => &self.estimated,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            if record.outcome.cost.is_none() {
-                self.without_cost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.waiting.fetch_sub(records.len() as u64, Ordering::SeqCst);
-    }
-
-    /// Whether attempts are accounted for at present.
-    fn check(&self) -> Result<()> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(closed());
-        }
-        if self.is_failing() {
-            let failure = lock(&self.failure);
-            return Err(failure.as_ref().map_or_else(closed, Error::duplicate));
-        }
-        Ok(())
-    }
-
-    /// Has the writer work on the database, and waits for it.
-    fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(closed());
-        }
-        let (send, receive) = mpsc::channel();
-        let place = self.place.clone();
-        self.inbox.work(Box::new(move |connection| {
-            let done =
-                connection.and_then(|connection| work(connection).map_err(|error| place.error(error).into()));
-            // Nobody waits any more for what was done all the same.
-            let _gone = send.send(done);
-        }));
-        receive.recv().map_err(|_| closed())?
-    }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Unavailable, "the server is shutting down")
 }
 
 /// The ledger of a state directory, or of a runtime that keeps nothing: then in memory, the last 10,000 records.
@@ -444,221 +324,5 @@ impl Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Where attempts are announced.
-struct Desk(Arc<Shared>);
-
-#[async_trait]
-impl Accounting for Desk {
-    async fn begin(&self, attempt: Attempt) -> Result<Box<dyn Reservation>> {
-        let shared = &self.0;
-        shared.check()?;
-        let slot = Slot::take(shared)?;
-        let pricing = shared.prices().find(attempt.vendor, &attempt.model);
-        let id = shared.next.fetch_add(1, Ordering::SeqCst);
-        let info = Info { id, begun: shared.now_ms(), attempt, pricing };
-        let mut shares = Shares(Vec::new());
-        // What costs nothing needs no room: an answer from a cache.
-        if info.attempt.prompt_tokens > 0 || info.attempt.completion_tokens != Some(0) {
-            let budgets = shared.budgets();
-            if let Some(key) = &info.attempt.principal.key_name {
-                reserve(shared, budgets.of(budget::Subject::Key, key), &info, &mut shares).await?;
-            }
-            let deployment = budgets.of(budget::Subject::Deployment, &info.attempt.deployment);
-            reserve(shared, deployment, &info, &mut shares).await?;
-        }
-        let info = Arc::new(info);
-        shared.inbox.begun(Arc::clone(&info));
-        slot.keep();
-        Ok(Box::new(Held { shared: Arc::clone(shared), info, shares, over: false }))
-    }
-}
-
-/// A place among the attempts that are open or wait to be written.
-struct Slot<'a>(&'a Shared);
-
-impl<'a> Slot<'a> {
-    fn take(shared: &'a Shared) -> Result<Self> {
-        let slot = Self(shared);
-        let waiting = shared.waiting.fetch_add(1, Ordering::SeqCst);
-        if waiting >= MAX_WAITING {
-            let message = format!(
-                "{waiting} attempts are open or wait to be written into the ledger; try again later, and look at \
-                 the disk of the state directory"
-            );
-            return Err(Error::new(ErrorKind::Overloaded, message));
-        }
-        Ok(slot)
-    }
-
-    /// The writer gives it back.
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// What one attempt holds of one account.
-struct Share {
-    account: Arc<Account>,
-    reserved: u64,
-    tokens: bool,
-}
-
-/// What an attempt holds of its accounts; given back when it never began.
-struct Shares(Vec<Share>);
-
-impl Drop for Shares {
-    fn drop(&mut self) {
-        for share in self.0.drain(..) {
-            share.account.settle(share.reserved, 0);
-        }
-    }
-}
-
-/// Reserves from all budgets of one subject.
-async fn reserve(
-    shared: &Arc<Shared>,
-    budgets: &[Arc<Live>],
-    info: &Info,
-    shares: &mut Shares,
-) -> Result<()> {
-    let (_, currency) = info.price();
-    let free = matches!(info.pricing, Pricing::Free);
-    let mut covered = free;
-    for live in budgets {
-        let amount = match &live.unit {
-            Unit::Tokens => {
-                let attempt = &info.attempt;
-                attempt.completion_tokens.map(|completion| attempt.prompt_tokens.saturating_add(completion))
-            }
-            Unit::Money(unit) if currency == Some(unit.as_str()) => {
-                covered = true;
-                info.most()
-            }
-            Unit::Money(_) => continue,
-        };
-        let amount = amount.ok_or_else(|| live.unbounded())?;
-        if let Some(account) = draw(shared, live, amount).await? {
-            let tokens = live.unit == Unit::Tokens;
-            shares.0.push(Share { account, reserved: amount, tokens });
-        }
-    }
-    // A limit in one currency would be none at all if another currency passed by it.
-    let strict = budgets
-        .iter()
-        .find(|live| live.unit != Unit::Tokens && !live.allow_unknown_price.load(Ordering::Relaxed));
-    match strict {
-        Some(live) if !covered => Err(live.unpriced(info.attempt.vendor, &info.attempt.model, currency)),
-        _ => Ok(()),
-    }
-}
-
-/// Reserves from one budget; nothing when it was removed meanwhile.
-async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64) -> Result<Option<Arc<Account>>> {
-    let mut wanting: Option<Wanting> = None;
-    loop {
-        shared.check()?;
-        if live.removed.load(Ordering::SeqCst) {
-            return Ok(None);
-        }
-        let account = live.account(shared.now())?;
-        let mut lease = false;
-        if let Some(done) = taken(shared, live, &account, amount, &mut lease) {
-            return done.map(|()| Some(account));
-        }
-        let mut changed = pin!(account.changed.notified());
-        changed.as_mut().enable();
-        // What changed before somebody listened was not heard.
-        if let Some(done) = taken(shared, live, &account, amount, &mut lease) {
-            return done.map(|()| Some(Arc::clone(&account)));
-        }
-        wanting = match wanting {
-            Some(wanting) if wanting.is_for(&account) => Some(wanting),
-            _ => Some(account.want(amount)),
-        };
-        if lease {
-            shared.inbox.account(Arc::clone(&account));
-        }
-        // The ledger may have failed or closed before the change was awaited.
-        shared.check()?;
-        changed.await;
-    }
-}
-
-/// Reserves, or says that there is nothing; `None` when a lease is needed first. Once `lease` is true somebody must ask
-/// for it.
-fn taken(
-    shared: &Shared,
-    live: &Live,
-    account: &Arc<Account>,
-    amount: u64,
-    lease: &mut bool,
-) -> Option<Result<()>> {
-    let done = match account.take(amount) {
-        Take::Taken { lease: more } => {
-            *lease |= more;
-            Ok(())
-        }
-        Take::Spent { settled, reserved } => {
-            Err(live.spent(account, amount, settled, reserved, shared.now()))
-        }
-        Take::Wait { lease: more } => {
-            *lease |= more;
-            return None;
-        }
-    };
-    if *lease {
-        shared.inbox.account(Arc::clone(account));
-    }
-    Some(done)
-}
-
-/// An attempt that is open.
-struct Held {
-    shared: Arc<Shared>,
-    info: Arc<Info>,
-    shares: Shares,
-    over: bool,
-}
-
-impl Held {
-    fn finish(&mut self, settlement: Settlement) {
-        self.over = true;
-        let outcome = outcome(&self.info, &settlement);
-        for share in self.shares.0.drain(..) {
-            let actual = match share.tokens {
-                true if outcome.unbounded => share.reserved,
-                true => outcome.tokens.total(),
-                false => outcome.cost.unwrap_or(share.reserved),
-            };
-            if share.account.settle(share.reserved, actual) {
-                self.shared.inbox.account(share.account);
-            }
-        }
-        let ended = self.shared.now_ms();
-        self.shared.inbox.ended(Record::new(Arc::clone(&self.info), ended, settlement, outcome));
-    }
-}
-
-impl Reservation for Held {
-    fn settle(mut self: Box<Self>, settlement: Settlement) {
-        self.finish(settlement);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.over {
-            let ending = Ending::Dropped;
-            self.finish(Settlement { ending, usage: None, vendor_request_id: None, first_event: None });
-        }
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use byzerllm_core::{Principal, RequestId, Task, Usage, UsageSource};
+use byzerllm_core::{
+    Attempt, Ending, Principal, RequestId, Reservation, Settlement, Task, Usage, UsageSource,
+};
 use tempfile::TempDir;
 
 use super::*;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use byzerllm_core::Result;
 use rusqlite::{Connection, Statement, TransactionBehavior, params};
 
-use super::Shared;
+use super::account::Account;
 use super::attempt::{Info, Record};
-use super::budget::Account;
 use super::database::{Place, signed};
+use super::shared::Shared;
 
 /// How long a record waits for others: a commit begins within it, well below the 5 ms that are promised.
 const COLLECT: Duration = Duration::from_millis(3);
