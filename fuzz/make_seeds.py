@@ -345,6 +345,13 @@ def make_requests() -> None:
         "key": (7, {"name": "k", "scopes": ["infer:*", "admin"], "expires_seconds": 60}),
         "rotate": (8, {"grace_seconds": 5}),
         "inspect": (8, {"path": "/models/a"}),
+        "chat-extra": (0, {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}]}], "enable_search": {"a": [1, None]}, "reasoning_effort": "high"}),
+        "embedding": (9, {"model": "m", "input": ["a", "b"], "dimensions": 8, "encoding_format": "base64", "user": "u"}),
+        "embedding-ids": (9, {"model": "m", "input": [[1, 2], [3]], "encoding_format": "float"}),
+        "messages": (10, {"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]}, {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "42"}]}]}], "tools": [{"name": "f", "input_schema": {"type": "object"}}], "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True}, "stop_sequences": ["x"], "thinking": {"type": "enabled"}, "stream": True}),
+        "count": (11, {"model": "m", "messages": [user, {"role": "assistant", "content": "The"}], "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}),
+        "responses": (12, {"model": "m", "input": [user, {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}, {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}]}, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}, {"type": "function_call_output", "call_id": "c", "output": "42"}], "instructions": "i", "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}], "tool_choice": {"type": "function", "name": "f"}, "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}, "reasoning": {"effort": "high"}, "metadata": {"a": "b"}, "include": ["reasoning.encrypted_content"], "store": False, "stream": True, "stream_options": {}}),
+        "responses-text": (12, {"model": "m", "input": "Hi", "max_output_tokens": 5}),
     }
     for name, (route, body) in bodies.items():
         write("request", name, bytes([route]) + json.dumps(body, separators=(",", ":")).encode())

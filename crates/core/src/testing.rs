@@ -15,8 +15,9 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt, future, stream};
 
 use crate::{
-    ChatModel, ChatRequest, EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings, Error, ErrorKind, Event, EventStream, FinishReason, Input, Message, ModelHandle,
-    ModelInfo, Notice, RequestContext, Result, Sampling, TokenLogprob, Usage, UsageHook, collect,
+    ChatModel, ChatRequest, EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings, Error, ErrorKind,
+    Event, EventStream, FinishReason, Input, Message, ModelHandle, ModelInfo, Notice, RequestContext, Result,
+    Sampling, TokenLogprob, Usage, UsageHook, collect,
 };
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

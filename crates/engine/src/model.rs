@@ -76,7 +76,8 @@ impl ModelText {
         });
         match image {
             Some(place) => {
-                let message = format!("`{place}` is an image, and '{}' takes text only; remove it", self.name);
+                let message =
+                    format!("`{place}` is an image, and '{}' takes text only; remove it", self.name);
                 Err(Error::new(ErrorKind::Unsupported, message).with_param(place))
             }
             None => Ok(()),

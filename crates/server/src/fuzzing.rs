@@ -36,7 +36,7 @@ pub fn request(bytes: &[u8]) -> usize {
             Ok(format!("{request:?}"))
         }),
         1 => same(body, |body| {
-            let batch = parse::<CompletionBody>(body)?.into_requests(Map::new())?.request;
+            let batch = parse::<CompletionBody>(body)?.into_requests(&Map::new())?.request;
             assert!((1..=limits::PROMPTS).contains(&batch.requests.len()));
             assert!(batch.requests.len() * batch.n as usize <= limits::CHOICES_PER_CALL);
             batch.requests.iter().for_each(within_limits);

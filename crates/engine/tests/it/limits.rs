@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use byzerllm_core::{ChatModel, ErrorKind, Event, Input, RequestContext, Sampling, collect};
+use byzerllm_core::{
+    ChatModel, ErrorKind, Event, Input, Message, Part, RequestContext, Role, Sampling, collect,
+};
 use byzerllm_engine::{EngineOptions, LocalModel, TokenRequest};
 use futures::StreamExt;
 
@@ -60,6 +62,42 @@ fn bad_ids_counts_and_templates_are_refused() {
         let error = refusal(&bare, greedy(Input::Messages(messages), 3)).await;
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.message().contains("send the prompt as text"), "{error}");
+    });
+}
+
+#[test]
+fn what_only_models_of_vendors_take_is_refused_by_name() {
+    block_on(async {
+        let (model, _) = model(&Shape::default(), 100, |_| {});
+        let said = |part: Part| vec![Message::new(Role::User, "a"), Message::of_parts(Role::User, vec![part])];
+        let image = said(Part::Image { url: "https://host/a.png".to_owned(), detail: None });
+        let error = refusal(&model, greedy(Input::Messages(image.clone()), 3)).await;
+        assert_eq!((error.kind(), error.param()), (ErrorKind::Unsupported, Some("messages[1].content[0]")));
+        assert_eq!(model.apply_template(&image, true).unwrap_err().kind(), ErrorKind::Unsupported);
+        let image = greedy(Input::Messages(image), 3);
+        assert_eq!(model.count_tokens(&image).await.unwrap_err().kind(), ErrorKind::Unsupported);
+        ask(&model, greedy(Input::Messages(said(Part::Text { text: "b".to_owned() })), 3)).await;
+
+        let mut request = greedy(Input::Tokens(vec![65]), 3);
+        request.extra.insert("enable_search".to_owned(), true.into());
+        let error = refusal(&model, request).await;
+        assert_eq!((error.kind(), error.param()), (ErrorKind::InvalidRequest, Some("enable_search")));
+    });
+}
+
+#[test]
+fn a_prompt_is_counted_as_it_is_used() {
+    block_on(async {
+        let (model, _) = model(&Shape::default(), 100, |_| {});
+        for input in [
+            Input::Messages(vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hi")]),
+            Input::Text("Hi".to_owned()),
+            Input::Tokens(vec![65, 66]),
+        ] {
+            let request = greedy(input, 1);
+            let counted = model.count_tokens(&request).await.unwrap();
+            assert_eq!(counted, ask(&model, request).await.usage.prompt_tokens);
+        }
     });
 }
 

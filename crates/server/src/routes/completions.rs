@@ -28,7 +28,7 @@ pub(crate) async fn create(
     caller: Caller,
     ModelBody(body, extra): ModelBody<CompletionBody>,
 ) -> Result<Response, ApiError> {
-    let asked = body.into_requests(extra)?;
+    let asked = body.into_requests(&extra)?;
     let caller = caller.allowing(takeover_of_stream(&headers, asked.stream)?);
     let id = request_id(&extensions);
     let batch = asked.request;

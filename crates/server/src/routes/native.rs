@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::Extensions;
+use axum::http::{Extensions, HeaderMap};
 use axum::response::Response;
-use byzerllm_core::{Error, Input};
+use byzerllm_core::{Error, Input, Takeover};
 
-use super::blocking;
+use super::{blocking, takeover};
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::{ApiError, request_id};
@@ -21,6 +21,7 @@ use crate::{limits, sse};
 pub(crate) async fn chat(
     State(state): State<AppState>,
     extensions: Extensions,
+    headers: HeaderMap,
     caller: Caller,
     JsonBody(NativeChat(request)): JsonBody<NativeChat>,
 ) -> Result<Response, ApiError> {
@@ -31,6 +32,7 @@ pub(crate) async fn chat(
         let max = limits::MESSAGES;
         return Err(Error::invalid("input", format!("more than {max} messages")).into());
     }
+    let caller = caller.allowing(takeover(&headers, Takeover::Restart)?);
     let events = state.runtime.chat(caller.context(request_id(&extensions)), request).await?;
     Ok(sse::native(sse::begun_alone(events).await?))
 }

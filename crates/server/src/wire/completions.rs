@@ -143,7 +143,7 @@ pub(crate) struct Batch {
 
 impl CompletionBody {
     /// The requests in our words.
-    pub(crate) fn into_requests(mut self, extra: Map<String, Value>) -> Result<Asked<Batch>> {
+    pub(crate) fn into_requests(mut self, extra: &Map<String, Value>) -> Result<Asked<Batch>> {
         self.check_shared()?;
         let no_tokens = Given(self.add_special_tokens == Some(false));
         refuse(&[("add_special_tokens", no_tokens, "leaving out the tokenizer's own is")])?;

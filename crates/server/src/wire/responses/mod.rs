@@ -3,6 +3,8 @@
 //! Source: OpenAI API reference, "Responses" and "Streaming events".
 
 pub(crate) mod answer;
+mod format;
 pub(crate) mod items;
 pub(crate) mod request;
 pub(crate) mod stream;
+mod tools;

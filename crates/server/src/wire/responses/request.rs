@@ -3,24 +3,21 @@
 //! Nothing is kept between requests: what refers to earlier ones is refused by name, and every answer says `store: false`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-use byzerllm_core::{
-    ChatRequest, Error, FrontEnd, Input, ResponseFormat, Result, Sampling, Tool, ToolChoice,
-};
-use schemars::{JsonSchema, json_schema};
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer};
+use byzerllm_core::{ChatRequest, Error, FrontEnd, Input, Result, Sampling, Tool};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Echo;
+use super::format::{WireText, shown_text, text};
 use super::items::{WireInput, messages};
+use super::tools::{WireChoice, WireTool, choice, shown_choice, shown_tool};
 use crate::limits;
 use crate::wire::common::refuse;
-use crate::wire::describe::{NoEffect, described, only, words};
+use crate::wire::describe::{NoEffect, only};
 use crate::wire::fields::{Capped, Given, Object, Word, unsupported};
-use crate::wire::schema::Schema;
 use crate::wire::tools;
 
 /// A conversation to answer.
@@ -144,111 +141,6 @@ struct StreamOptions {
     _include_obfuscation: NoEffect<bool>,
 }
 
-/// A function that the model may call.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "ResponseTool")]
-#[serde(deny_unknown_fields)]
-struct WireTool {
-    #[schemars(transform = words(&["function"]))]
-    r#type: String,
-    /// Unique among the tools.
-    #[schemars(required, length(min = 1, max = 64), pattern(r"^[A-Za-z0-9_-]+$"))]
-    name: Option<String>,
-    /// What it does, for the model.
-    #[serde(default)]
-    description: Option<String>,
-    /// The schema of its arguments; absent means an object with any members.
-    #[serde(default)]
-    #[schemars(extend("type" = ["object", "boolean", "null"]))]
-    parameters: Option<Schema<{ limits::TOOL_BYTES }>>,
-    /// Enforce the schema where the model decides to call; where a call is demanded it is enforced anyway.
-    #[serde(default)]
-    strict: Option<bool>,
-    #[serde(default)]
-    defer_loading: Given,
-}
-
-/// A word, or the name of a tool.
-#[derive(Debug)]
-enum WireChoice {
-    Word(String),
-    Function(String),
-}
-
-/// A call of this function.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "ResponseNamedToolChoice")]
-#[serde(deny_unknown_fields)]
-struct NamedChoice {
-    #[schemars(transform = words(&["function"]))]
-    r#type: String,
-    name: String,
-}
-
-described!(WireChoice, "WireChoice", |generator| {
-    let named = generator.subschema_for::<NamedChoice>();
-    json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "auto", "required"] }, named] })
-});
-
-impl<'de> Deserialize<'de> for WireChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
-            type Value = WireChoice;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("'none', 'auto', 'required' or a function")
-            }
-
-            fn visit_str<E>(self, word: &str) -> Result<WireChoice, E> {
-                Ok(WireChoice::Word(word.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<WireChoice, A::Error> {
-                let choice = NamedChoice::deserialize(MapAccessDeserializer::new(fields))?;
-                if choice.r#type != "function" {
-                    return Err(serde::de::Error::custom("the type must be 'function'"));
-                }
-                Ok(WireChoice::Function(choice.name))
-            }
-        }
-        deserializer.deserialize_any(Choice)
-    }
-}
-
-/// What the answer must look like.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "ResponseText")]
-#[serde(deny_unknown_fields)]
-struct WireText {
-    #[serde(default)]
-    format: Option<Object<WireFormat>>,
-    /// How long the answer should be. Something only for models that have `verbosity`.
-    #[serde(default)]
-    verbosity: Option<String>,
-}
-
-/// Text, a JSON object, or JSON that a schema accepts.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "ResponseTextFormat")]
-#[serde(deny_unknown_fields)]
-struct WireFormat {
-    #[schemars(transform = words(&["text", "json_object", "json_schema"]))]
-    r#type: String,
-    /// With the type `json_schema`: what to call it.
-    #[serde(default)]
-    name: Option<String>,
-    /// With the type `json_schema`: what it is for.
-    #[serde(default, rename = "description")]
-    _description: NoEffect<String>,
-    /// With the type `json_schema`.
-    #[serde(default)]
-    schema: Option<Schema<{ limits::SCHEMA_BYTES }>>,
-    /// Always enforced.
-    #[serde(default, rename = "strict")]
-    _strict: NoEffect<bool>,
-}
-
 /// How much the model should think.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "ResponseReasoning")]
@@ -331,7 +223,7 @@ impl ResponseBody {
             parallel_tool_calls,
             tool_choice: shown_choice(&tool_choice),
             tools: tools.iter().map(shown_tool).collect(),
-            text: shown_text(shown_format, verbosity),
+            text: shown_text(&shown_format, verbosity),
             reasoning: json!({"effort": effort, "summary": null}),
             metadata,
             ..Echo::default()
@@ -388,96 +280,4 @@ fn metadata(metadata: Option<BTreeMap<String, String>>) -> Result<BTreeMap<Strin
         return Err(Error::invalid("metadata", message));
     }
     Ok(metadata)
-}
-
-/// What the answer must look like, how long it should be, and the format as the answer shows it.
-fn text(text: Option<Object<WireText>>) -> Result<(ResponseFormat, Option<String>, Value)> {
-    let plain = || json!({"type": "text"});
-    let Some(Object(text)) = text else { return Ok((ResponseFormat::Text, None, plain())) };
-    let Some(Object(format)) = text.format else {
-        return Ok((ResponseFormat::Text, text.verbosity, plain()));
-    };
-    if format.r#type != "json_schema" && format.schema.is_some() {
-        let field = "text.format.schema";
-        return Err(Error::invalid(field, format!("`{field}` needs the type 'json_schema'")));
-    }
-    let (wanted, shown) = match (format.r#type.as_str(), format.schema) {
-        ("text", _) => (ResponseFormat::Text, plain()),
-        ("json_object", _) => (ResponseFormat::JsonObject, json!({"type": "json_object"})),
-        ("json_schema", Some(Schema(schema))) => {
-            let name = format.name.unwrap_or_default();
-            let shown = json!({"type": "json_schema", "name": name, "schema": schema, "strict": true});
-            (ResponseFormat::JsonSchema(schema), shown)
-        }
-        ("json_schema", None) => {
-            let field = "text.format.schema";
-            return Err(Error::invalid(field, format!("the field `{field}` is missing")));
-        }
-        _ => {
-            let what = "a type other than text, json_object and json_schema is";
-            return Err(unsupported("text.format.type", what));
-        }
-    };
-    Ok((wanted, text.verbosity, shown))
-}
-
-fn choice(choice: Option<WireChoice>) -> Result<ToolChoice> {
-    match choice {
-        None => Ok(ToolChoice::Auto),
-        Some(WireChoice::Function(name)) => Ok(ToolChoice::Named(name)),
-        Some(WireChoice::Word(word)) => match word.as_str() {
-            "auto" => Ok(ToolChoice::Auto),
-            "none" => Ok(ToolChoice::None),
-            "required" => Ok(ToolChoice::Required),
-            _ => {
-                let message = "`tool_choice` must be 'none', 'auto', 'required' or a function";
-                Err(Error::invalid("tool_choice", message))
-            }
-        },
-    }
-}
-
-fn shown_choice(choice: &ToolChoice) -> Value {
-    match choice {
-        ToolChoice::Auto => "auto".into(),
-        ToolChoice::None => "none".into(),
-        ToolChoice::Required => "required".into(),
-        ToolChoice::Named(name) => json!({"type": "function", "name": name}),
-    }
-}
-
-fn shown_tool(tool: &Tool) -> Value {
-    json!({
-        "type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters,
-        "strict": tool.strict
-    })
-}
-
-fn shown_text(format: Value, verbosity: Option<String>) -> Value {
-    match verbosity {
-        Some(word) => json!({"format": format, "verbosity": word}),
-        None => json!({"format": format}),
-    }
-}
-
-impl WireTool {
-    fn into_tool(self, index: usize) -> Result<Tool> {
-        let path = |field: &str| format!("tools[{index}].{field}");
-        if self.r#type != "function" {
-            return Err(unsupported(path("type"), "a tool that is no function is"));
-        }
-        if self.defer_loading.0 {
-            return Err(unsupported(path("defer_loading"), "this is"));
-        }
-        let Some(name) = self.name else {
-            let field = path("name");
-            return Err(Error::invalid(field.clone(), format!("the field `{field}` is missing")));
-        };
-        Ok(Tool {
-            name,
-            description: self.description,
-            parameters: self.parameters.map(|Schema(schema)| schema).filter(|schema| !schema.is_null()),
-            strict: self.strict.unwrap_or(false),
-        })
-    }
 }
