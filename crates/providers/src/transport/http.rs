@@ -1,14 +1,16 @@
 //! One message and the head of its answer, over HTTP/1.1.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use byzerllm_core::{Error, ErrorKind, Result};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::body::{Body, HttpBody};
@@ -23,6 +25,9 @@ use crate::dialect::{Framing, Outbound};
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("byzerllm/", env!("CARGO_PKG_VERSION")));
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// So long a connection that waited may take to be ready.
+const SOON: Duration = Duration::from_millis(100);
 
 /// The head of an answer.
 pub(crate) struct Head {
@@ -63,8 +68,8 @@ impl Http {
         if outbound.framing == Framing::WebSocket {
             return self.open_socket(outbound, clock).await;
         }
-        let url = outbound.url.clone();
-        let mut request = self.request(outbound)?;
+        let Outbound { method, url, headers, body, framing } = outbound;
+        let mut request = self.request(method, &url, headers, body, framing)?;
         loop {
             let pooled = self.pool.take(&url);
             let reused = pooled.is_some();
@@ -74,9 +79,12 @@ impl Http {
             };
             let (until, phase) = clock.first_byte();
             if !connection.sender.is_ready() {
-                match timeout_at(until, connection.sender.ready()).await {
+                // One that served before is ready at once, or will not be soon: its server may have answered without
+                // reading all of the question.
+                let soon = if reused { until.min(Instant::now() + SOON) } else { until };
+                match timeout_at(soon, connection.sender.ready()).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) if reused => continue,
+                    Ok(Err(_)) | Err(_) if reused => continue,
                     Ok(Err(error)) => return Err(Failure { billed: false, ..self.broken(&error, SENT) }),
                     Err(_) => return Err(Failure { billed: false, ..passed(clock, phase, self.vendor) }),
                 }
@@ -127,8 +135,14 @@ impl Http {
         Ok(Connection { sender, origin, task: task.abort_handle() })
     }
 
-    fn request(&self, outbound: Outbound) -> Result<Request<Full<Bytes>>, Failure> {
-        let Outbound { method, url, headers, body, framing } = outbound;
+    fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        framing: Framing,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
         let forwarded =
             url.scheme() == "http" && self.connector.proxy.as_ref().is_some_and(|proxy| proxy.forwards());
         let uri = if forwarded {

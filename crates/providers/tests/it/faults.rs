@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use byzerllm_core::{ChatModel, Ending, ErrorKind, Event, RequestContext};
+use byzerllm_core::{ChatModel, ChatRequest, Ending, ErrorKind, Event, Input, RequestContext};
 use byzerllm_providers::BreakerState;
 use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::mini::{DONE, KEY, Ledger, MORE, STOP, TEXT, USAGE, ask, open, refusal, request, text};
 use crate::server::{Server, Step, chunk, events, last_chunk, reply, stream, stream_head};
@@ -273,4 +275,32 @@ async fn a_vendor_that_calls_a_new_token_wrong_means_it() {
     assert_eq!(refusal(&items).kind(), ErrorKind::Unauthenticated);
     assert!(!refusal(&items).message().contains("some-token"), "{}", refusal(&items));
     assert_eq!(server.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn a_question_that_was_not_read_to_its_end_does_not_hold_up_the_next() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tcp.read_u8().await.unwrap());
+            }
+            tcp.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+            open.push(tcp);
+            if open.len() == 2 {
+                return;
+            }
+        }
+    });
+    let model = open(&url, &[("max_retries", "0")]);
+    for _ in 0..2 {
+        let long = ChatRequest::new("m", Input::Text("long ".repeat(4 << 20)));
+        let items = ask(&model, long, RequestContext::local()).await;
+        assert_eq!(refusal(&items).kind(), ErrorKind::TooLarge);
+    }
+    served.await.unwrap();
 }
