@@ -43,6 +43,9 @@ fn what_it_does_not_take_is_refused_by_name() {
         r.extra.insert("enable_thinking".to_owned(), json!(true));
         r.extra.insert("incremental_output".to_owned(), json!(false));
     });
+    refused(dialect.as_ref(), ErrorKind::InvalidRequest, "incremental_output", |r| {
+        r.extra.insert("incremental_output".to_owned(), json!(1));
+    });
     let sees = open("qianwen_vl", &json!({"api_key": "sk-own"})).unwrap();
     refused(sees.as_ref(), ErrorKind::Unsupported, "n", |r| r.n = 2);
 }
@@ -57,6 +60,20 @@ fn what_changes_nothing_is_not_refused() {
         body(dialect.as_ref(), &request)["parameters"],
         json!({"result_format": "message", "incremental_output": true})
     );
+}
+
+#[test]
+fn a_flag_may_be_a_text_and_still_says_how_the_answer_is_read() {
+    let dialect = open("qianwen", &json!({"api_key": "sk-own"})).unwrap();
+    let mut asked = request();
+    asked.extra.insert("incremental_output".to_owned(), json!("False"));
+    asked.extra.insert("enable_search".to_owned(), json!("true"));
+    let parameters = body(dialect.as_ref(), &asked)["parameters"].clone();
+    let wanted = json!({"result_format": "message", "incremental_output": false, "enable_search": true});
+    assert_eq!(parameters, wanted);
+    let frames = [frame(false, "", "a", "null"), frame(false, "", "ab", "stop")];
+    let found = read(dialect.decoder(&asked).as_mut(), frames.iter().map(plain)).unwrap();
+    assert_eq!(found.text[&0], "ab");
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl DashScope {
 
     /// Models that think answer in pieces only, so they are never asked for an answer in one piece.
     fn in_pieces(&self, request: &ChatRequest) -> bool {
-        let thinks = match request.extra.get("enable_thinking").and_then(Value::as_bool) {
+        let thinks = match flag(request, "enable_thinking") {
             Some(thinks) => thinks,
             None => ["qwen3", "qwq", "qvq", "thinking"].iter().any(|word| self.model.contains(word)),
         };
@@ -190,7 +190,8 @@ impl DashScope {
             if name == "incremental_output" && !in_pieces {
                 continue;
             }
-            put(name, Some(value.clone()));
+            let value = flag(request, name).map_or_else(|| value.clone(), Value::from);
+            put(name, Some(value));
         }
         Ok(Value::Object(out))
     }
@@ -221,6 +222,15 @@ impl DashScope {
             }
         }
         Ok(Value::Object(out))
+    }
+}
+
+/// A flag of the vendor's own parameters, which old programs write as a text.
+fn flag(request: &ChatRequest, name: &str) -> Option<bool> {
+    match request.extra.get(name)? {
+        Value::Bool(flag) => Some(*flag),
+        Value::String(text) => text.to_ascii_lowercase().parse().ok(),
+        _ => None,
     }
 }
 
@@ -272,10 +282,15 @@ impl Dialect for DashScope {
         let takes = if self.vision { TAKES_VISION } else { TAKES };
         shared::refuse_others(self.vendor, request, takes)?;
         let in_pieces = self.in_pieces(request);
-        let is = |name: &str, wanted| request.extra.get(name).and_then(Value::as_bool) == Some(wanted);
-        if is("enable_thinking", true) && is("incremental_output", false) {
+        if flag(request, "enable_thinking") == Some(true)
+            && flag(request, "incremental_output") == Some(false)
+        {
             let message = "a model that thinks has no cumulative output: leave out incremental_output, or set it to true";
             return Err(Error::invalid("incremental_output", message));
+        }
+        // Read wrongly, it would decide how the answer is read.
+        if request.extra.contains_key("incremental_output") && flag(request, "incremental_output").is_none() {
+            return Err(Error::invalid("incremental_output", "incremental_output must be true or false"));
         }
         let messages = shared::conversation(self.vendor, request)?;
         let count = messages.len();
@@ -294,7 +309,7 @@ impl Dialect for DashScope {
     }
 
     fn decoder(&self, request: &ChatRequest) -> Box<dyn Decode> {
-        let incremental = request.extra.get("incremental_output").and_then(Value::as_bool).unwrap_or(true);
+        let incremental = flag(request, "incremental_output").unwrap_or(true);
         let cumulative = self.in_pieces(request) && !incremental;
         Box::new(answer::Reader::new(cumulative))
     }
