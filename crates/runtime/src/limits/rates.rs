@@ -1,5 +1,6 @@
 //! The queue before the minute, and what is told to those that it cannot serve.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(crate) struct Rates {
     window: Mutex<Window>,
     /// Held by the one that waits for the minute to move on; the others wait for it, first come first served.
     turn: tokio::sync::Mutex<()>,
+    /// Those that hold it or wait for it.
+    waiting: AtomicU32,
     /// A request turned out smaller than it was thought.
     returned: Notify,
     /// The time that passes between two requests at full rate.
@@ -35,6 +38,7 @@ impl Rates {
         Some(Arc::new(Self {
             window: Mutex::new(window),
             turn: tokio::sync::Mutex::default(),
+            waiting: AtomicU32::new(0),
             returned: Notify::new(),
             pace,
             counts_tokens: tokens_per_minute.is_some(),
@@ -48,13 +52,16 @@ impl Rates {
 
     /// Lets a request through that need not wait.
     pub(crate) fn try_pass(self: &Arc<Self>, tokens: u64) -> Option<Ticket> {
-        let _turn = self.turn.try_lock().ok()?;
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
         let entry = self.window().enter(Instant::now(), tokens).ok()?;
         Some(self.ticket(entry))
     }
 
     /// Waits until the request may start.
     pub(crate) async fn pass(self: &Arc<Self>, tokens: u64) -> Ticket {
+        let _waiting = Waiting::new(&self.waiting);
         let _turn = self.turn.lock().await;
         loop {
             let returned = self.returned.notified();
@@ -71,7 +78,7 @@ impl Rates {
 
     /// Whether a small request would start at once.
     pub(crate) fn has_room(&self) -> bool {
-        self.turn.try_lock().is_ok() && self.window().has_room(Instant::now())
+        self.waiting.load(Ordering::SeqCst) == 0 && self.window().has_room(Instant::now())
     }
 
     /// How long a request waits when so many wait before it, at least.
@@ -87,6 +94,22 @@ impl Rates {
 
     fn ticket(self: &Arc<Self>, entry: Entry) -> Ticket {
         Ticket { rates: Arc::clone(self), entry: Arc::new(Mutex::new(entry)) }
+    }
+}
+
+/// Counts one that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -138,8 +161,6 @@ impl Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
