@@ -186,7 +186,7 @@ impl Runtime {
         let stream = tokio::select! {
             biased;
             () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
-            stream = model.chat(request, context) => stream,
+            stream = local::chat(&*model, &handle.info, &deployment.name, request, context) => stream,
         };
         let stream = stream.inspect_err(|error| {
             if let Some(ticket) = &ticket {
@@ -336,7 +336,7 @@ async fn embed_with(
     let embeddings = tokio::select! {
         biased;
         () = deployment.stop.cancelled() => return Err(removed(name)),
-        embeddings = model.embed(request, context) => embeddings,
+        embeddings = local::embed(&*model, &info, name, request, context) => embeddings,
         () = passed => {
             let message = format!("the deadline passed while '{name}' made embeddings");
             return Err(Error::new(ErrorKind::DeadlineExceeded, message));
