@@ -232,10 +232,12 @@ def byzerllm(binary: Path, upstream: int, scratch: Path) -> Iterator[Proxy]:
         settings = [f"saas.base_url=http://127.0.0.1:{upstream}/v1", "saas.api_key=env:UPSTREAM_KEY", "saas.model=static"]
         sets = [word for setting in settings for word in ("--set", setting)]
         call("deploy", "--name", "static", "--type", "saas/openai", *sets, "--url", url)
-        call("prices", "set", "openai/static", "--input", "1.5", "--output", "6", "--url", url)
-        call("budgets", "set", "--deployment", "static", "--amount", "1000000", "--currency", "USD", "--url", url)
-        key = json.loads(call("keys", "create", "--name", "bench", "--scope", "inference", "--json", "--url", url))["key"]
-        call("budgets", "set", "--key", "bench", "--amount", "1000000", "--currency", "USD", "--url", url)
+        price = ["--vendor", "openai", "--model", "static", "--currency", "USD", "--input", "0.15", "--output", "0.6"]
+        call("prices", "set", *price, "--url", url)
+        limit = ["--limit", "1000000 USD", "--period", "month", "--url", url]
+        call("budgets", "set", "--deployment", "static", *limit)
+        key = json.loads(call("keys", "create", "--name", "bench", "--scope", "inference:*", "--json", "--url", url))["key"]
+        call("budgets", "set", "--key", "bench", *limit)
         proxy = Proxy("byzerllm", port, key, lambda: family(started.pid))
         wait_until_ready(proxy, "static", started, log)
         yield proxy

@@ -23,6 +23,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,7 +46,7 @@ fn main() {
     runtime.block_on(async {
         match command.as_str() {
             "upstream" => upstream(options).await,
-            "load" => load(options).await,
+            "load" => load(&options),
             "streams" => streams(options).await,
             "hold" => hold(options).await,
             other => panic_usage(other),
@@ -191,12 +192,18 @@ async fn relay(stream: &mut TcpStream, events: u64, every: Duration) -> std::io:
 }
 
 /// Reads one whole answer with a length or in chunks; whether it was a success.
-async fn whole(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+fn whole(stream: &mut std::net::TcpStream, buffer: &mut Vec<u8>) -> bool {
+    let mut more = |buffer: &mut Vec<u8>| {
+        let mut piece = [0; 16_384];
+        let read = stream.read(&mut piece).unwrap_or(0);
+        buffer.extend_from_slice(&piece[..read]);
+        read > 0
+    };
     let (end, length) = loop {
         if let Some(found) = header(buffer) {
             break found;
         }
-        if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+        if !more(buffer) {
             return false;
         }
     };
@@ -204,7 +211,7 @@ async fn whole(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     match length {
         Some(length) => {
             while buffer.len() < end + length {
-                if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+                if !more(buffer) {
                     return false;
                 }
             }
@@ -212,7 +219,7 @@ async fn whole(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
         }
         None => {
             while !buffer.ends_with(b"\r\n0\r\n\r\n") {
-                if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+                if !more(buffer) {
                     return false;
                 }
             }
@@ -222,50 +229,51 @@ async fn whole(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     fine
 }
 
-async fn load(options: Arc<Options>) {
-    let request: Arc<[u8]> = options.request().into();
-    let connections = options.number("connections", 32);
+/// One thread per connection: the timer of an event loop is a millisecond coarse, a thread wakes up in time.
+fn load(options: &Options) {
+    let request = options.request();
+    let port = u16::try_from(options.number("port", 0)).unwrap();
     let length = Duration::from_secs(options.number("seconds", 10));
     let rate = options.number("rate", 0);
     // The first tenth warms both sides up and is not counted.
     let (start, warm) = (Instant::now(), length / 10);
-    let errors = Arc::new(AtomicU64::new(0));
-    let next = Arc::new(AtomicU64::new(0));
-    let workers: Vec<_> = (0..connections)
-        .map(|_| {
-            let (options, request, errors, next) =
-                (Arc::clone(&options), Arc::clone(&request), Arc::clone(&errors), Arc::clone(&next));
-            tokio::spawn(async move {
-                let (mut stream, mut buffer, mut times) =
-                    (options.connect().await, Vec::with_capacity(4096), Vec::new());
-                loop {
-                    let began = if rate == 0 {
-                        Instant::now()
-                    } else {
-                        let turn = next.fetch_add(1, Ordering::Relaxed);
-                        let due = start + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate);
-                        tokio::time::sleep_until(due.into()).await;
-                        due
-                    };
-                    if began >= start + length {
-                        return times;
-                    }
-                    let sent = stream.write_all(&request).await.is_ok();
-                    if !(sent && whole(&mut stream, &mut buffer).await) {
-                        errors.fetch_add(1, Ordering::Relaxed);
-                        stream = options.connect().await;
-                        buffer.clear();
-                    } else if began >= start + warm {
-                        times.push(u64::try_from(began.elapsed().as_nanos()).unwrap());
-                    }
+    let (errors, next) = (AtomicU64::new(0), AtomicU64::new(0));
+    let one = || {
+        let connect = || {
+            let stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+            stream.set_nodelay(true).unwrap();
+            stream
+        };
+        let (mut stream, mut buffer, mut times) = (connect(), Vec::with_capacity(4096), Vec::new());
+        loop {
+            let mut began = Instant::now();
+            if rate != 0 {
+                let turn = next.fetch_add(1, Ordering::Relaxed);
+                let due = start + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate);
+                if let Some(rest) = due.checked_duration_since(began) {
+                    std::thread::sleep(rest);
                 }
-            })
-        })
-        .collect();
+                began = due;
+            }
+            if began >= start + length {
+                return times;
+            }
+            if !(stream.write_all(&request).is_ok() && whole(&mut stream, &mut buffer)) {
+                errors.fetch_add(1, Ordering::Relaxed);
+                stream = connect();
+                buffer.clear();
+            } else if began >= start + warm {
+                times.push(u64::try_from(began.elapsed().as_nanos()).unwrap());
+            }
+        }
+    };
     let mut times = Vec::new();
-    for worker in workers {
-        times.extend(worker.await.unwrap());
-    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.number("connections", 32)).map(|_| scope.spawn(one)).collect();
+        for worker in workers {
+            times.extend(worker.join().unwrap());
+        }
+    });
     report(&mut times, (length - warm).as_secs_f64(), errors.load(Ordering::Relaxed));
 }
 
