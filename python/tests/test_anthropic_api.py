@@ -61,7 +61,9 @@ def calling(start_server, tmp_path):
 
 
 def test_a_message(api):
-    answer = api.messages.create(**SHORT, system="Be brief.", stop_sequences=["zzzz"], metadata={"user_id": "u"})
+    answer = api.messages.create(
+        **SHORT, system="Be brief.", stop_sequences=["zzzz"], metadata={"user_id": "u"}
+    )
     assert (answer.type, answer.role, answer.model) == ("message", "assistant", "chat")
     assert answer.id.startswith("msg_") and answer.stop_reason in ("end_turn", "max_tokens")
     assert answer.usage.input_tokens > 0 and 0 < answer.usage.output_tokens <= 12
@@ -153,7 +155,8 @@ def test_errors(api):
     with pytest.raises(anthropic.BadRequestError, match="context_length_exceeded"):
         api.messages.create(**{**SHORT, "messages": [{"role": "user", "content": "word " * 500}]})
     with pytest.raises(anthropic.BadRequestError, match="thinking"):
-        api.messages.create(**{**SHORT, "max_tokens": 2048}, thinking={"type": "enabled", "budget_tokens": 1024})
+        thinking = {"type": "enabled", "budget_tokens": 1024}
+        api.messages.create(**{**SHORT, "max_tokens": 2048}, thinking=thinking)
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\]\.content\[0\].*image"):
         api.messages.create(**{**SHORT, "messages": [{"role": "user", "content": [picture]}]})
