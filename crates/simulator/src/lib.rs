@@ -19,6 +19,7 @@
 
 mod bill;
 mod delivery;
+mod desk;
 mod fault;
 mod http;
 mod model;

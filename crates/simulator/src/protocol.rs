@@ -31,7 +31,8 @@ pub(crate) trait Protocol: Send + Sync {
     fn stream_error(&self, chat: &Chat, id: &str) -> Frame;
 
     /// Whether events carry numbers, so that a client can tell a repeated one.
-    fn numbered(&self) -> bool {
+    fn numbered(&self, request: &Request) -> bool {
+        let _ = request;
         false
     }
 

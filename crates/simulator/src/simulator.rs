@@ -10,11 +10,12 @@ use byzerllm_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
 use crate::bill::Line;
+use crate::desk::Desk;
 use crate::fault::Fault;
 use crate::http::Request;
 use crate::model::Script;
 use crate::refusal::Refusal;
-use crate::server::{self, Desk};
+use crate::server;
 use crate::vendors;
 
 /// How a simulator starts.

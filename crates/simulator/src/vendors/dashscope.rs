@@ -92,7 +92,7 @@ impl Protocol for DashScope {
         Frame { head: format!("event:error\n:HTTP_STATUS/{status}\n"), data: body.to_string(), text: false }
     }
 
-    fn numbered(&self) -> bool {
+    fn numbered(&self, _request: &Request) -> bool {
         true
     }
 }

@@ -127,9 +127,9 @@ impl Protocol for Qianfan {
         }
     }
 
-    fn numbered(&self) -> bool {
+    fn numbered(&self, request: &Request) -> bool {
         // The first API counts sentences; the second does not, and a repeated piece of text cannot be told there.
-        false
+        request.path.starts_with(SHOP)
     }
 }
 

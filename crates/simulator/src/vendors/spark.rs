@@ -85,7 +85,7 @@ impl Protocol for Spark {
         Frame::new(&json!({ "header": { "code": code, "message": message, "sid": id, "status": 2 } }), false)
     }
 
-    fn numbered(&self) -> bool {
+    fn numbered(&self, _request: &Request) -> bool {
         true
     }
 
@@ -165,11 +165,13 @@ fn turns(list: &[Value]) -> Result<Vec<Turn>, Refusal> {
     let mut turns: Vec<Turn> = Vec::new();
     for (index, message) in list.iter().enumerate() {
         let (role, content) = (message["role"].as_str().unwrap_or_default(), message["content"].as_str());
-        let expected = turns.last().is_none_or(|last: &Turn| last.role != role) && (role != "system" || index == 0);
+        let expected =
+            turns.last().is_none_or(|last: &Turn| last.role != role) && (role != "system" || index == 0);
         if !["system", "user", "assistant", "tool"].contains(&role) || !expected {
             return Err(wrong("user and assistant must alternate, system comes first"));
         }
-        let call = message.get("function_call").filter(|call| role == "assistant" && call["name"].is_string());
+        let call =
+            message.get("function_call").filter(|call| role == "assistant" && call["name"].is_string());
         let content = content.filter(|content| !content.is_empty() || call.is_some());
         let content = content.ok_or_else(|| wrong("content must not be empty"))?;
         let picture = message["content_type"] == "image";
