@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use byzerllm_core::{ErrorKind, FinishReason, UsageSource};
-use byzerllm_simulator::{Fault, RetryAfter, TAIL};
+use byzerllm_simulator::{Ending, Fault, RetryAfter, TAIL};
 use futures::future::join_all;
 
 use super::world::{CASES, Came, Case, World, question};
@@ -63,6 +63,10 @@ async fn meet(case: &Case, fault: Fault, whole: bool) {
     }
     let bill = world.vendor.bill();
     assert_eq!(bill.len(), usize::from(!fault.refuses()), "{what}");
+    if let (Some(line), false) = (bill.first(), matches!(fault, Fault::Oversized(_))) {
+        // The fault did happen: on the vendor's side, too, the answer was whole or was not.
+        assert_eq!(line.ending == Ending::Answered, fault.is_harmless(), "{what}: {line:?}");
+    }
     world.book.covers(&bill, &what);
 }
 

@@ -91,7 +91,7 @@ async fn streams(world: &World, case: &Case) -> bool {
         None => assert_eq!(came.finish, Some(FinishReason::Length), "{}: {}", case.title, came.text),
         // A vendor that takes no bound says so.
         Some(error) => {
-            assert_eq!((error.kind(), error.param()), (ErrorKind::Unsupported, Some("max_tokens")))
+            assert_eq!((error.kind(), error.param()), (ErrorKind::Unsupported, Some("max_tokens")));
         }
     }
     true
