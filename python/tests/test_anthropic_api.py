@@ -1,4 +1,4 @@
-"""Anthropic's Messages API through the official `anthropic` package, with a local model and with a vendor behind."""
+"""Anthropic's Messages API through the official `anthropic` package: local models, and vendors behind."""
 
 import asyncio
 import json
@@ -27,7 +27,8 @@ WEATHER = {
 TEMPLATE = (
     "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}\n{% endfor %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
-    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}assistant:{# <think> #}"
+    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}"
+    "assistant:{# <think> #}"
 )
 PIECES = [
     "<think>Rain?",

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API through the official `openai` package, with a local model and with a vendor behind."""
+"""OpenAI's Responses API through the official `openai` package: local models, and vendors behind."""
 
 import json
 import subprocess
@@ -28,7 +28,8 @@ WEATHER = {
 TEMPLATE = (
     "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}\n{% endfor %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
-    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}assistant:{# <think> #}"
+    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}"
+    "assistant:{# <think> #}"
 )
 PIECES = [
     "<think>Rain?",
@@ -217,5 +218,6 @@ def test_images_and_parameters_of_a_vendor(start_server, simulated):
         messages = [{"role": "user", "content": "hello"}]
         client.chat.completions.create(model="qianwen", messages=messages, extra_body={"enable_search": True})
         with pytest.raises(openai.BadRequestError) as caught:
-            client.chat.completions.create(model="chat", messages=messages, extra_body={"enable_search": True})
+            arguments = {"model": "chat", "messages": messages}
+            client.chat.completions.create(**arguments, extra_body={"enable_search": True})
         assert caught.value.param == "enable_search"
