@@ -385,7 +385,7 @@ def test_relative_paths_become_absolute(llm, place, tmp_path, monkeypatch):
     [
         ({"model_path": "/m"}, InvalidRequestError, "udf_name"),
         ({"udf_name": "a"}, InvalidRequestError, "model_path"),
-        ({"pretrained_model_type": "saas/openai", "udf_name": "a"}, UnsupportedError, "saas/openai"),
+        ({"pretrained_model_type": "saas/opnai", "udf_name": "a"}, NotFoundError, "saas/openai"),
         (
             {"model_path": "/m", "udf_name": "a", "infer_params": {"temprature": 1}},
             InvalidRequestError,

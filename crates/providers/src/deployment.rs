@@ -330,17 +330,30 @@ impl Shared {
         }
     }
 
+    /// The error as the caller sees it: a token that the vendor calls wrong is the deployment's fault, not the caller's.
+    fn callers(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Unauthenticated {
+            return error;
+        }
+        let said = format!("{}; check the credentials in the deployment's saas.* parameters", error.message());
+        let denied = Error::new(ErrorKind::PermissionDenied, said);
+        match error.vendor_request_id() {
+            Some(id) => denied.with_vendor_request_id(id),
+            None => denied,
+        }
+    }
+
     /// Waits before the next attempt, or gives the error if there is to be none.
     pub(crate) async fn again(&self, call: &mut Call, failure: Failure) -> Result<()> {
         let Failure { error, retry, .. } = failure;
         call.failed += 1;
         if !retry || call.failed > self.max_retries {
-            return Err(error);
+            return Err(self.callers(error));
         }
         let wait = if error.kind() == ErrorKind::Unauthenticated {
             // Once; a vendor that calls a new token wrong, too, means it.
             if std::mem::replace(&mut call.renewed, true) {
-                return Err(error);
+                return Err(self.callers(error));
             }
             Duration::ZERO
         } else {

@@ -85,7 +85,7 @@ async fn what_comes_before_the_first_piece_is_tried_again() {
 async fn what_the_vendor_refuses_is_not_tried_again() {
     for (status, kind) in [
         (400, ErrorKind::InvalidRequest),
-        (401, ErrorKind::Unauthenticated),
+        (401, ErrorKind::PermissionDenied),
         (403, ErrorKind::PermissionDenied),
         (404, ErrorKind::NotFound),
         (413, ErrorKind::TooLarge),
@@ -272,7 +272,7 @@ async fn a_vendor_that_calls_a_new_token_wrong_means_it() {
     .await;
     let model = open(&server.url(), &[("token", "true"), ("max_retries", "9")]);
     let items = ask(&model, request(), RequestContext::local()).await;
-    assert_eq!(refusal(&items).kind(), ErrorKind::Unauthenticated);
+    assert_eq!(refusal(&items).kind(), ErrorKind::PermissionDenied);
     assert!(!refusal(&items).message().contains("some-token"), "{}", refusal(&items));
     assert_eq!(server.seen().len(), 4);
 }
