@@ -55,7 +55,8 @@ impl Talker {
             spec.compute = argument;
         }
         let threads = load.threads.map(usize::from);
-        let runtime = Runtime::open(RuntimeOptions { threads, pin: true, ..RuntimeOptions::default() }).await?;
+        let runtime =
+            Runtime::open(RuntimeOptions { threads, pin: true, ..RuntimeOptions::default() }).await?;
         let bar = spinner(format!("loading {}", path.display()));
         let deployed = runtime.deploy(spec).await;
         bar.finish_and_clear();

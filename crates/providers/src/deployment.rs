@@ -335,7 +335,8 @@ impl Shared {
         if error.kind() != ErrorKind::Unauthenticated {
             return error;
         }
-        let said = format!("{}; check the credentials in the deployment's saas.* parameters", error.message());
+        let said =
+            format!("{}; check the credentials in the deployment's saas.* parameters", error.message());
         let denied = Error::new(ErrorKind::PermissionDenied, said);
         match error.vendor_request_id() {
             Some(id) => denied.with_vendor_request_id(id),

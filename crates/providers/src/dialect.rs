@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Input, Part, Result,
-    TokenLogprob, ToolCallDelta, Usage,
-};
 use bytes::Bytes;
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Input,
+    Part, Result, TokenLogprob, ToolCallDelta, Usage,
+};
 use http::{HeaderMap, Method};
 use url::Url;
 

@@ -27,7 +27,7 @@ mod vectors;
 mod vendor;
 pub mod vendors;
 
-pub use dialect::{Decode, Delta, Dialect, Features, Framing, Frame, Outbound, Signing, TokenRequest};
+pub use dialect::{Decode, Delta, Dialect, Features, Frame, Framing, Outbound, Signing, TokenRequest};
 pub use metrics::{BreakerState, ProviderMetrics};
 pub use model::ProviderModel;
 pub use parameters::{Kind, Parameter, Parameters, all as all_parameters, lookup as find_parameter};

@@ -81,9 +81,11 @@ pub(crate) static COMMON: &[Parameter] = &[
     Parameter::new("context_length", Kind::Count, "Tokens that the model takes, for `get_max_model_length`"),
     Parameter::new("timeout", Kind::Seconds, "From the request to the last piece of its answer").or("600"),
     Parameter::new("connect_timeout", Kind::Seconds, "Until the connection stands").or("10"),
-    Parameter::new("first_byte_timeout", Kind::Seconds, "From the request to the first piece of its answer").or("120"),
+    Parameter::new("first_byte_timeout", Kind::Seconds, "From the request to the first piece of its answer")
+        .or("120"),
     Parameter::new("idle_timeout", Kind::Seconds, "Between two pieces of an answer").or("60"),
-    Parameter::new("max_retries", Kind::Count, "Further attempts before the first piece of an answer").or("2"),
+    Parameter::new("max_retries", Kind::Count, "Further attempts before the first piece of an answer")
+        .or("2"),
     Parameter::new("proxies", Kind::Text, "URL of a proxy; empty for none").also(&["proxy"]),
     Parameter::new("local_address", Kind::Address, "Address of this machine that connections come from"),
     Parameter::new("https_verify", Kind::Flag, "Whether the vendor's certificate is checked")
@@ -265,22 +267,29 @@ fn parse(parameter: &Parameter, text: &str) -> Result<Value> {
             return Err(invalid(name, format!("saas.{name} is empty: {}", parameter.help)));
         }
         Kind::Secret if trimmed.chars().any(|c| c.is_control() || c.is_whitespace()) => {
-            return Err(invalid(name, format!("saas.{name} holds a space or a line end; it must be one word")));
+            return Err(invalid(
+                name,
+                format!("saas.{name} holds a space or a line end; it must be one word"),
+            ));
         }
         Kind::Secret => Value::Secret(Secret::new(trimmed)),
         Kind::Url => {
-            let url = Url::parse(trimmed).ok().filter(|url| {
-                matches!(url.scheme(), "http" | "https" | "ws" | "wss") && url.has_host()
-            });
-            let url = url.ok_or_else(|| invalid(name, format!("saas.{name} must be an absolute URL, like https://host/v1")))?;
+            let url = Url::parse(trimmed)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https" | "ws" | "wss") && url.has_host());
+            let url = url.ok_or_else(|| {
+                invalid(name, format!("saas.{name} must be an absolute URL, like https://host/v1"))
+            })?;
             if !url.username().is_empty() || url.password().is_some() {
-                let message = format!("saas.{name} holds a user or a password; give credentials as saas.api_key");
+                let message =
+                    format!("saas.{name} holds a user or a password; give credentials as saas.api_key");
                 return Err(invalid(name, message));
             }
             Value::Url(url)
         }
         Kind::Seconds => {
-            let seconds = trimmed.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+            let seconds =
+                trimmed.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
             Value::Number(seconds.ok_or_else(|| wrong("seconds, above 0 and at most 86400"))?)
         }
         Kind::Count => {

@@ -52,7 +52,9 @@ pub fn find(name: &str) -> Result<&'static Vendor> {
     let word = name.strip_prefix("saas/").unwrap_or(name);
     let known = VENDORS.iter().find(|vendor| vendor.name == word || vendor.aliases.contains(&word));
     known.copied().ok_or_else(|| {
-        let names = VENDORS.iter().flat_map(|vendor| std::iter::once(vendor.name).chain(vendor.aliases.iter().copied()));
+        let names = VENDORS
+            .iter()
+            .flat_map(|vendor| std::iter::once(vendor.name).chain(vendor.aliases.iter().copied()));
         let near = nearest(word, names).unwrap_or("openai");
         let all: Vec<String> = VENDORS.iter().map(|vendor| format!("saas/{}", vendor.name)).collect();
         let shown: String = word.chars().take(64).collect();

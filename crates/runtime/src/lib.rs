@@ -16,8 +16,8 @@ mod local;
 mod lock;
 mod memory;
 mod metrics;
-mod routing;
 mod provider;
+mod routing;
 mod runtime;
 mod secrets;
 mod settings;
@@ -34,15 +34,15 @@ pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effectiv
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};
 pub use keys::{KeyGrant, KeyInfo, KeyRefusal, Keys, NewKey, Scope, Scopes};
 pub use ledger::{
-    Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject, Tokens,
-    TokensBySource, UsageBy, UsageReport, UsageRow,
+    Budget, BudgetLimit, Flagged, Ledger, LedgerMetrics, Micros, NewBudget, NewPrice, Period, Price, Subject,
+    Tokens, TokensBySource, UsageBy, UsageReport, UsageRow,
 };
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;
 pub use metrics::{DeploymentMetrics, Histogram};
-pub use routing::{AfterFirst, Fallback, RouteSpec, Target};
 pub use provider::ProviderSpec;
+pub use routing::{AfterFirst, Fallback, RouteSpec, Target};
 pub use runtime::{Runtime, RuntimeOptions};
 pub use secrets::SecretText;
 pub use size::{format_bytes, parse_bytes};

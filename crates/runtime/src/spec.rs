@@ -239,7 +239,10 @@ impl DeploymentSpec {
         let given = [!is_empty(&self.model), self.provider.is_some(), self.route.is_some()];
         match given.iter().filter(|given| **given).count() {
             0 => {
-                return Err(Error::invalid("model", "what answers is missing; give model, provider or route"));
+                return Err(Error::invalid(
+                    "model",
+                    "what answers is missing; give model, provider or route",
+                ));
             }
             1 => {}
             _ => {

@@ -49,14 +49,9 @@ fn main() {
             "load" => load(&options),
             "streams" => streams(options).await,
             "hold" => hold(options).await,
-            other => panic_usage(other),
+            other => println!("unknown command '{other}': upstream, load, streams or hold"),
         }
     });
-}
-
-fn panic_usage(command: &str) {
-    println!("unknown command '{command}': upstream, load, streams or hold");
-    std::process::exit(2);
 }
 
 struct Options(BTreeMap<String, String>);
@@ -247,9 +242,10 @@ fn load(options: &Options) {
         let (mut stream, mut buffer, mut times) = (connect(), Vec::with_capacity(4096), Vec::new());
         loop {
             let mut began = Instant::now();
-            if rate != 0 {
+            if rate > 0 {
                 let turn = next.fetch_add(1, Ordering::Relaxed);
-                let due = start + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate);
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+                let due = start + Duration::from_secs_f64(turn as f64 / rate as f64);
                 if let Some(rest) = due.checked_duration_since(began) {
                     std::thread::sleep(rest);
                 }

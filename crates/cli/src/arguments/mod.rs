@@ -22,8 +22,9 @@ pub(crate) use keys::{
     RotateKeyArguments,
 };
 pub(crate) use ledger::{
-    BudgetsAction, BudgetsArguments, ImportPricesArguments, LedgerPlaceArguments, ListLedgerArguments, PricesAction,
-    PricesArguments, RemoveLedgerArguments, SetBudgetArguments, SetPriceArguments, UsageArguments,
+    BudgetsAction, BudgetsArguments, ImportPricesArguments, LedgerPlaceArguments, ListLedgerArguments,
+    PricesAction, PricesArguments, RemoveLedgerArguments, SetBudgetArguments, SetPriceArguments,
+    UsageArguments,
 };
 pub(crate) use look::{
     BenchArguments, CompletionArguments, DoctorArguments, InspectArguments, VersionArguments,

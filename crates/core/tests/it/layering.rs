@@ -17,7 +17,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &["core"]),
     ("hub", &["core"]),
     ("sandbox", &[]),
-    ("cli", &["client", "core", "engine", "hub", "kernels", "model", "providers", "runtime", "server", "simulator"]),
+    (
+        "cli",
+        &[
+            "client",
+            "core",
+            "engine",
+            "hub",
+            "kernels",
+            "model",
+            "providers",
+            "runtime",
+            "server",
+            "simulator",
+        ],
+    ),
     ("python", &["cli", "client", "core", "runtime", "sandbox"]),
 ];
 

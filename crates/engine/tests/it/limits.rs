@@ -69,7 +69,8 @@ fn bad_ids_counts_and_templates_are_refused() {
 fn what_only_models_of_vendors_take_is_refused_by_name() {
     block_on(async {
         let (model, _) = model(&Shape::default(), 100, |_| {});
-        let said = |part: Part| vec![Message::new(Role::User, "a"), Message::of_parts(Role::User, vec![part])];
+        let said =
+            |part: Part| vec![Message::new(Role::User, "a"), Message::of_parts(Role::User, vec![part])];
         let image = said(Part::Image { url: "https://host/a.png".to_owned(), detail: None });
         let error = refusal(&model, greedy(Input::Messages(image.clone()), 3)).await;
         assert_eq!((error.kind(), error.param()), (ErrorKind::Unsupported, Some("messages[1].content[0]")));

@@ -21,7 +21,12 @@ fn messages(conversation: &Value) -> Vec<Message> {
             _ => Role::Tool,
         };
         let content = fields.shift_remove("content").unwrap();
-        Message { role, content: content.as_str().unwrap_or_default().to_owned(), parts: Vec::new(), extra: fields }
+        Message {
+            role,
+            content: content.as_str().unwrap_or_default().to_owned(),
+            parts: Vec::new(),
+            extra: fields,
+        }
     };
     conversation.as_array().unwrap().iter().map(message).collect()
 }

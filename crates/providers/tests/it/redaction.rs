@@ -46,8 +46,11 @@ fn shown(error: &Error) -> String {
 #[tokio::test]
 async fn the_key_shows_nowhere() {
     let log = Log::default();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let half = KEY.split_once('.').unwrap().1;
     let echo = format!("your key {KEY} or only {half}\r\nis wrong");

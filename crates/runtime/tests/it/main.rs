@@ -68,7 +68,11 @@ struct Through(Runtime, &'static str);
 
 #[async_trait::async_trait]
 impl ChatModel for Through {
-    async fn chat(&self, mut request: ChatRequest, context: RequestContext) -> byzerllm_core::Result<EventStream> {
+    async fn chat(
+        &self,
+        mut request: ChatRequest,
+        context: RequestContext,
+    ) -> byzerllm_core::Result<EventStream> {
         request.model = self.1.to_owned();
         self.0.chat(context, request).await
     }
