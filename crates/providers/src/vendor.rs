@@ -17,7 +17,7 @@ pub struct Vendor {
     pub title: &'static str,
     /// The page of the vendor that its translation was written from.
     pub documentation: &'static str,
-    /// Its own `saas.*` parameters; [`crate::parameters`] adds those that all have.
+    /// Its own `saas.*` parameters; [`crate::all_parameters`] adds those that all have.
     pub parameters: &'static [Parameter],
     /// Opens the dialect. Parameters are complete and typed; what remains is what only this vendor can check.
     pub open: fn(&Parameters) -> Result<Arc<dyn Dialect>>,

@@ -82,7 +82,7 @@ async fn a_server_that_sends_one_body_for_events_is_understood() {
     let (all, error) = text(&items);
     assert!(error.is_none() && all == "Hé", "{items:?}");
     let items = ask(&model, request(), RequestContext::local()).await;
-    assert_eq!(refusal(&items).kind(), ErrorKind::Unauthenticated);
+    assert_eq!(refusal(&items).kind(), ErrorKind::PermissionDenied);
     let items = ask(&model, request(), RequestContext::local()).await;
     assert!(refusal(&items).message().contains("nothing here"), "the dialect reads the body");
 }

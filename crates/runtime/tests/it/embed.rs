@@ -54,6 +54,25 @@ impl EmbeddingModel for Lengths {
     }
 }
 
+/// Models that another loader makes, without what embeds.
+struct WithoutVectors(Arc<dyn Loader>);
+
+impl Loader for WithoutVectors {
+    fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed> {
+        self.0.need(spec)
+    }
+
+    fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel> {
+        let mut model = self.0.load(spec, context)?;
+        model.handle.embed = None;
+        Ok(model)
+    }
+
+    fn inspect(&self, path: &Path) -> Result<Inspection> {
+        self.0.inspect(path)
+    }
+}
+
 struct LengthsLoader(Arc<Lengths>);
 
 impl Loader for LengthsLoader {
@@ -152,7 +171,8 @@ async fn failures_are_counted_with_what_they_cost() {
 
 #[tokio::test]
 async fn a_model_that_chats_makes_no_vectors() {
-    let runtime = embedded(byzerllm_runtime::testing::ScriptedLoader::answering("x")).await;
+    let talks = byzerllm_runtime::testing::ScriptedLoader::answering("x");
+    let runtime = embedded(Arc::new(WithoutVectors(talks))).await;
     runtime.deploy(spec("emb")).await.unwrap();
     let error = runtime.embed(RequestContext::local(), request(&["a"])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
