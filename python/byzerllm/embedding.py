@@ -29,6 +29,7 @@ class Embedding(Connection):
                 the prefix `gen.` is dropped.
 
         Raises:
+            InvalidRequestError: no model is named, or the request is no text.
             NotFoundError: there is no such deployment.
             UnsupportedError: it makes no embeddings, or does not know a parameter.
             UpstreamError: the vendor failed.

