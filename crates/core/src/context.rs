@@ -117,10 +117,16 @@ impl RequestContext {
     /// A context without deadline in the local domain.
     #[must_use]
     pub fn local() -> Self {
+        Self::new(RequestId::generate(), Principal::default())
+    }
+
+    /// The context of a request, without deadline.
+    #[must_use]
+    pub fn new(id: RequestId, principal: Principal) -> Self {
         Self {
-            id: RequestId::generate(),
+            id,
             deadline: None,
-            principal: Principal::default(),
+            principal,
             on_usage: None,
             accounting: None,
             no_cache: false,

@@ -1,5 +1,7 @@
 //! Who asks: what the authorisation layer found out, for the handlers behind it.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
@@ -11,35 +13,44 @@ use crate::error::ApiError;
 use crate::router::Access;
 use crate::state::AppState;
 
-/// An authorised caller of one route.
+/// An authorised caller of one route. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    principal: Principal,
-    scopes: Scopes,
-    access: Access,
+    rights: Arc<Rights>,
     /// Whether the request forbids kept answers.
     no_cache: bool,
     /// What may happen to an answer whose deployment fails.
     takeover: Takeover,
 }
 
+/// Who it is, and what it may do.
+#[derive(Debug)]
+struct Rights {
+    principal: Principal,
+    scopes: Scopes,
+    access: Access,
+}
+
 impl Caller {
     /// One who needs no key: everyone on a public route, and everyone on loopback before the first key.
     pub(crate) fn open(access: Access) -> Self {
         let scopes = if access == Access::Inference { Scopes::inference() } else { Scopes::default() };
-        let principal = Principal { domain: Domain::LOCAL, key_name: None };
-        Self { principal, scopes, access, no_cache: false, takeover: Takeover::default() }
+        Self::new(Principal { domain: Domain::LOCAL, key_name: None }, scopes, access)
     }
 
     /// The holder of the admin token.
     pub(crate) fn owner(access: Access) -> Self {
-        Self { scopes: Scopes::all(), ..Self::open(access) }
+        Self::new(Principal { domain: Domain::LOCAL, key_name: None }, Scopes::all(), access)
     }
 
     /// The holder of a key.
     pub(crate) fn with_key(grant: KeyGrant, access: Access) -> Self {
-        let principal = Principal { domain: grant.domain, key_name: Some(grant.name) };
-        Self { principal, scopes: grant.scopes, access, no_cache: false, takeover: Takeover::default() }
+        Self::new(Principal { domain: grant.domain, key_name: Some(grant.name) }, grant.scopes, access)
+    }
+
+    fn new(principal: Principal, scopes: Scopes, access: Access) -> Self {
+        let rights = Arc::new(Rights { principal, scopes, access });
+        Self { rights, no_cache: false, takeover: Takeover::default() }
     }
 
     /// The same caller, whose request says whether it forbids kept answers.
@@ -62,28 +73,26 @@ impl Caller {
 
     /// What the caller may do.
     pub(crate) fn scopes(&self) -> &Scopes {
-        &self.scopes
+        &self.rights.scopes
     }
 
     /// The context of a request, or of one of its parts.
     pub(crate) fn context(&self, id: RequestId) -> RequestContext {
         RequestContext {
-            id,
-            principal: self.principal.clone(),
             no_cache: self.no_cache,
             takeover: self.takeover,
-            ..RequestContext::local()
+            ..RequestContext::new(id, self.rights.principal.clone())
         }
     }
 
     /// Whether some deployments are hidden from this caller.
     pub(crate) fn is_limited(&self) -> bool {
-        self.access == Access::Inference && !self.scopes.every_deployment()
+        self.rights.access == Access::Inference && !self.rights.scopes.every_deployment()
     }
 
     /// Whether a deployment is visible.
     pub(crate) fn may_ask(&self, deployment: &str) -> bool {
-        !self.is_limited() || self.scopes.deployment(deployment)
+        !self.is_limited() || self.rights.scopes.deployment(deployment)
     }
 
     /// Refuses a deployment that is not for this caller.

@@ -318,6 +318,8 @@ async fn a_key_is_in_no_file_no_log_and_no_error() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    // With one subscriber alone, what another test logs first would be decided by that test's thread, which has none.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _logging = tracing::subscriber::set_default(subscriber);
     let state = tempfile::tempdir().unwrap();
     let model = Arc::new(ScriptedModel::new("hello"));
