@@ -1,7 +1,7 @@
 //! Who gets in.
 //!
-//! [`guard`] stands before every route and before the answer to unknown ones: a web page must not reach the server,
-//! neither by a simple request (`Origin`) nor by a name that it points at this machine (`Host`). [`admit`] stands
+//! [`Guard::check`] stands before every route and before the answer to unknown ones: a web page must not reach the
+//! server, neither by a simple request (`Origin`) nor by a name that it points at this machine (`Host`). [`admit`] stands
 //! before each known route and demands what its [`Access`] demands; it leaves a [`Caller`] for the handler, and
 //! hides deployments that are not the caller's. No answer carries a CORS header.
 
@@ -45,7 +45,8 @@ impl Guard {
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), ApiError> {
+    /// Before everything: `Host` and `Origin`.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let (first, second) = (hosts.next(), hosts.next());
         let host = match (first, second) {
@@ -204,16 +205,6 @@ fn forbids_kept_answers(headers: &HeaderMap) -> bool {
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-}
-
-/// Before everything: Host and Origin.
-pub(crate) async fn guard(
-    State(state): State<AppState>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    state.guard.check(&request)?;
-    Ok(next.run(request).await)
 }
 
 /// Before one route: its credential, the deployments in its path, and JSON bodies only.

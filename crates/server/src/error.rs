@@ -87,7 +87,8 @@ pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
     extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
 }
 
-/// The outermost layer: gives the request its id and spans, writes every error body, and counts.
+/// The outermost layer: gives the request its id and spans, lets in what may come here at all, writes every error body,
+/// and counts.
 pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::generate();
     let path = request.uri().path();
@@ -100,7 +101,13 @@ pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, 
     let trace =
         span.in_scope(|| traces::request(&id, &method, route, request.headers(), state.adopt_span.as_ref()));
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).instrument(trace.clone()).instrument(span.clone()).await;
+    let answer = async {
+        match state.guard.check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        }
+    };
+    let mut response = answer.instrument(trace.clone()).instrument(span.clone()).await;
     let failure = response.extensions_mut().remove::<Failure>().map(|failure| failure.0);
     if let Some(failure) = failure.or_else(|| own_words(&response, &method, &label)) {
         span.in_scope(|| log(&failure.error));

@@ -7,7 +7,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use byzerllm_runtime::Runtime;
 
-use crate::auth::{admit, guard};
+use crate::auth::admit;
 use crate::error::{ApiError, finish};
 use crate::routes::{
     admin, budgets, chat, completions, embeddings, health, keys, messages, metrics, models, native, openapi,
@@ -104,7 +104,7 @@ pub fn routes() -> Vec<RouteInfo> {
 /// The service without a socket, for tests and for embedding. [`ServerOptions::address`] gives the port that the
 /// `Host` header must name.
 pub fn router(runtime: Runtime, options: &ServerOptions) -> Router {
-    build(AppState::new(runtime, options, Timeouts::default()))
+    build(AppState::new(runtime, options, Timeouts::default(), None))
 }
 
 pub(crate) fn build(state: AppState) -> Router {
@@ -113,11 +113,7 @@ pub(crate) fn build(state: AppState) -> Router {
         let admission = from_fn_with_state((state.clone(), info.access), admit);
         router = router.route(info.path, handler.layer(admission));
     }
-    router
-        .fallback(unknown)
-        .layer(from_fn_with_state(state.clone(), guard))
-        .layer(from_fn_with_state(state.clone(), finish))
-        .with_state(state)
+    router.fallback(unknown).layer(from_fn_with_state(state.clone(), finish)).with_state(state)
 }
 
 async fn unknown(request: Request) -> ApiError {

@@ -138,8 +138,7 @@ impl Server {
             );
             return Err(Error::invalid("address", message));
         }
-        let state = AppState { adopt_span, ..AppState::new(runtime, &options, timeouts) };
-        let router = build(state);
+        let router = build(AppState::new(runtime, &options, timeouts, adopt_span));
         let closing = CancellationToken::new();
         let mut connections = JoinSet::new();
         let crowd = Crowd::new(connections::affordable(room));

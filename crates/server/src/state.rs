@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,28 +52,44 @@ impl fmt::Debug for ServerOptions {
     }
 }
 
-/// What every handler shares. Cheap to clone.
+/// What every handler shares. Layers and extractors clone it several times per request: it is one pointer.
 #[derive(Clone)]
-pub(crate) struct AppState {
+pub(crate) struct AppState(Arc<Shared>);
+
+/// What is behind an [`AppState`].
+pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) guard: Guard,
     /// Permits for bytes of request bodies in memory.
     pub(crate) body_memory: Arc<Semaphore>,
     pub(crate) timeouts: Timeouts,
-    pub(crate) http_metrics: Arc<HttpMetrics>,
+    pub(crate) http_metrics: HttpMetrics,
     /// How a caller's span becomes the parent of a request's.
     pub(crate) adopt_span: Option<AdoptSpan>,
 }
 
 impl AppState {
-    pub(crate) fn new(runtime: Runtime, options: &ServerOptions, timeouts: Timeouts) -> Self {
-        Self {
+    pub(crate) fn new(
+        runtime: Runtime,
+        options: &ServerOptions,
+        timeouts: Timeouts,
+        adopt_span: Option<AdoptSpan>,
+    ) -> Self {
+        Self(Arc::new(Shared {
             runtime,
-            guard: Arc::new(Guard::new(options)),
+            guard: Guard::new(options),
             body_memory: Arc::new(Semaphore::new(limits::BODY_MEMORY)),
             timeouts,
-            http_metrics: Arc::new(HttpMetrics::new(routes().iter().map(|route| route.path))),
-            adopt_span: None,
-        }
+            http_metrics: HttpMetrics::new(routes().iter().map(|route| route.path)),
+            adopt_span,
+        }))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -70,6 +71,9 @@ impl Http {
         }
         let Outbound { method, url, headers, body, framing } = outbound;
         let mut request = self.request(method, &url, headers, body, framing)?;
+        // The messages of one turn of the event loop are sent together, after everything else in it: a server that is
+        // near is woken once and not for each.
+        yield_now().await;
         loop {
             let pooled = self.pool.take(&url);
             let reused = pooled.is_some();
