@@ -413,7 +413,8 @@ def markdown(result: dict) -> str:
     ]
     columns = [
         ("peak_per_second", "peak, requests/s"),
-        ("peak_per_cpu_second", "requests per CPU-second"),
+        ("peak_per_cpu_second", "per CPU-second, at the peak"),
+        ("latency_per_cpu_second", "per CPU-second, at half rate"),
         ("latency_p50_us", "p50 at half rate, µs"),
         ("latency_p99_us", "p99 at half rate, µs"),
         ("stream_p50_us", "event under way, p50, µs"),
