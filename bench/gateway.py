@@ -21,7 +21,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 from common import ROOT, Problem, Step, cache_directory, commit, machine, markdown_table, median, number, write_json
 from engines import free_port
 
-LITELLM = "litellm[proxy]==1.109.1"
+LITELLM = "litellm[proxy]==1.80.5"
 PROXY_CORE, CLIENT_CORE = "0", "1"
 MESSAGE = "What is the capital of France?"
 TICKS = os.sysconf("SC_CLK_TCK")
