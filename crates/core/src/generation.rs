@@ -89,41 +89,15 @@ pub enum Origin {
 }
 
 /// What the OpenAI API promises: temperature 1, top_p 1, to the context's end.
-pub static OPENAI_DEFAULTS: GenerationDefaults = GenerationDefaults {
-    temperature: Some(1.0),
-    top_p: Some(1.0),
-    top_k: None,
-    min_p: None,
-    seed: None,
-    max_tokens: None,
-    stop: None,
-    stop_token_ids: None,
-    presence_penalty: None,
-    frequency_penalty: None,
-    repetition_penalty: None,
-    logit_bias: None,
-    ignore_end: None,
-    min_tokens: None,
-    logprobs: None,
-};
+pub static OPENAI_DEFAULTS: GenerationDefaults =
+    GenerationDefaults { temperature: Some(1.0), top_p: Some(1.0), ..Sampling::UNSET };
 
 /// What programs written against Byzer-LLM expect: temperature 0.9, top_p 0.7, 1024 new tokens.
 pub static LEGACY_DEFAULTS: GenerationDefaults = GenerationDefaults {
     temperature: Some(0.9),
     top_p: Some(0.7),
     max_tokens: Some(1024),
-    top_k: None,
-    min_p: None,
-    seed: None,
-    stop: None,
-    stop_token_ids: None,
-    presence_penalty: None,
-    frequency_penalty: None,
-    repetition_penalty: None,
-    logit_bias: None,
-    ignore_end: None,
-    min_tokens: None,
-    logprobs: None,
+    ..Sampling::UNSET
 };
 
 /// Effective sampling parameters with the origin of each one that is set.
@@ -172,6 +146,25 @@ pub fn resolve(layers: &[(Origin, &Sampling)]) -> Result<Resolved> {
 }
 
 impl Sampling {
+    /// Nothing set: `default()` for constants.
+    pub const UNSET: Self = Self {
+        temperature: None,
+        top_p: None,
+        top_k: None,
+        min_p: None,
+        seed: None,
+        max_tokens: None,
+        stop: None,
+        stop_token_ids: None,
+        presence_penalty: None,
+        frequency_penalty: None,
+        repetition_penalty: None,
+        logit_bias: None,
+        ignore_end: None,
+        min_tokens: None,
+        logprobs: None,
+    };
+
     /// The most stop strings a request may carry.
     pub const MAX_STOP: usize = 16;
     /// The longest stop string, in bytes.

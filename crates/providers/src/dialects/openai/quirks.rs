@@ -181,25 +181,6 @@ pub struct Quirks {
     pub adjust: Option<fn(&mut Body<'_>) -> Result<()>>,
 }
 
-/// No default at all.
-const UNSET: Sampling = Sampling {
-    temperature: None,
-    top_p: None,
-    top_k: None,
-    min_p: None,
-    seed: None,
-    max_tokens: None,
-    stop: None,
-    stop_token_ids: None,
-    presence_penalty: None,
-    frequency_penalty: None,
-    repetition_penalty: None,
-    logit_bias: None,
-    ignore_end: None,
-    min_tokens: None,
-    logprobs: None,
-};
-
 impl Quirks {
     /// OpenAI itself; vendors change what differs.
     pub const OPENAI: Self = Self {
@@ -248,7 +229,7 @@ impl Quirks {
         reasoning_back: false,
         bare_images: false,
         strict_schemas: true,
-        defaults: UNSET,
+        defaults: Sampling::UNSET,
         codes: &[],
         adjust: None,
     };
