@@ -22,5 +22,5 @@ pub(crate) use breaker::{Breaker, Permit};
 pub(crate) use failure::Failure;
 pub(crate) use http::{Head, Http, passed};
 pub(crate) use limits::{Clock, Limits, Phase};
-pub(crate) use retry::{Jitter, retry_after, wait_before};
+pub(crate) use retry::{Jitter, retry_after, retry_after_span, wait_before};
 pub(crate) use tokens::Tokens;

@@ -44,17 +44,19 @@ pub(crate) fn wait_before(failed: u32, asked: Option<Duration>, jitter: &Jitter)
     }
 }
 
-/// When the vendor wants to be asked again: `Retry-After` as seconds or as a date, or `retry-after-ms`.
+/// When the vendor wants to be asked again, as far as no clock is needed: `retry-after-ms`, or `Retry-After` in seconds.
+pub(crate) fn retry_after_span(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let millis = number("retry-after-ms").map(|millis| millis / 1000.0);
+    Duration::try_from_secs_f64(millis.or_else(|| number("retry-after"))?).ok()
+}
+
+/// The same, where `Retry-After` may also be a date.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    if let Some(millis) =
-        headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse().ok())
-    {
-        return Some(Duration::from_millis(millis));
+    if let Some(span) = retry_after_span(headers) {
+        return Some(span);
     }
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
 }

@@ -6,6 +6,8 @@ use byzerllm_core::{Error, ErrorKind};
 use http::HeaderMap;
 use serde_json::Value;
 
+use crate::transport::retry_after_span;
+
 /// What an error of a vendor means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
@@ -331,17 +333,14 @@ fn meaning(codes: &[(&str, Meaning)], status: u16, said: &Said) -> Meaning {
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let field = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |name: &str| field(name).and_then(|text| text.parse::<f64>().ok());
-    if let Some(seconds) =
-        number("retry-after-ms").map(|millis| millis / 1000.0).or_else(|| number("retry-after"))
-    {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    ["requests", "tokens"]
-        .iter()
-        .filter(|kind| field(&format!("x-ratelimit-remaining-{kind}")) == Some("0"))
-        .filter_map(|kind| span(field(&format!("x-ratelimit-reset-{kind}"))?))
-        .max()
+    let used_up = || {
+        ["requests", "tokens"]
+            .iter()
+            .filter(|kind| field(&format!("x-ratelimit-remaining-{kind}")) == Some("0"))
+            .filter_map(|kind| span(field(&format!("x-ratelimit-reset-{kind}"))?))
+            .max()
+    };
+    retry_after_span(headers).or_else(used_up)
 }
 
 /// A span as Go writes it: `1s`, `6m0s`, `20ms`.
