@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 use byzerllm_core::{Error, Result, Tool, ToolChoice};
 use schemars::{JsonSchema, json_schema};
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -78,10 +79,29 @@ described!(WireChoice, "WireChoice", |generator| {
     json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "auto", "required"] }, named] })
 });
 
+/// An object that names a function to call, as one of OpenAI's interfaces writes it.
+pub(crate) trait Named: DeserializeOwned {
+    /// Its `type`, and the function.
+    fn into_parts(self) -> (String, String);
+}
+
+impl Named for NamedChoice {
+    fn into_parts(self) -> (String, String) {
+        (self.r#type, self.function.0.name)
+    }
+}
+
 impl<'de> Deserialize<'de> for WireChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
+        Self::read::<NamedChoice, D>(deserializer)
+    }
+}
+
+impl WireChoice {
+    /// A word, or an object of this form.
+    pub(crate) fn read<'de, N: Named, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice<N>(PhantomData<N>);
+        impl<'de, N: Named> Visitor<'de> for Choice<N> {
             type Value = WireChoice;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,33 +113,38 @@ impl<'de> Deserialize<'de> for WireChoice {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<WireChoice, A::Error> {
-                let choice = NamedChoice::deserialize(MapAccessDeserializer::new(fields))?;
-                if choice.r#type != "function" {
+                let (kind, name) = N::deserialize(MapAccessDeserializer::new(fields))?.into_parts();
+                if kind != "function" {
                     return Err(serde::de::Error::custom("the type must be 'function'"));
                 }
-                Ok(WireChoice::Function(choice.function.0.name))
+                Ok(WireChoice::Function(name))
             }
         }
-        deserializer.deserialize_any(Choice)
+        deserializer.deserialize_any(Choice::<N>(PhantomData))
+    }
+
+    /// The choice in our words; `auto` when nothing is said.
+    pub(crate) fn into_choice(choice: Option<Self>) -> Result<ToolChoice> {
+        match choice {
+            None => Ok(ToolChoice::Auto),
+            Some(Self::Function(name)) => Ok(ToolChoice::Named(name)),
+            Some(Self::Word(word)) => match word.as_str() {
+                "auto" => Ok(ToolChoice::Auto),
+                "none" => Ok(ToolChoice::None),
+                "required" => Ok(ToolChoice::Required),
+                _ => {
+                    let message = "`tool_choice` must be 'none', 'auto', 'required' or a function";
+                    Err(Error::invalid("tool_choice", message))
+                }
+            },
+        }
     }
 }
 
 /// Tools and choice in our words.
 pub(crate) fn tools(tools: Option<WireTools>, choice: Option<WireChoice>) -> Result<(Vec<Tool>, ToolChoice)> {
     let wire = tools.map(|tools| tools.0).unwrap_or_default();
-    let choice = match choice {
-        None => ToolChoice::Auto,
-        Some(WireChoice::Function(name)) => ToolChoice::Named(name),
-        Some(WireChoice::Word(word)) => match word.as_str() {
-            "auto" => ToolChoice::Auto,
-            "none" => ToolChoice::None,
-            "required" => ToolChoice::Required,
-            _ => {
-                let message = "`tool_choice` must be 'none', 'auto', 'required' or a function";
-                return Err(Error::invalid("tool_choice", message));
-            }
-        },
-    };
+    let choice = WireChoice::into_choice(choice)?;
     let tools: Result<Vec<Tool>> =
         wire.into_iter().enumerate().map(|(index, tool)| tool.0.into_tool(index)).collect();
     let tools = tools?;

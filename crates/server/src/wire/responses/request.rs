@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Echo;
 use super::format::{WireText, shown_text, text};
 use super::items::{WireInput, messages};
-use super::tools::{WireChoice, WireTool, choice, shown_choice, shown_tool};
+use super::tools::{ResponseChoice, WireTool, choice, shown_choice, shown_tool};
 use crate::limits;
 use crate::wire::common::refuse;
 use crate::wire::describe::{NoEffect, only};
@@ -55,7 +55,7 @@ pub(crate) struct ResponseBody {
     tools: Option<Capped<Object<WireTool>, { limits::TOOLS }>>,
     /// Whether and which of them it must call; `auto` when absent.
     #[serde(default)]
-    tool_choice: Option<WireChoice>,
+    tool_choice: Option<ResponseChoice>,
     /// `false` limits an answer to one call; `true` when absent.
     #[serde(default)]
     parallel_tool_calls: Option<bool>,

@@ -1,10 +1,7 @@
 //! Tools of the Responses API, which are flat.
 
-use std::fmt;
-
 use byzerllm_core::{Error, Result, Tool, ToolChoice};
 use schemars::{JsonSchema, json_schema};
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
@@ -12,6 +9,7 @@ use crate::limits;
 use crate::wire::describe::{described, words};
 use crate::wire::fields::{Given, unsupported};
 use crate::wire::schema::Schema;
+use crate::wire::tools;
 
 /// A function that the model may call.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -39,10 +37,7 @@ pub(super) struct WireTool {
 
 /// A word, or the name of a tool.
 #[derive(Debug)]
-pub(super) enum WireChoice {
-    Word(String),
-    Function(String),
-}
+pub(super) struct ResponseChoice(tools::WireChoice);
 
 /// A call of this function.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -54,52 +49,26 @@ struct NamedChoice {
     name: String,
 }
 
-described!(WireChoice, "WireChoice", |generator| {
+described!(ResponseChoice, "WireChoice", |generator| {
     let named = generator.subschema_for::<NamedChoice>();
     json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "auto", "required"] }, named] })
 });
 
-impl<'de> Deserialize<'de> for WireChoice {
+impl tools::Named for NamedChoice {
+    fn into_parts(self) -> (String, String) {
+        (self.r#type, self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResponseChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
-            type Value = WireChoice;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("'none', 'auto', 'required' or a function")
-            }
-
-            fn visit_str<E>(self, word: &str) -> Result<WireChoice, E> {
-                Ok(WireChoice::Word(word.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<WireChoice, A::Error> {
-                let choice = NamedChoice::deserialize(MapAccessDeserializer::new(fields))?;
-                if choice.r#type != "function" {
-                    return Err(serde::de::Error::custom("the type must be 'function'"));
-                }
-                Ok(WireChoice::Function(choice.name))
-            }
-        }
-        deserializer.deserialize_any(Choice)
+        tools::WireChoice::read::<NamedChoice, D>(deserializer).map(Self)
     }
 }
 
 /// What must be called.
-pub(super) fn choice(choice: Option<WireChoice>) -> Result<ToolChoice> {
-    match choice {
-        None => Ok(ToolChoice::Auto),
-        Some(WireChoice::Function(name)) => Ok(ToolChoice::Named(name)),
-        Some(WireChoice::Word(word)) => match word.as_str() {
-            "auto" => Ok(ToolChoice::Auto),
-            "none" => Ok(ToolChoice::None),
-            "required" => Ok(ToolChoice::Required),
-            _ => {
-                let message = "`tool_choice` must be 'none', 'auto', 'required' or a function";
-                Err(Error::invalid("tool_choice", message))
-            }
-        },
-    }
+pub(super) fn choice(choice: Option<ResponseChoice>) -> Result<ToolChoice> {
+    tools::WireChoice::into_choice(choice.map(|choice| choice.0))
 }
 
 /// The same as an answer shows it.
