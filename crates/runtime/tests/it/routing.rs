@@ -35,6 +35,23 @@ fn after_first(targets: &str, after_first: AfterFirst) -> DeploymentSpec {
     spec
 }
 
+/// A runtime with two local models of one text, of which the first breaks after two words, and a route over both.
+async fn breaking(text: &'static str, policy: AfterFirst) -> Runtime {
+    let loader = ScriptedLoader::new(move |spec: &DeploymentSpec| {
+        let model = ScriptedModel::new(text);
+        Ok(Arc::new(match spec.name.as_str() {
+            "a" => model.failing_after(2, Error::new(ErrorKind::Upstream, "broken")),
+            _ => model,
+        }))
+    });
+    let runtime = embedded(loader).await;
+    for name in ["a", "b"] {
+        runtime.deploy(spec(name)).await.unwrap();
+    }
+    runtime.deploy(after_first("a,b=0", policy)).await.unwrap();
+    runtime
+}
+
 /// A runtime with these models, and the route `chat` over them.
 async fn routed(models: &[(&str, &Arc<Parrot>)], route: DeploymentSpec) -> Runtime {
     let runtime = embedded(Shelf::of(models)).await;
@@ -246,18 +263,7 @@ async fn a_continuation_goes_on_from_the_text_so_far() {
 
 #[tokio::test]
 async fn a_local_model_goes_on_from_the_rendered_conversation() {
-    let loader = ScriptedLoader::new(|spec: &DeploymentSpec| {
-        let model = ScriptedModel::new("one two three four");
-        Ok(Arc::new(match spec.name.as_str() {
-            "a" => model.failing_after(2, Error::new(ErrorKind::Upstream, "broken")),
-            _ => model,
-        }))
-    });
-    let runtime = embedded(loader).await;
-    for name in ["a", "b"] {
-        runtime.deploy(spec(name)).await.unwrap();
-    }
-    runtime.deploy(after_first("a,b=0", AfterFirst::Continue)).await.unwrap();
+    let runtime = breaking("one two three four", AfterFirst::Continue).await;
     let events = events(&runtime, RequestContext::local()).await;
     // The scripted model begins anew; what it was asked is in its usage: conversation and two words.
     assert_eq!(text(&events), "one twoone two three four");
@@ -572,18 +578,7 @@ proptest! {
 
 #[tokio::test]
 async fn every_attempt_is_a_record_of_its_target() {
-    let loader = ScriptedLoader::new(|spec: &DeploymentSpec| {
-        let model = ScriptedModel::new("one two three");
-        Ok(Arc::new(match spec.name.as_str() {
-            "a" => model.failing_after(2, Error::new(ErrorKind::Upstream, "broken")),
-            _ => model,
-        }))
-    });
-    let runtime = embedded(loader).await;
-    for name in ["a", "b"] {
-        runtime.deploy(spec(name)).await.unwrap();
-    }
-    runtime.deploy(after_first("a,b=0", AfterFirst::Restart)).await.unwrap();
+    let runtime = breaking("one two three", AfterFirst::Restart).await;
     let events = events(&runtime, RequestContext::local()).await;
     let ledger = runtime.ledger().clone();
     let report = move || ledger.usage(byzerllm_runtime::UsageBy::Deployment, None);
