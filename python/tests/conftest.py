@@ -235,3 +235,40 @@ def run_program(source, timeout=PATIENCE, **kwargs):
     return subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=timeout, check=False, **kwargs
     )
+
+
+# A model that thinks, says something and calls the tool `weather`.
+CALLING_TEMPLATE = (
+    "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}\n{% endfor %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
+    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}"
+    "assistant:{# <think> #}"
+)
+CALLING_PIECES = [
+    "<think>Rain?",
+    "</think>\n",
+    "One moment.\n<tool_",
+    'call>\n{"name": "weather", "argu',
+    'ments": {"city": "Pa',
+    'ris"}}\n</tool_call>',
+]
+
+
+@pytest.fixture
+def chatting(start_server, checkpoint):
+    """A server with a tiny model, `chat`."""
+    from byzerllm.utils.client import ByzerLLM
+
+    server = start_server()
+    ByzerLLM().deploy(checkpoint, udf_name="chat")
+    return server
+
+
+@pytest.fixture
+def thinking(start_server, tmp_path):
+    """A server whose model, `chat`, thinks, says something and calls."""
+    from byzerllm.utils.client import ByzerLLM
+
+    server = start_server()
+    ByzerLLM().deploy(scripted(tmp_path / "scripted", CALLING_PIECES, CALLING_TEMPLATE), udf_name="chat")
+    return server

@@ -25,20 +25,6 @@ WEATHER = {
     },
     "strict": True,
 }
-TEMPLATE = (
-    "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}\n{% endfor %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
-    "{{ call.function.name }} {{ call.function.arguments.city }}{% endfor %}\n{% endfor %}"
-    "assistant:{# <think> #}"
-)
-PIECES = [
-    "<think>Rain?",
-    "</think>\n",
-    "One moment.\n<tool_",
-    'call>\n{"name": "weather", "argu',
-    'ments": {"city": "Pa',
-    'ris"}}\n</tool_call>',
-]
 
 
 def connect(server):
@@ -46,19 +32,15 @@ def connect(server):
 
 
 @pytest.fixture
-def api(start_server, checkpoint):
-    server = start_server()
-    ByzerLLM().deploy(checkpoint, udf_name="chat")
-    with connect(server) as client:
+def api(chatting):
+    with connect(chatting) as client:
         yield client
 
 
 @pytest.fixture
-def calling(start_server, tmp_path):
+def calling(thinking):
     """A client whose model thinks, says something and calls."""
-    server = start_server()
-    ByzerLLM().deploy(scripted(tmp_path / "scripted", PIECES, TEMPLATE), udf_name="chat")
-    with connect(server) as client:
+    with connect(thinking) as client:
         yield client
 
 
