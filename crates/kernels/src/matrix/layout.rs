@@ -32,6 +32,8 @@ pub(super) enum Packing {
     FourMin,
     /// 4-bit codes, shared scales and minima.
     FourMinShared,
+    /// 4-bit codes, f32 scales and minima.
+    FourMinWide,
     /// 5-bit codes, f16 scales.
     Five,
     /// 5-bit codes, f16 scales and minima.
@@ -109,6 +111,7 @@ impl Packing {
             (TensorType::Q4_0, _) => Packing::Four,
             (TensorType::Q4_1, _) => Packing::FourMin,
             (TensorType::Q4K, _) => Packing::FourMinShared,
+            (TensorType::Int4, _) => Packing::FourMinWide,
             (TensorType::Q5_0, _) => Packing::Five,
             (TensorType::Q5_1, _) => Packing::FiveMin,
             (TensorType::Q5K, _) => Packing::FiveMinShared,
@@ -124,6 +127,7 @@ impl Packing {
             Packing::Four => (4, 32, false, HALF),
             Packing::FourMin => (4, 32, true, HALF),
             Packing::FourMinShared => (4, 32, true, SHARED),
+            Packing::FourMinWide => (4, 32, true, WIDE),
             Packing::Five => (5, 32, false, HALF),
             Packing::FiveMin => (5, 32, true, HALF),
             Packing::FiveMinShared => (5, 32, true, SHARED),
@@ -149,7 +153,7 @@ impl Packing {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Packing::Four => "u4",
-            Packing::FourMin | Packing::FourMinShared => "u4m",
+            Packing::FourMin | Packing::FourMinShared | Packing::FourMinWide => "u4m",
             Packing::Five => "u5",
             Packing::FiveMin | Packing::FiveMinShared => "u5m",
             Packing::Eight | Packing::EightWide => "s8",
@@ -170,6 +174,7 @@ macro_rules! with_packing {
             Packing::Four => $module::$function::<4, 32, false, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
             Packing::FourMin => $module::$function::<4, 32, true, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
             Packing::FourMinShared => $module::$function::<4, 32, true, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),
+            Packing::FourMinWide => $module::$function::<4, 32, true, { $crate::matrix::layout::WIDE } $(, $($own),*)?>($($argument),*),
             Packing::Five => $module::$function::<5, 32, false, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
             Packing::FiveMin => $module::$function::<5, 32, true, { $crate::matrix::layout::HALF } $(, $($own),*)?>($($argument),*),
             Packing::FiveMinShared => $module::$function::<5, 32, true, { $crate::matrix::layout::SHARED } $(, $($own),*)?>($($argument),*),

@@ -21,7 +21,9 @@ const fn grouping(kind: TensorType) -> (usize, u8, bool) {
     match kind {
         TensorType::Q4_0 => (32, 8, false),
         TensorType::Q5_0 => (32, 16, false),
-        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => (32, 0, true),
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K | TensorType::Int4 => {
+            (32, 0, true)
+        }
         TensorType::Q2K => (16, 0, true),
         TensorType::Q3K => (16, 4, false),
         TensorType::Q6K => (16, 32, false),
@@ -75,6 +77,11 @@ fn read_f16(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
+/// A single-precision number at the start of `bytes`.
+fn read_f32(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
 /// Decodes one block of a quantized encoding; `bytes` holds exactly one.
 pub(crate) fn decode(kind: TensorType, bytes: &[u8], block: &mut Block) {
     match kind {
@@ -109,6 +116,11 @@ pub(crate) fn decode(kind: TensorType, bytes: &[u8], block: &mut Block) {
         TensorType::Q4K => decode_q4k(bytes, block),
         TensorType::Q5K => decode_q5k(bytes, block),
         TensorType::Q6K => decode_q6k(bytes, block),
+        TensorType::Int4 => {
+            block.scales[0] = read_f32(bytes);
+            block.minima[0] = read_f32(&bytes[4..]);
+            nibbles(&bytes[8..24], &mut block.codes);
+        }
         TensorType::F32 | TensorType::F16 | TensorType::BF16 => {}
     }
 }

@@ -7,6 +7,9 @@ use half::{bf16, f16};
 use super::blocks::{Block, decode};
 use crate::error::KernelError;
 
+/// The number of encodings that GGUF files do not have.
+const NOT_IN_GGUF: u32 = u32::MAX;
+
 /// How the values of a tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
@@ -36,11 +39,14 @@ pub enum TensorType {
     Q5K,
     /// 6 bits, with 8-bit scales per 16 of 256 values.
     Q6K,
+    /// 4 bits, an f32 scale and an f32 minimum per 32 values. No file has it: GPTQ and AWQ weights, whose scales and
+    /// zeros multiply to more digits than f16 holds, are brought into it.
+    Int4,
 }
 
 impl TensorType {
     /// Every encoding.
-    pub const ALL: [TensorType; 13] = [
+    pub const ALL: [TensorType; 14] = [
         TensorType::F32,
         TensorType::F16,
         TensorType::BF16,
@@ -54,6 +60,7 @@ impl TensorType {
         TensorType::Q4K,
         TensorType::Q5K,
         TensorType::Q6K,
+        TensorType::Int4,
     ];
 
     /// Values per block, bytes per block, number in GGUF files, name.
@@ -72,6 +79,7 @@ impl TensorType {
             TensorType::Q4K => (256, 144, 12, "Q4_K"),
             TensorType::Q5K => (256, 176, 13, "Q5_K"),
             TensorType::Q6K => (256, 210, 14, "Q6_K"),
+            TensorType::Int4 => (32, 24, NOT_IN_GGUF, "INT4"),
         }
     }
 
@@ -87,7 +95,7 @@ impl TensorType {
         self.row().1
     }
 
-    /// The number that GGUF files use.
+    /// The number that GGUF files use; `u32::MAX` for an encoding that they do not have.
     #[must_use]
     pub const fn gguf_id(self) -> u32 {
         self.row().2
@@ -102,7 +110,7 @@ impl TensorType {
     /// The encoding with this number in GGUF files, if it is known here.
     #[must_use]
     pub fn from_gguf_id(id: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.gguf_id() == id)
+        Self::ALL.into_iter().find(|kind| kind.gguf_id() == id && id != NOT_IN_GGUF)
     }
 
     /// Whether values are floats rather than codes with a scale.
@@ -226,7 +234,8 @@ mod tests {
     #[test]
     fn numbers_and_sizes() {
         for kind in TensorType::ALL {
-            assert_eq!(TensorType::from_gguf_id(kind.gguf_id()), Some(kind));
+            let in_gguf = kind != TensorType::Int4;
+            assert_eq!(TensorType::from_gguf_id(kind.gguf_id()), in_gguf.then_some(kind));
             assert_eq!(kind.row_bytes(0), Some(0));
             assert_eq!(kind.row_bytes(512), Some(512 / kind.block_len() * kind.block_bytes()));
         }

@@ -36,7 +36,8 @@ fn values_equal_those_of_the_reference() {
         assert_eq!(bits(&found), bits(&expected), "{kind}");
         seen.push(kind);
     }
-    assert_eq!(seen.len(), TensorType::ALL.len());
+    let in_gguf = TensorType::ALL.iter().filter(|kind| TensorType::from_gguf_id(kind.gguf_id()).is_some());
+    assert_eq!(seen.len(), in_gguf.count());
 }
 
 #[test]

@@ -66,6 +66,10 @@ impl Random {
                     block[2..4].copy_from_slice(&half(m * 0.1));
                 }
                 TensorType::Q6K => block[208..210].copy_from_slice(&half(d * 0.05)),
+                TensorType::Int4 => {
+                    block[..4].copy_from_slice(&d.to_le_bytes());
+                    block[4..8].copy_from_slice(&m.to_le_bytes());
+                }
             }
         }
         bytes
