@@ -10,6 +10,7 @@ mod checkpoint;
 pub mod config;
 mod cpu;
 mod decoder_weights;
+pub mod encoder;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -23,7 +24,7 @@ mod tokenizer;
 mod weights;
 mod work;
 
-pub use arch::supported_architectures;
+pub use arch::{Family, decoder_families, supported_architectures};
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
 pub use checkpoint::{Checkpoint, CheckpointFormat, TensorSummary};
@@ -31,6 +32,10 @@ pub use cpu::{CpuDecoder, CpuOptions};
 pub use decoder_weights::{
     DecoderWeights, LayerWeights, LinearWeights, LookupTable, LowRank, MatrixPart, MlpWeights, NormWeights,
     SharedBytes,
+};
+pub use encoder::{
+    EncodedInput, Encoder, EncoderCheckpoint, EncoderConfig, EncoderInput, EncoderSettings, EncoderTokenizer,
+    EncoderTraits, EncoderWeights, Task, task_of,
 };
 pub use generation_config::GenerationConfig;
 pub use load_error::{LoadError, LoadResult};

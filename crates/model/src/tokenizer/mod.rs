@@ -12,6 +12,7 @@ mod merge_lines;
 mod pre;
 pub(crate) mod protobuf;
 pub(crate) mod rank_lines;
+pub(crate) mod segments;
 mod sentencepiece;
 mod stream;
 mod table;
