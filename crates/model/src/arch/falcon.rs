@@ -2,6 +2,8 @@
 //! before blocks that stand side by side, or blocks one after the other.
 
 use super::Architecture;
+use super::alibi;
+use super::families::About;
 use super::fields::Fields;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Names, Shape, activation, epsilon};
@@ -15,8 +17,17 @@ use crate::load_error::LoadResult;
 
 const EMBEDDING: &str = "transformer.word_embeddings.weight";
 
-pub(super) static FALCON: Architecture =
-    Architecture { names: &["FalconForCausalLM"], gguf: &[], config, weights };
+pub(super) static FALCON: Architecture = Architecture {
+    about: About {
+        title: "Falcon 1B, 7B, 40B, 180B",
+        types: &["falcon", "custom/falcon"],
+        proof: &["falcon-alibi-bf16", "falcon-multi-query-f16", "falcon-rope-gqa-bf16"],
+    },
+    names: &["FalconForCausalLM"],
+    gguf: &[],
+    config,
+    weights,
+};
 
 /// How the heads of the fused matrix are laid out, and which norms a layer has.
 struct Variant {
@@ -65,7 +76,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
     let stated = fields.positive_or("max_position_embeddings", 2048)?;
     let (position, context) = if fields.flag("alibi", false)? {
         // The penalty is added before the scores are scaled.
-        let slopes = slopes(shape.heads).iter().map(|slope| slope * shape.scale()).collect();
+        let slopes = slopes(shape.heads).map(|slope| slope * shape.scale()).collect();
         (PositionEncoding::Alibi(slopes), stated)
     } else {
         let (rope, context) = rope::hugging_face(
@@ -165,22 +176,16 @@ fn weights<'a>(config: &DecoderConfig, source: &'a Source) -> LoadResult<Decoder
     })
 }
 
-/// One slope per head: powers of one base for the largest power of two of heads, every second power of its root for
-/// the others (arXiv:2108.12409). The checkpoints were trained with slopes in bf16.
-fn slopes(heads: usize) -> Vec<f32> {
-    let closest = 1_usize << heads.max(1).ilog2();
-    let base = |heads: usize| (-((-((heads as f64).log2() - 3.0)).exp2())).exp2() as f32;
-    let first = (1..=closest).map(|power| base(closest).powi(power as i32));
-    let others = (0..heads - closest).map(|index| base(2 * closest).powi(2 * index as i32 + 1));
-    first.chain(others).map(|slope| half::bf16::from_f32(slope).to_f32()).collect()
+/// The checkpoints were trained with slopes in bf16.
+fn slopes(heads: usize) -> impl Iterator<Item = f32> {
+    alibi::slopes(heads).into_iter().map(|slope| half::bf16::from_f32(slope).to_f32())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::slopes;
-
     #[test]
     fn slopes_are_those_of_transformers() {
+        let slopes = |heads| super::slopes(heads).collect::<Vec<f32>>();
         assert_eq!(slopes(4), [0.25, 0.0625, 0.015_625, 0.003_906_25]);
         // Written by `build_alibi_tensor`; bf16 rounds them.
         let others = [0.707_031_25, 0.353_515_63, 0.176_757_81, 0.088_378_906];

@@ -2,6 +2,7 @@
 //! matrix for queries, keys and values, interleaved per head.
 
 use super::Architecture;
+use super::families::About;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
@@ -14,8 +15,17 @@ use crate::load_error::LoadResult;
 
 const EMBEDDING: &str = "gpt_neox.embed_in.weight";
 
-pub(super) static GPT_NEOX: Architecture =
-    Architecture { names: &["GPTNeoXForCausalLM"], gguf: &[], config, weights };
+pub(super) static GPT_NEOX: Architecture = Architecture {
+    about: About {
+        title: "GPT-NeoX, Pythia, Dolly",
+        types: &["dolly"],
+        proof: &["gpt-neox-f16", "gpt-neox-serial-bf16"],
+    },
+    names: &["GPTNeoXForCausalLM"],
+    gguf: &[],
+    config,
+    weights,
+};
 
 fn config(source: &Source) -> LoadResult<DecoderConfig> {
     let fields = source.fields();

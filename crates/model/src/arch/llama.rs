@@ -6,6 +6,7 @@
 use byzerllm_kernels::{Activation, RopeKind};
 
 use super::Architecture;
+use super::families::About;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Shape, activation, epsilon};
 use super::source::Source;
@@ -18,7 +19,23 @@ use crate::load_error::LoadResult;
 use crate::rope::RopeConfig;
 
 pub(super) static LLAMA: Architecture = Architecture {
-    names: &["LlamaForCausalLM", "LLaMAForCausalLM"],
+    about: About {
+        title: "Llama 1 to 3, Vicuna, Yi, TinyLlama, SmolLM2",
+        types: &["llama", "custom/llama", "custom/llama2"],
+        proof: &[
+            "llama-tied-f32",
+            "llama-sharded-bf16",
+            "llama-llama3-f16",
+            "llama-yarn-bf16",
+            "gguf/llama-q4_0",
+            "gguf/llama-q4_1",
+            "gguf/llama-q8_0",
+            "gguf/llama-f16",
+            "gguf/llama-k-quants",
+            "gguf/llama-q5-v2",
+        ],
+    },
+    names: &["LlamaForCausalLM", "LLaMAForCausalLM", "YiForCausalLM"],
     gguf: &["llama"],
     config: |source| {
         if source.is_gguf() {
@@ -34,6 +51,11 @@ pub(super) static LLAMA: Architecture = Architecture {
 };
 
 pub(super) static MISTRAL: Architecture = Architecture {
+    about: About {
+        title: "Mistral 7B, Zephyr",
+        types: &["custom/zephyr"],
+        proof: &["mistral-window-bf16", "bin-mistral"],
+    },
     names: &["MistralForCausalLM"],
     // Converters write Mistral models as `llama`.
     gguf: &[],

@@ -1,7 +1,9 @@
 //! The families that a checkpoint may be of. Each file translates one family's own words and tensor names into
 //! [`DecoderConfig`] and [`DecoderWeights`]; to add a family, write such a file and list it in [`ARCHITECTURES`].
 
+mod alibi;
 mod falcon;
+mod families;
 pub(crate) mod fields;
 mod gpt_neox;
 mod llama;
@@ -13,11 +15,15 @@ pub(crate) mod source;
 use crate::config::DecoderConfig;
 use crate::decoder_weights::DecoderWeights;
 use crate::load_error::LoadResult;
+use families::About;
+pub use families::{Family, decoder_families};
 use source::Source;
 
 /// A family.
 #[derive(Debug)]
 pub(crate) struct Architecture {
+    /// What the table of models says of it.
+    pub(crate) about: About,
     /// Its class names in `architectures` of `config.json`; the first one is the family's own.
     pub(crate) names: &'static [&'static str],
     /// Its names in `general.architecture` of GGUF files.

@@ -3,12 +3,18 @@
 use byzerllm_kernels::RopeKind;
 
 use super::Architecture;
+use super::families::About;
 use super::llama::{self, Bias, Defaults};
 use super::source::Source;
 use crate::config::DecoderConfig;
 use crate::load_error::LoadResult;
 
 pub(super) static QWEN2: Architecture = Architecture {
+    about: About {
+        title: "Qwen1.5, Qwen2, Qwen2.5",
+        types: &["custom/qwen"],
+        proof: &["qwen2-tied-f16", "qwen2-bf16", "gguf/qwen2-mixed"],
+    },
     names: &["Qwen2ForCausalLM"],
     gguf: &["qwen2"],
     config: |source| {
