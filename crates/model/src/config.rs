@@ -6,6 +6,7 @@
 
 use byzerllm_kernels::Activation;
 
+use crate::prefix::PrefixContext;
 use crate::rope::RopeConfig;
 
 /// A whole decoder.
@@ -23,6 +24,8 @@ pub struct DecoderConfig {
     pub embedding_norm: Option<NormConfig>,
     /// Rows of a learned position table that is added to the embeddings (GPT-2).
     pub learned_positions: Option<usize>,
+    /// For models that read the beginning of a prompt in both directions (ChatGLM-6B): where it ends.
+    pub prefix_context: Option<PrefixContext>,
     /// The layers in order.
     pub layers: Vec<LayerConfig>,
     /// Normalization before the head.
@@ -134,13 +137,16 @@ pub enum NormPlace {
 }
 
 /// How attention and feed-forward join the residual stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Residual {
     /// Attention first, then feed-forward on the sum.
     Serial,
     /// Both read the same input and are added together (GPT-NeoX, Falcon). When the layer has only one
     /// normalization, both blocks share it.
     Parallel,
+    /// Attention first, each block's output added to so many times the block's normalized input, which becomes the
+    /// residual stream (ChatGLM-6B: the root of twice the number of layers).
+    Normed(f32),
 }
 
 /// The output head.

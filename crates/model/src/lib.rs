@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod generation_config;
 mod load_error;
 mod network;
+mod prefix;
 pub mod rope;
 pub mod stages;
 mod template;
@@ -40,6 +41,7 @@ pub use encoder::{
 pub use generation_config::GenerationConfig;
 pub use load_error::{LoadError, LoadResult};
 pub use network::{Network, NetworkTraits};
+pub use prefix::{PrefixContext, PromptContext};
 pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};
 pub use work::{StepWork, WorkModel};

@@ -4,6 +4,7 @@ use byzerllm_core::Result;
 
 use crate::batch::{PackedBatch, Rows};
 use crate::config::CacheGroup;
+use crate::prefix::PromptContext;
 use crate::work::WorkModel;
 
 /// What the scheduler must know of a network.
@@ -40,6 +41,12 @@ pub struct NetworkTraits {
 pub trait Network: Send {
     /// What the scheduler must know.
     fn traits(&self) -> &NetworkTraits;
+
+    /// For a network that reads the beginning of a prompt in both directions, where that beginning ends: it says
+    /// which mask and which positions the sequence has. `None` when prompts are causal from the start.
+    fn prompt_context(&self, _prompt: &[u32]) -> Option<PromptContext> {
+        None
+    }
 
     /// How much work its steps are, for measurements; `None` when nobody counted.
     fn work(&self) -> Option<WorkModel> {

@@ -121,6 +121,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
         embedding_scale: 1.0,
         embedding_norm: None,
         learned_positions: None,
+        prefix_context: None,
         layers: vec![layer; shape.layers],
         final_norm: norm,
         head: HeadConfig { tied, soft_cap: None, scale: 1.0, normalized: false },

@@ -197,6 +197,7 @@ fn decoder(shape: &Shape, parts: Parts) -> DecoderConfig {
         embedding_scale: 1.0,
         embedding_norm: None,
         learned_positions: None,
+        prefix_context: None,
         layers: vec![layer; shape.layers],
         final_norm: norm,
         head: HeadConfig { tied: parts.tied, soft_cap: None, scale: 1.0, normalized: false },

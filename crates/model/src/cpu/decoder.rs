@@ -19,6 +19,7 @@ use crate::batch::{Output, PackedBatch, Rows};
 use crate::config::{DecoderConfig, ExpertsConfig, MlpConfig, PositionEncoding, Residual};
 use crate::decoder_weights::{DecoderWeights, LinearWeights, LookupTable, MatrixPart};
 use crate::network::{Network, NetworkTraits};
+use crate::prefix::PromptContext;
 use crate::rope::RopeConfig;
 use crate::stages::{Stage, stage};
 use crate::work::WorkModel;
@@ -119,8 +120,9 @@ impl CpuDecoder {
             context_length: config.context_length,
             position_width: config.position_width(),
             cache_groups: groups,
-            chunkable_prefill: true,
-            shareable_prefix: true,
+            // What a context's tokens leave in the cache depends on all of the context.
+            chunkable_prefill: config.prefix_context.is_none(),
+            shareable_prefix: config.prefix_context.is_none(),
             weight_bytes: weight_bytes as u64,
             block_bytes,
             block_tokens: options.block_tokens,
@@ -198,6 +200,9 @@ impl CpuDecoder {
 
         let parallel = layer.config.residual == Residual::Parallel;
         if !parallel {
+            if let Residual::Normed(factor) = layer.config.residual {
+                take_scaled(&mut work.residual, &work.normed, factor);
+            }
             accumulate(turn, &mut work.residual, &work.block_out, scale);
         }
         // A parallel feed-forward part without a norm of its own shares the attention's.
@@ -205,6 +210,9 @@ impl CpuDecoder {
         let mut input = std::mem::take(&mut work.mlp_normed);
         copy_normalized(turn, layer.mlp_norm.as_ref().or(shared), &work.residual, &mut input);
         feed_forward(turn, layer, &input, work);
+        if let Residual::Normed(factor) = layer.config.residual {
+            take_scaled(&mut work.residual, &input, factor);
+        }
         work.mlp_normed = input;
         stage(Stage::Norms);
         if parallel {
@@ -243,6 +251,10 @@ impl CpuDecoder {
 impl Network for CpuDecoder {
     fn traits(&self) -> &NetworkTraits {
         &self.traits
+    }
+
+    fn prompt_context(&self, prompt: &[u32]) -> Option<PromptContext> {
+        self.config.prefix_context.map(|tokens| tokens.read(prompt))
     }
 
     fn work(&self) -> Option<WorkModel> {
@@ -458,6 +470,11 @@ fn post_norm(turn: &Turn<'_>, norm: Option<&Norm>, values: &mut Vec<f32>, buffer
 
 fn accumulate(turn: &Turn<'_>, into: &mut [f32], from: &[f32], scale: f32) {
     if scale == 1.0 { add(turn, into, from) } else { add_scaled(turn, into, from, scale) }
+}
+
+/// Replaces the residual stream by so many times a block's normalized input.
+fn take_scaled(residual: &mut [f32], normed: &[f32], factor: f32) {
+    residual.iter_mut().zip(normed).for_each(|(value, input)| *value = factor * input);
 }
 
 /// One row of a table, decoded.
