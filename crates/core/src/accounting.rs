@@ -14,6 +14,8 @@ pub enum Task {
     Chat,
     /// Vectors for texts.
     Embedding,
+    /// Scores for pairs of texts.
+    Rerank,
 }
 
 impl Task {
@@ -23,6 +25,7 @@ impl Task {
         match self {
             Self::Chat => "chat",
             Self::Embedding => "embedding",
+            Self::Rerank => "rerank",
         }
     }
 }

@@ -28,6 +28,12 @@ pub struct EmbeddingRequest {
     /// Numbers per vector, where the model can give fewer than it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimensions: Option<u32>,
+    /// Whether inputs that are too long for the model are cut, which a notice then tells; otherwise they are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncate: bool,
+    /// The name of one of the model's own prompts (`query`, `passage`), which is put before each text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Parameters of one vendor only, under the vendor's own names.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,

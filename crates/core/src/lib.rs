@@ -12,6 +12,7 @@ mod event;
 mod generation;
 mod model;
 mod request;
+mod rerank;
 mod usage;
 mod words;
 
@@ -31,5 +32,6 @@ pub use generation::{
 };
 pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
 pub use request::{ChatRequest, FrontEnd, Input, ResponseFormat, Tool, ToolChoice};
+pub use rerank::{RerankModel, RerankRequest, RerankScores, ScoreScale, TextPair};
 pub use usage::{Usage, UsageHook, UsageSource};
 pub use words::nearest;

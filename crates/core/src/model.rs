@@ -116,4 +116,23 @@ pub struct ModelHandle {
     pub chat: Option<Arc<dyn ChatModel>>,
     /// Vectors for texts.
     pub embed: Option<Arc<dyn crate::EmbeddingModel>>,
+    /// Scores for pairs of texts.
+    pub rerank: Option<Arc<dyn crate::RerankModel>>,
+}
+
+impl ModelHandle {
+    /// What the model can do, as a sentence goes on after its name: `makes embeddings; use …`.
+    #[must_use]
+    pub fn ability(&self) -> &'static str {
+        match (&self.chat, &self.embed, &self.rerank) {
+            (Some(_), Some(_), _) => "generates text and makes embeddings",
+            (Some(_), None, _) => "generates text: use /v1/chat/completions, `byzerllm query` or `chat_oai`",
+            (None, Some(_), Some(_)) => "makes embeddings and scores pairs of texts",
+            (None, Some(_), None) => "makes embeddings: use /v1/embeddings, `byzerllm embed` or `emb`",
+            (None, None, Some(_)) => {
+                "scores pairs of texts: use /v1/rerank, `byzerllm rerank` or `emb_rerank`"
+            }
+            (None, None, None) => "can do nothing",
+        }
+    }
 }

@@ -15,10 +15,13 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt, future, stream};
 
 use crate::{
-    ChatModel, ChatRequest, EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings, Error, ErrorKind,
-    Event, EventStream, FinishReason, Input, Message, ModelHandle, ModelInfo, Notice, RequestContext, Result,
-    Sampling, TokenLogprob, Usage, UsageHook, collect,
+    ChatModel, ChatRequest, Error, ErrorKind, Event, EventStream, FinishReason, Input, Message, ModelHandle,
+    ModelInfo, Notice, RequestContext, Result, Sampling, TokenLogprob, Usage, UsageHook, collect,
 };
+
+mod encoders;
+
+pub use encoders::{embedding_conformance, rerank_conformance};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,7 +87,7 @@ impl Gate {
     }
 }
 
-/// A model that answers every request with the same text, one word per token, and embeds texts.
+/// A model that answers every request with the same text, one word per token, embeds texts and scores pairs.
 ///
 /// It honours `n`, `max_tokens`, `stop`, `logprobs` (with made-up numbers), `echo`, prompt log probabilities and
 /// deadlines, and validates requests as a real model does. Without a gate it never waits.
@@ -166,6 +169,7 @@ impl ScriptedModel {
             defaults: Sampling::default(),
             chat: Some(self.clone()),
             embed: Some(self.clone()),
+            rerank: Some(self.clone()),
         }
     }
 
@@ -374,29 +378,6 @@ impl ChatModel for ScriptedModel {
 
     fn detokenize(&self, ids: &[u32]) -> Result<String> {
         Ok(ids.iter().map(|id| format!(" {id}")).collect())
-    }
-}
-
-/// Its vectors are made up of the words: four numbers each, or as many as are asked for.
-#[async_trait]
-impl EmbeddingModel for ScriptedModel {
-    async fn embed(&self, request: EmbeddingRequest, _: RequestContext) -> Result<Embeddings> {
-        if let Some(error) = &self.refusal {
-            return Err(error.duplicate());
-        }
-        let mut prompt_tokens = 0;
-        let vector = |input: &EmbeddingInput| {
-            let ids = match input {
-                EmbeddingInput::Text(text) => words(text).iter().map(|word| fake_id(word)).collect(),
-                EmbeddingInput::Tokens(ids) => ids.clone(),
-            };
-            prompt_tokens += ids.len() as u32;
-            let sum = ids.iter().fold(1u32, |sum, id| sum.wrapping_mul(31).wrapping_add(*id));
-            let numbers = request.dimensions.unwrap_or(4);
-            (0..numbers).map(|place| (sum.wrapping_add(place) % 1000) as f32 / 1000.0).collect()
-        };
-        let vectors = request.inputs.iter().map(vector).collect();
-        Ok(Embeddings { vectors, usage: Usage { prompt_tokens, ..Usage::default() }, notices: Vec::new() })
     }
 }
 

@@ -42,6 +42,7 @@ impl ProviderModel {
             defaults: self.shared.dialect.defaults(),
             chat: chat.then(|| Arc::clone(self) as Arc<dyn ChatModel>),
             embed: embeddings.then(|| Arc::clone(self) as Arc<dyn EmbeddingModel>),
+            rerank: None,
         }
     }
 
@@ -132,6 +133,7 @@ impl EmbeddingModel for ProviderModel {
         if request.inputs.is_empty() {
             return Err(Error::invalid("input", "there is nothing to embed; give at least one text"));
         }
+        shared.check_vectors(&request)?;
         let hook = context.on_usage.clone();
         let embeddings = shared.embed(request, context).await?;
         if let Some(hook) = hook {
@@ -150,6 +152,22 @@ impl EmbeddingModel for ProviderModel {
 }
 
 impl Shared {
+    /// Refuses what only models of this machine can do, before anything is sent.
+    fn check_vectors(&self, request: &EmbeddingRequest) -> Result<()> {
+        let vendor = self.vendor;
+        let refused = [
+            ("truncate", request.truncate, "cuts or refuses long texts as it likes: leave it out"),
+            ("prompt", request.prompt.is_some(), "has no prompts by name: put the words into the texts"),
+        ];
+        match refused.into_iter().find(|(_, asked, _)| *asked) {
+            Some((param, _, advice)) => {
+                let message = format!("saas/{vendor} does not take `{param}`: it {advice}");
+                Err(Error::new(ErrorKind::Unsupported, message).with_param(param))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check_chat(&self, request: &ChatRequest) -> Result<()> {
         let Features { chat, tools, images, .. } = self.features;
         let vendor = self.vendor;

@@ -21,11 +21,12 @@ impl Shared {
         let embeddings = if request.inputs.len() <= most {
             self.embed_batch(&mut call, &request).await?
         } else {
-            let EmbeddingRequest { model, inputs, dimensions, extra } = request;
+            let EmbeddingRequest { model, inputs, dimensions, truncate, prompt, extra } = request;
             let mut all: Option<Embeddings> = None;
             for inputs in inputs.chunks(most) {
-                let (model, extra) = (model.clone(), extra.clone());
-                let batch = EmbeddingRequest { model, inputs: inputs.to_vec(), dimensions, extra };
+                let (model, prompt, extra) = (model.clone(), prompt.clone(), extra.clone());
+                let inputs = inputs.to_vec();
+                let batch = EmbeddingRequest { model, inputs, dimensions, truncate, prompt, extra };
                 let more = self.embed_batch(&mut call, &batch).await;
                 match (&mut all, more) {
                     (Some(all), Ok(more)) => {

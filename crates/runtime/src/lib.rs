@@ -26,6 +26,7 @@ mod spec;
 mod store;
 pub mod testing;
 mod traces;
+mod whole;
 
 pub use byzerllm_engine::EngineMetrics;
 pub use byzerllm_kernels::{Compute, ComputePool};

@@ -88,7 +88,7 @@ impl Loader for LocalLoader {
             "loaded"
         );
         Ok(LoadedModel {
-            handle: ModelHandle { info: Arc::new(info), defaults, chat: Some(model.clone()), embed: None },
+            handle: ModelHandle { info: Arc::new(info), defaults, chat: Some(model.clone()), embed: None, rerank: None },
             worker: Arc::new(LocalWorker(model)),
         })
     }

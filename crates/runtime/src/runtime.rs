@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use byzerllm_core::{
     ChatModel, ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream, FrontEnd, Message,
-    ModelHandle, Origin, RequestContext, Result, Task, resolve,
+    ModelHandle, Origin, RequestContext, RerankRequest, RerankScores, Result, Task, resolve,
 };
 use futures::future::Either;
 
@@ -22,6 +22,8 @@ use crate::loader::Loader;
 use crate::local::LocalLoader;
 use crate::metrics::{Accepted, DeploymentMetrics, Measured, Observed, Outcome};
 use crate::spec::DeploymentSpec;
+use crate::traces;
+use crate::whole::{self, Whole, cannot};
 
 /// How a runtime is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -202,16 +204,30 @@ impl Runtime {
     ///
     /// # Errors
     /// An unknown or unavailable model, one that makes no vectors, bad parameters, overload, a deadline.
-    pub async fn embed(&self, mut context: RequestContext, request: EmbeddingRequest) -> Result<Embeddings> {
+    pub async fn embed(&self, context: RequestContext, request: EmbeddingRequest) -> Result<Embeddings> {
+        self.whole(context, request).await
+    }
+
+    /// Scores pairs of texts: finds the model, waits for a place, and hands the request over. All pairs are scored, or
+    /// none.
+    ///
+    /// # Errors
+    /// An unknown or unavailable model, one that scores no pairs, bad parameters, overload, a deadline.
+    pub async fn rerank(&self, context: RequestContext, request: RerankRequest) -> Result<RerankScores> {
+        self.whole(context, request).await
+    }
+
+    async fn whole<R: Whole>(&self, mut context: RequestContext, request: R) -> Result<R::Answer> {
         self.lifecycle.check_open()?;
-        let deployment = self.lifecycle.find(&request.model)?;
-        let mut measured = Measured::embedding(&deployment.numbers, &request, &context);
+        let deployment = self.lifecycle.find(request.model_name())?;
+        let span = traces::whole(R::OPERATION, request.model_name(), &context);
+        let mut measured = Measured::under(span, &deployment.numbers);
         // The usage is in the answer: told once, here.
         let told = context.on_usage.take();
         context.accounting.get_or_insert_with(|| self.lifecycle.ledger.accounting());
-        let result = embed_with(&deployment, &mut measured, context, request).await;
+        let result = whole::ask(&deployment, &mut measured, context, request).await;
         let usage = match &result {
-            Ok(embeddings) => Some(&embeddings.usage),
+            Ok(answer) => Some(R::usage(answer)),
             Err(error) => error.usage(),
         };
         if let Some(usage) = usage {
@@ -296,71 +312,6 @@ impl Runtime {
     }
 }
 
-async fn embed_with(
-    deployment: &Deployment,
-    measured: &mut Measured,
-    context: RequestContext,
-    request: EmbeddingRequest,
-) -> Result<Embeddings> {
-    let name = &deployment.name;
-    let (running, _token) = deployment.enter()?;
-    let info = Arc::clone(&running.model.handle.info);
-    let model = running.model.handle.embed.clone().ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("'{name}' makes no embeddings; deploy a model that does"))
-    })?;
-    if request.inputs.is_empty() {
-        return Err(Error::invalid("input", "input is empty; send at least one text"));
-    }
-    let keep = match running.answers(&context) {
-        Some(answers) => {
-            let key = answers.embedding_key(context.principal.domain, name, &request)?;
-            if let Some(embeddings) = answers.vectors(&key) {
-                answers::account(&context, name, Task::Embedding).await?;
-                measured.admitted();
-                return Ok(embeddings);
-            }
-            Some((answers, key))
-        }
-        None => None,
-    };
-    let (inputs, deadline) = (request.inputs.len(), context.deadline);
-    let tokens = || limits::embedding_tokens(&request);
-    let place = running.admission.admit(name, deadline, &deployment.stop, tokens).await?;
-    measured.admitted();
-    let passed = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-            None => std::future::pending().await,
-        }
-    };
-    let embeddings = tokio::select! {
-        biased;
-        () = deployment.stop.cancelled() => return Err(removed(name)),
-        embeddings = local::embed(&*model, &info, name, request, context) => embeddings,
-        () = passed => {
-            let message = format!("the deadline passed while '{name}' made embeddings");
-            return Err(Error::new(ErrorKind::DeadlineExceeded, message));
-        }
-    };
-    if let Some(ticket) = place.ticket() {
-        match &embeddings {
-            Ok(embeddings) => ticket.spent(&embeddings.usage),
-            Err(error) => ticket.failed(error),
-        }
-    }
-    let embeddings = embeddings?;
-    if embeddings.vectors.len() != inputs {
-        let got = embeddings.vectors.len();
-        let message =
-            format!("'{name}' made {got} vectors of {inputs} inputs; try again, or ask who runs it");
-        return Err(Error::new(ErrorKind::Upstream, message).with_usage(embeddings.usage));
-    }
-    if let Some((answers, key)) = keep {
-        answers.keep_vectors(key, &embeddings);
-    }
-    Ok(embeddings)
-}
-
 async fn probe(name: &str, worker: &dyn crate::loader::Worker, deadline: Instant) -> Result<()> {
     match tokio::time::timeout_at(deadline.into(), worker.probe(deadline)).await {
         Ok(result) => result,
@@ -373,8 +324,5 @@ async fn probe(name: &str, worker: &dyn crate::loader::Worker, deadline: Instant
 }
 
 fn chat_model(handle: &ModelHandle, name: &str) -> Result<Arc<dyn ChatModel>> {
-    handle
-        .chat
-        .clone()
-        .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("'{name}' does not generate text")))
+    handle.chat.clone().ok_or_else(|| cannot(handle, name, "does not generate text"))
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, EmbeddingRequest, Input, RequestContext, Sampling, Usage};
+use byzerllm_core::{ChatRequest, Input, RequestContext, Sampling, Usage};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -46,17 +46,17 @@ pub(crate) fn generation(request: &ChatRequest, context: &RequestContext) -> Spa
     )
 }
 
-/// The span of a request for vectors.
-pub(crate) fn embedding(request: &EmbeddingRequest, context: &RequestContext) -> Span {
+/// The span of a request whose answer comes in one piece: `embeddings` or `rerank`.
+pub(crate) fn whole(operation: &'static str, model: &str, context: &RequestContext) -> Span {
     tracing::trace_span!(
         target: TRACES,
-        "embedding",
-        otel.name = format!("embeddings {}", request.model),
+        "whole",
+        otel.name = format!("{operation} {model}"),
         otel.kind = "internal",
         otel.status_code = Empty,
-        gen_ai.operation.name = "embeddings",
+        gen_ai.operation.name = operation,
         gen_ai.provider.name = "byzerllm",
-        gen_ai.request.model = request.model,
+        gen_ai.request.model = model,
         gen_ai.response.id = %context.id,
         gen_ai.usage.input_tokens = Empty,
         byzerllm.outcome = Empty,

@@ -168,8 +168,14 @@ async fn vectors_are_accounted_batch_by_batch() {
     let server = Server::start([two, reply(503, &[], ""), one(0)]).await;
     let ledger = Arc::new(Ledger::default());
     let inputs = vec![EmbeddingInput::Text("a".to_owned()); 3];
-    let request =
-        EmbeddingRequest { model: "m".to_owned(), inputs, dimensions: None, extra: Default::default() };
+    let request = EmbeddingRequest {
+        model: "m".to_owned(),
+        inputs,
+        dimensions: None,
+        truncate: false,
+        prompt: None,
+        extra: Default::default(),
+    };
     let embeddings = open(&server.url(), &[]).embed(request, ledger.context()).await.unwrap();
     assert_eq!(embeddings.usage.source, UsageSource::Estimated, "one batch was not reported");
     let attempts: Vec<_> = ledger

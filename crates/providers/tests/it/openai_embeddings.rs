@@ -14,6 +14,8 @@ fn request(inputs: &[&str]) -> EmbeddingRequest {
         model: "m".to_owned(),
         inputs: inputs.iter().map(|text| EmbeddingInput::Text((*text).to_owned())).collect(),
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Default::default(),
     }
 }

@@ -304,6 +304,8 @@ fn a_base_url_may_name_the_endpoint_and_hold_a_query() {
             model: "m".to_owned(),
             inputs: vec![EmbeddingInput::Text("a".to_owned())],
             dimensions: None,
+            truncate: false,
+            prompt: None,
             extra: Default::default(),
         };
         let chat = dialect.chat(&request(), &signing()).unwrap().url.to_string();

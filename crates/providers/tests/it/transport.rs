@@ -181,6 +181,8 @@ async fn vectors_come_in_batches_and_in_order() {
         model: "m".to_owned(),
         inputs: (0..number).map(|index| EmbeddingInput::Text(format!("text {index}"))).collect(),
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: serde_json::Map::new(),
     };
     let embeddings = model.embed(inputs(3), RequestContext::local()).await.unwrap();

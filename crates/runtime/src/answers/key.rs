@@ -2,7 +2,7 @@
 
 use std::io;
 
-use byzerllm_core::{ChatRequest, Domain, EmbeddingRequest, Error, FrontEnd, Result};
+use byzerllm_core::{ChatRequest, Domain, EmbeddingRequest, Error, FrontEnd, RerankRequest, Result};
 use serde::Serialize;
 
 /// A keyed hash of everything that an answer depends on.
@@ -36,6 +36,15 @@ pub(super) fn embedding(
     request: &EmbeddingRequest,
 ) -> Result<Key> {
     hash(hash_key, &("embedding", domain, deployment, request))
+}
+
+pub(super) fn rerank(
+    hash_key: &Key,
+    domain: Domain,
+    deployment: &str,
+    request: &RerankRequest,
+) -> Result<Key> {
+    hash(hash_key, &("rerank", domain, deployment, request))
 }
 
 fn hash(hash_key: &Key, value: &impl Serialize) -> Result<Key> {

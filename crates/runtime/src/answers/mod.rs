@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use byzerllm_core::{
     Attempt, ChatRequest, Domain, EmbeddingRequest, Embeddings, Ending, Error, Event, Notice, RequestContext,
-    Result, Settlement, Task, Usage,
+    RerankRequest, RerankScores, Result, Settlement, Task, Usage,
 };
 
 use crate::spec::Limits;
@@ -83,11 +83,24 @@ impl Answers {
         key::embedding(&self.hash_key, domain, deployment, request)
     }
 
+    /// Where the scores of a request are kept.
+    ///
+    /// # Errors
+    /// As [`Answers::chat_key`].
+    pub(crate) fn rerank_key(
+        &self,
+        domain: Domain,
+        deployment: &str,
+        request: &RerankRequest,
+    ) -> Result<Key> {
+        key::rerank(&self.hash_key, domain, deployment, request)
+    }
+
     /// The answer that is kept there, and its age.
     pub(crate) fn told(&self, key: &Key) -> Option<(Arc<Told>, Duration)> {
         match self.store.get(key)? {
             (Kept::Told(told), age) => Some((told, age)),
-            (Kept::Vectors(_), _) => None,
+            (Kept::Vectors(_) | Kept::Scores(_), _) => None,
         }
     }
 
@@ -106,6 +119,23 @@ impl Answers {
         let notices = embeddings.notices.iter().filter(|notice| describes_answer(notice)).cloned().collect();
         let kept = Embeddings { notices, ..embeddings.clone() };
         self.store.put(key, Kept::Vectors(Arc::new(kept)), numbers);
+    }
+
+    /// The scores that are kept there, as an answer of their own.
+    pub(crate) fn scores(&self, key: &Key) -> Option<RerankScores> {
+        let (Kept::Scores(kept), age) = self.store.get(key)? else { return None };
+        let mut scores = (*kept).clone();
+        scores.notices.push(cached(age));
+        scores.usage = repeated(&kept.usage);
+        Some(scores)
+    }
+
+    /// Keeps scores.
+    pub(crate) fn keep_scores(&self, key: Key, scores: &RerankScores) {
+        let notices = scores.notices.iter().filter(|notice| describes_answer(notice)).cloned().collect();
+        let kept = RerankScores { notices, ..scores.clone() };
+        let numbers = size_of_val(kept.scores.as_slice()) + 24;
+        self.store.put(key, Kept::Scores(Arc::new(kept)), numbers);
     }
 
     /// Keeps a whole answer that takes so many bytes.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use byzerllm_core::Embeddings;
+use byzerllm_core::{Embeddings, RerankScores};
 use tokio::time::Instant;
 
 use super::{Key, Told};
@@ -17,6 +17,7 @@ const OVERHEAD: usize = 256;
 pub(super) enum Kept {
     Told(Arc<Told>),
     Vectors(Arc<Embeddings>),
+    Scores(Arc<RerankScores>),
 }
 
 #[derive(Debug)]
@@ -119,7 +120,7 @@ mod tests {
     fn number(store: &Store, key: u8) -> Option<u32> {
         match store.get(&[key; 32])?.0 {
             Kept::Told(told) => Some(told.usage.prompt_tokens),
-            Kept::Vectors(_) => None,
+            Kept::Vectors(_) | Kept::Scores(_) => None,
         }
     }
 

@@ -6,19 +6,17 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{
-    Attempt, ChatModel, ChatRequest, EmbeddingInput, EmbeddingModel, EmbeddingRequest, Embeddings, Ending,
-    Error, ErrorKind, Event, EventStream, ModelInfo, RequestContext, Reservation, Result, Settlement, Task,
-    Usage,
+    Attempt, ChatModel, ChatRequest, Ending, Error, ErrorKind, Event, EventStream, ModelInfo, RequestContext,
+    Reservation, Result, Settlement, Task, Usage,
 };
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 
 use super::price::LOCAL;
+use crate::whole::Whole;
 
 /// What a template may add to a prompt.
 const TEMPLATE: u64 = 4096;
-/// Tokens that a model may put around a text.
-const MARKS: u64 = 16;
 
 /// Asks a model, with its attempt accounted for.
 pub(crate) async fn chat(
@@ -61,30 +59,24 @@ pub(crate) async fn chat(
     }
 }
 
-/// The same for vectors.
-pub(crate) async fn embed(
-    model: &dyn EmbeddingModel,
+/// The same for a request whose answer comes in one piece.
+pub(crate) async fn whole<R: Whole>(
+    model: &R::Model,
     info: &ModelInfo,
     deployment: &Arc<str>,
-    request: EmbeddingRequest,
+    request: R,
     mut context: RequestContext,
-) -> Result<Embeddings> {
-    if model.accounts() {
-        return model.embed(request, context).await;
+) -> Result<R::Answer> {
+    if R::accounts(model) {
+        return request.ask(model, context).await;
     }
-    let Some(accounting) = context.accounting.take() else { return model.embed(request, context).await };
-    let length = info.context_length.map_or(u64::MAX, u64::from);
-    let bound = |input: &EmbeddingInput| match input {
-        EmbeddingInput::Text(text) => length.min(text.len() as u64 + MARKS),
-        EmbeddingInput::Tokens(ids) => length.min(ids.len() as u64 + MARKS),
-    };
-    let prompt_tokens = request.inputs.iter().map(bound).sum();
-    let attempt = Attempt { prompt_tokens, ..attempt(&context, deployment, Task::Embedding) };
+    let Some(accounting) = context.accounting.take() else { return request.ask(model, context).await };
+    let attempt = Attempt { prompt_tokens: request.bound(info), ..attempt(&context, deployment, R::TASK) };
     let open = Open::new(accounting.begin(attempt).await?);
-    let result = model.embed(request, context).await;
+    let result = request.ask(model, context).await;
     match &result {
-        Ok(embeddings) => {
-            open.used(&embeddings.usage);
+        Ok(answer) => {
+            open.used(R::usage(answer));
             open.end(Ending::Answered);
         }
         Err(error) => open.failed(error, true),

@@ -1,6 +1,6 @@
 //! How many tokens a request can have, before anybody has counted them.
 
-use byzerllm_core::{ChatRequest, EmbeddingInput, EmbeddingRequest, Input, Message, Part};
+use byzerllm_core::{ChatRequest, EmbeddingInput, EmbeddingRequest, Input, Message, Part, RerankRequest};
 
 /// What chat templates put around a message.
 const PER_MESSAGE: u64 = 16;
@@ -31,6 +31,12 @@ pub(crate) fn embedding_tokens(request: &EmbeddingRequest) -> u64 {
         EmbeddingInput::Tokens(ids) => size(ids.len()),
     });
     inputs.fold(0, u64::saturating_add)
+}
+
+/// Tokens of all pairs at most.
+pub(crate) fn rerank_tokens(request: &RerankRequest) -> u64 {
+    let pairs = request.pairs.iter().map(|pair| size(pair.query.len() + pair.passage.len()) + PER_MESSAGE);
+    pairs.fold(0, u64::saturating_add)
 }
 
 fn message(message: &Message) -> u64 {
@@ -80,6 +86,8 @@ mod tests {
             model: "m".to_owned(),
             inputs,
             dimensions: None,
+            truncate: false,
+            prompt: None,
             extra: serde_json::Map::new(),
         };
         assert_eq!(embedding_tokens(&request), 3 + PER_MESSAGE + 2);

@@ -4,5 +4,5 @@ mod estimate;
 mod rates;
 mod window;
 
-pub(crate) use estimate::{chat_tokens, embedding_tokens};
+pub(crate) use estimate::{chat_tokens, embedding_tokens, rerank_tokens};
 pub(crate) use rates::{Rates, Ticket};

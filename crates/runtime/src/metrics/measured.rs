@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Event, FinishReason, Input, RequestContext, Result, Sampling, Usage,
-};
+use byzerllm_core::{ChatRequest, Event, FinishReason, Input, RequestContext, Result, Sampling, Usage};
 use futures::{Stream, StreamExt};
 use tracing::Span;
 
@@ -56,16 +54,8 @@ impl Measured {
         Self::under(traces::generation(request, context), numbers)
     }
 
-    /// A request for vectors arrives.
-    pub(crate) fn embedding(
-        numbers: &Arc<Numbers>,
-        request: &EmbeddingRequest,
-        context: &RequestContext,
-    ) -> Self {
-        Self::under(traces::embedding(request, context), numbers)
-    }
-
-    fn under(span: Span, numbers: &Arc<Numbers>) -> Self {
+    /// A request with this span arrives.
+    pub(crate) fn under(span: Span, numbers: &Arc<Numbers>) -> Self {
         numbers.waiting.fetch_add(1, Ordering::Relaxed);
         Self {
             numbers: Arc::clone(numbers),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use byzerllm_core::{
     ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream, ModelHandle, RequestContext,
-    Result,
+    RerankRequest, RerankScores, Result,
 };
 
 use byzerllm_providers::BreakerState;
@@ -65,5 +65,15 @@ impl Targets for Deployments {
     ) -> Result<Embeddings> {
         name.clone_into(&mut request.model);
         self.runtime()?.embed(context, request).await
+    }
+
+    async fn rerank(
+        &self,
+        name: &str,
+        mut request: RerankRequest,
+        context: RequestContext,
+    ) -> Result<RerankScores> {
+        name.clone_into(&mut request.model);
+        self.runtime()?.rerank(context, request).await
     }
 }

@@ -20,8 +20,10 @@ use std::time::Instant;
 use async_trait::async_trait;
 use byzerllm_core::{
     ChatModel, ChatRequest, EmbeddingModel, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream,
-    GenerationDefaults, Message, ModelHandle, ModelInfo, Notice, RequestContext, Result, Takeover,
+    GenerationDefaults, Message, ModelHandle, ModelInfo, Notice, RequestContext, RerankModel, RerankRequest,
+    RerankScores, Result, Takeover,
 };
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::loader::{LoadedModel, Worker};
@@ -58,6 +60,14 @@ pub(crate) trait Targets: Send + Sync {
         request: EmbeddingRequest,
         context: RequestContext,
     ) -> Result<Embeddings>;
+
+    /// Asks a deployment for scores as any caller does.
+    async fn rerank(
+        &self,
+        name: &str,
+        request: RerankRequest,
+        context: RequestContext,
+    ) -> Result<RerankScores>;
 }
 
 /// A route that takes requests.
@@ -91,7 +101,8 @@ pub(crate) fn open(name: &str, spec: &RouteSpec, targets: Arc<dyn Targets>) -> L
         info: Arc::new(info),
         defaults: GenerationDefaults::default(),
         chat: Some(router.clone()),
-        embed: Some(router),
+        embed: Some(router.clone()),
+        rerank: Some(router),
     };
     LoadedModel { handle, worker: Arc::new(Nothing) }
 }
@@ -223,28 +234,29 @@ impl ChatModel for Router {
     }
 }
 
-#[async_trait]
-impl EmbeddingModel for Router {
-    async fn embed(&self, request: EmbeddingRequest, context: RequestContext) -> Result<Embeddings> {
-        let route = &self.0;
-        let order = route.first_order(&context)?;
-        let takeover = route.takeover(&context);
+impl Route {
+    /// Asks one target after the other for an answer in one piece, and says who gave it when it was not the first.
+    async fn ask<'a, T>(
+        &'a self,
+        context: &RequestContext,
+        ask: impl Fn(&'a str, RequestContext) -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<(T, Option<Notice>)> {
+        let order = self.first_order(context)?;
+        let takeover = self.takeover(context);
         let expected = order.first().copied();
         let mut failures = Vec::new();
         for target in order {
-            let name = route.target(target);
+            let name = self.target(target);
             let context =
                 RequestContext { hops: context.hops + 1, takeover, on_usage: None, ..context.clone() };
-            match route.targets.embed(name, request.clone(), context.clone()).await {
-                Ok(mut embeddings) => {
-                    route.chooser.answered(target);
-                    if expected != Some(target) {
-                        embeddings.notices.push(Notice::FailedOver { to: name.to_owned() });
-                    }
-                    return Ok(embeddings);
+            match ask(name, context.clone()).await {
+                Ok(answer) => {
+                    self.chooser.answered(target);
+                    let other = expected != Some(target);
+                    return Ok((answer, other.then(|| Notice::FailedOver { to: name.to_owned() })));
                 }
                 Err(error) => {
-                    route.chooser.failed(target, &error);
+                    self.chooser.failed(target, &error);
                     let late = context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
                     let over = takeover < Takeover::BeforeFirst
                         || !policy::another_may_do_better(error.kind())
@@ -256,7 +268,34 @@ impl EmbeddingModel for Router {
                 }
             }
         }
-        Err(policy::combined(&route.name, failures))
+        Err(policy::combined(&self.name, failures))
+    }
+}
+
+#[async_trait]
+impl EmbeddingModel for Router {
+    async fn embed(&self, request: EmbeddingRequest, context: RequestContext) -> Result<Embeddings> {
+        let targets = &self.0.targets;
+        let ask = |name, context| targets.embed(name, request.clone(), context);
+        let (mut embeddings, notice) = self.0.ask(&context, ask).await?;
+        embeddings.notices.extend(notice);
+        Ok(embeddings)
+    }
+
+    /// Its targets do.
+    fn accounts(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl RerankModel for Router {
+    async fn rerank(&self, request: RerankRequest, context: RequestContext) -> Result<RerankScores> {
+        let targets = &self.0.targets;
+        let ask = |name, context| targets.rerank(name, request.clone(), context);
+        let (mut scores, notice) = self.0.ask(&context, ask).await?;
+        scores.notices.extend(notice);
+        Ok(scores)
     }
 
     /// Its targets do.

@@ -175,6 +175,8 @@ async fn vectors_are_kept_as_well() {
         model: "chat".to_owned(),
         inputs: vec![EmbeddingInput::Text(text.to_owned())],
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Default::default(),
     };
     let first = runtime.embed(RequestContext::local(), asked("a")).await.unwrap();

@@ -86,6 +86,7 @@ impl Loader for LengthsLoader {
             defaults: Default::default(),
             chat: None,
             embed: Some(self.0.clone()),
+            rerank: None,
         };
         Ok(LoadedModel { handle, worker: Arc::new(Nothing) })
     }
@@ -121,6 +122,8 @@ fn request(texts: &[&str]) -> EmbeddingRequest {
         model: "emb".to_owned(),
         inputs: texts.iter().map(|text| EmbeddingInput::Text((*text).to_owned())).collect(),
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Default::default(),
     }
 }

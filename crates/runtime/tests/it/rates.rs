@@ -142,6 +142,8 @@ async fn vectors_count_too() {
         model: "chat".to_owned(),
         inputs: vec![EmbeddingInput::Text("x".repeat(80))],
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Default::default(),
     };
     for seconds in [0, 0, 0, 60] {

@@ -478,6 +478,8 @@ async fn vectors_fail_over_too() {
         model: "chat".to_owned(),
         inputs: vec![EmbeddingInput::Text("x".to_owned())],
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Default::default(),
     };
     let embeddings = runtime.embed(RequestContext::local(), asked()).await.unwrap();

@@ -141,6 +141,7 @@ impl Parrot {
             defaults: Sampling::default(),
             chat: Some(Arc::clone(self) as Arc<dyn ChatModel>),
             embed: Some(Arc::clone(self) as Arc<dyn EmbeddingModel>),
+            rerank: None,
         }
     }
 

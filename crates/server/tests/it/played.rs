@@ -99,8 +99,13 @@ impl Loader for PlayedLoader {
 
     fn load(&self, _: &DeploymentSpec, _: &LoadContext) -> Result<LoadedModel> {
         let chat: Arc<dyn ChatModel> = self.0.clone();
-        let handle =
-            ModelHandle { info: Arc::default(), defaults: Default::default(), chat: Some(chat), embed: None };
+        let handle = ModelHandle {
+            info: Arc::default(),
+            defaults: Default::default(),
+            chat: Some(chat),
+            embed: None,
+            rerank: None,
+        };
         Ok(LoadedModel { handle, worker: Arc::new(Idle) })
     }
 

@@ -232,6 +232,8 @@ async fn embeds(case: &Case) -> bool {
         model: "d".to_owned(),
         inputs: texts.to_vec(),
         dimensions: None,
+        truncate: false,
+        prompt: None,
         extra: Map::new(),
     };
     let made = world.model.handle().embed.unwrap().embed(request, world.context()).await;
