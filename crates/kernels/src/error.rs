@@ -46,6 +46,36 @@ pub enum KernelError {
         /// Columns of the part that differs.
         other: usize,
     },
+    /// An order of columns that is none.
+    #[error("the order of the columns must name each of the {cols} columns once")]
+    ColumnOrder {
+        /// Columns of the matrix.
+        cols: usize,
+    },
+    /// Nothing writes this encoding.
+    #[error(
+        "{kind} can be read but not written: use Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, F16, BF16 or F32"
+    )]
+    Encoding {
+        /// The encoding.
+        kind: TensorType,
+    },
+    /// Infinity or no number at all where a number is needed; importances must not be negative either.
+    #[error("{what} {index} is not a finite number that can be encoded")]
+    NotFinite {
+        /// What holds it.
+        what: &'static str,
+        /// Its place.
+        index: usize,
+    },
+    /// A float too large for 16 bits.
+    #[error("value {index} is beyond the range of {kind}: use BF16 or F32")]
+    Range {
+        /// The encoding.
+        kind: TensorType,
+        /// Its place.
+        index: usize,
+    },
     /// A matrix without rows or columns.
     #[error("a matrix needs at least one row and one column")]
     Empty,

@@ -6,4 +6,5 @@ mod dequantize;
 mod elementwise;
 mod matrix;
 mod pool;
+mod quantize;
 mod support;
