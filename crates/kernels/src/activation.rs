@@ -22,7 +22,7 @@ pub enum Activation {
 }
 
 #[inline(always)]
-unsafe fn apply<L: Lanes>(activation: Activation, x: L::F) -> L::F {
+pub(crate) unsafe fn apply<L: Lanes>(activation: Activation, x: L::F) -> L::F {
     let one = L::splat(1.0);
     match activation {
         Activation::Silu => L::div(x, L::add(one, exp::<L>(L::sub(L::splat(0.0), x)))),

@@ -85,4 +85,14 @@ pub enum KernelError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// A tensor has another shape than its place in the network.
+    #[error("a tensor of {wanted:?} is needed, got {found:?} with a bias of {bias}")]
+    Shape {
+        /// Rows and columns that are needed.
+        wanted: (usize, usize),
+        /// Rows and columns found.
+        found: (usize, usize),
+        /// Length of the bias found, or of what stands in its place.
+        bias: usize,
+    },
 }

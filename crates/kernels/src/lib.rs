@@ -16,6 +16,7 @@ mod matrix;
 mod memory;
 mod norm;
 mod quant;
+mod residual;
 mod rope;
 mod rows;
 mod threads;
@@ -23,7 +24,8 @@ mod vocabulary;
 
 pub use activation::{Activation, activate, add, add_scaled, gated, soft_cap};
 pub use attention::{
-    AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, FREED_BLOCK, Mask, attend,
+    AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, DenseQueries, DenseShape,
+    FREED_BLOCK, Mask, attend, attend_dense,
 };
 pub use ceilings::Ceilings;
 pub use cores::usable_cores;

@@ -4,7 +4,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-use crate::attention::Task;
+use crate::attention::{DenseTask, Task};
 use crate::error::KernelError;
 
 /// Alignment of every buffer: one cache line, one vector.
@@ -158,7 +158,9 @@ pub struct Scratch {
     pub(crate) codes: Vec<i8>,
     pub(crate) groups: Vec<GroupInfo>,
     pub(crate) work: Vec<f32>,
+    pub(crate) gathered: Vec<f32>,
     pub(crate) tasks: Vec<Task>,
+    pub(crate) dense_tasks: Vec<DenseTask>,
 }
 
 impl Scratch {
@@ -167,7 +169,7 @@ impl Scratch {
     pub fn bytes(&self) -> usize {
         self.codes.capacity()
             + self.groups.capacity() * size_of::<GroupInfo>()
-            + self.work.capacity() * size_of::<f32>()
+            + (self.work.capacity() + self.gathered.capacity()) * size_of::<f32>()
     }
 }
 

@@ -43,3 +43,21 @@ pub(crate) fn split_mut(
         body(range, part);
     });
 }
+
+/// Calls `body` with each row of `values` (rows of `width`) and its number, on all workers when the work is worth it.
+///
+/// # Panics
+/// When the values are no whole rows.
+pub fn each_row(
+    turn: &Turn<'_>,
+    values: &mut [f32],
+    width: usize,
+    body: &(dyn Fn(usize, &mut [f32]) + Sync),
+) {
+    assert!(width > 0 && values.len().is_multiple_of(width), "the values are no whole rows");
+    split_mut(turn, values, width, &|range, rows| {
+        for (index, row) in range.zip(rows.chunks_exact_mut(width)) {
+            body(index, row);
+        }
+    });
+}

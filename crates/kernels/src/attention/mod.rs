@@ -5,12 +5,15 @@
 #![expect(unsafe_code, reason = "query tiles write disjoint output rows")]
 
 mod cache;
+mod dense;
 mod rotation;
 mod tile;
 
 use std::ops::Range;
 
 pub use cache::{CachePlane, CacheShape, CacheType};
+pub(crate) use dense::DenseTask;
+pub use dense::{DenseQueries, DenseShape, attend_dense};
 
 use crate::lanes::dispatch;
 use crate::memory::{Scratch, Shared, grown};

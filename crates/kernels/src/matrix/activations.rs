@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "written against the vector vocabulary")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation")]
 
+use std::ptr;
+
 use super::layout::GROUP;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::math::step_and_factor;
@@ -28,7 +30,6 @@ impl Kernel for Quantize<'_> {
     unsafe fn run<L: Lanes>(self) {
         let groups = self.cols.div_ceil(GROUP);
         let rows = self.input.chunks_exact(self.cols);
-        let steps = if self.digits == 2 { 127.0 * 128.0 } else { 127.0 };
         let outputs = self
             .codes
             .chunks_exact_mut(self.digits * groups * GROUP)
@@ -40,24 +41,39 @@ impl Kernel for Quantize<'_> {
                 let first = load_some::<L>(input, at);
                 let second =
                     if at + LANES < self.cols { load_some::<L>(input, at + LANES) } else { L::splat(0.0) };
-                let largest = L::greatest(L::max(L::abs(first), L::abs(second)));
-                let broken = L::any_nan(first) || L::any_nan(second);
-                let (scale, factor) = step_and_factor(largest, broken, steps);
-                let codes = codes[at..at + GROUP].as_mut_ptr();
-                let (first, second) = (L::mul(first, L::splat(factor)), L::mul(second, L::splat(factor)));
-                let sums = if self.digits == 2 {
-                    let low_digits = low_digits[at..at + GROUP].as_mut_ptr();
-                    [
-                        store_digits::<L>(codes, low_digits, first),
-                        store_digits::<L>(codes.add(LANES), low_digits.add(LANES), second),
-                    ]
-                } else {
-                    [L::store_i8(codes, first), L::store_i8(codes.add(LANES), second)]
-                };
-                *info = GroupInfo::new(scale, sums);
+                let low_digits =
+                    if self.digits == 2 { low_digits.as_mut_ptr().add(at) } else { ptr::null_mut() };
+                *info = round_group::<L>([first, second], codes.as_mut_ptr().add(at), low_digits);
             }
         }
     }
+}
+
+/// Rounds the 32 values of a group and stores their codes; without `low_digits` to eight bits, else to fifteen.
+///
+/// # Safety
+/// Both pointers, if not null, have room for 32 bytes.
+#[inline(always)]
+pub(super) unsafe fn round_group<L: Lanes>(
+    values: [L::F; 2],
+    codes: *mut i8,
+    low_digits: *mut i8,
+) -> GroupInfo {
+    let [first, second] = values;
+    let largest = L::greatest(L::max(L::abs(first), L::abs(second)));
+    let broken = L::any_nan(first) || L::any_nan(second);
+    let (scale, factor) =
+        step_and_factor(largest, broken, if low_digits.is_null() { 127.0 } else { 127.0 * 128.0 });
+    let (first, second) = (L::mul(first, L::splat(factor)), L::mul(second, L::splat(factor)));
+    let sums = if low_digits.is_null() {
+        [L::store_i8(codes, first), L::store_i8(codes.add(LANES), second)]
+    } else {
+        [
+            store_digits::<L>(codes, low_digits, first),
+            store_digits::<L>(codes.add(LANES), low_digits.add(LANES), second),
+        ]
+    };
+    GroupInfo::new(scale, sums)
 }
 
 /// Rounds to integers of at most 127 * 128, stores their two digits and returns their sum.

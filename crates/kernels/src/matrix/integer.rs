@@ -85,6 +85,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 let wanted = group + groups < self.groups || start + chunk == self.rows.end;
                 let lines =
                     if wanted { (Self::RECORD.span(groups) / LINE).div_ceil(passes * groups) } else { 0 };
+                let last = group + groups == self.groups;
                 let mut part = Part {
                     records,
                     groups,
@@ -92,7 +93,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     infos: self.infos.add(start * self.groups + group),
                     stride: self.groups,
                     fresh: group == 0,
-                    finish: (group + groups == self.groups).then_some((self.sink, start)),
+                    finish: (last && self.sink.takes_vectors()).then_some((self.sink, start)),
                     next,
                     lines,
                 };
@@ -125,6 +126,9 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                         Self::block::<L, 1, 1>(&mut part, row, 1, sums);
                         row += 1;
                     }
+                }
+                if last && !self.sink.takes_vectors() {
+                    self.sink.store_rows::<L>(start, chunk, sums);
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 mod activations;
 mod exact;
+mod input;
 mod integer;
 mod layout;
 mod pack;
@@ -15,17 +16,21 @@ mod words;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::activation::{self, Activation};
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes};
-use crate::memory::{AlignedBytes, Scratch, Shared, grown};
+use crate::memory::{AlignedBytes, GroupInfo, Scratch, Shared, grown};
 use crate::norm::{load_some, store_some};
 use crate::quant::{TensorType, TensorView};
 use crate::threads::Turn;
 use activations::quantize_rows;
+pub use input::ProductInput;
+pub(crate) use input::{InputWriter, load_group};
 use layout::{GROUP, PANEL, Packing, SUPER, with_packing};
 
 /// How products are computed. Results differ between the modes; within one they never depend on the batch.
@@ -104,6 +109,8 @@ pub struct Matrix {
     rows: usize,
     cols: usize,
     compute: Compute,
+    /// For each packed column the column of the input.
+    order: Option<Arc<[u32]>>,
 }
 
 impl fmt::Debug for Matrix {
@@ -164,7 +171,25 @@ impl Matrix {
             pack::pack_panel(view, start, panel.columns, panel.packing, to);
         });
         let kinds = parts.iter().map(TensorView::kind).collect();
-        Ok(Self { data, panels, kinds, rows, cols, compute })
+        Ok(Self { data, panels, kinds, rows, cols, compute, order: None })
+    }
+
+    /// The same matrix, of weights whose columns were packed in another order: packed column `i` is multiplied with
+    /// column `order[i]` of the input.
+    ///
+    /// # Errors
+    /// When `order` does not name each column once.
+    pub fn with_column_order(mut self, order: Arc<[u32]>) -> Result<Self, KernelError> {
+        let mut seen = vec![false; self.cols];
+        let each_once = order.len() == self.cols
+            && order.iter().all(|&column| {
+                seen.get_mut(column as usize).is_some_and(|seen| !std::mem::replace(seen, true))
+            });
+        if !each_once {
+            return Err(KernelError::ColumnOrder { cols: self.cols });
+        }
+        self.order = Some(order);
+        Ok(self)
     }
 
     /// Output columns: the rows of W.
@@ -241,17 +266,89 @@ impl Matrix {
         if batch == 0 {
             return;
         }
+        let input = match &self.order {
+            Some(order) => gather(turn, input, order, grown(&mut scratch.gathered, input.len())),
+            None => input,
+        };
+        let groups = self.cols.div_ceil(GROUP);
+        let digits = self.compute.digits();
+        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows };
+        if digits == 0 {
+            self.multiply(turn, batch, Source::Floats(input), bias, target);
+            return;
+        }
+        let codes = grown(&mut scratch.codes, batch * digits * groups * GROUP);
+        let infos = grown(&mut scratch.groups, batch * groups);
+        quantize_rows(turn, input, self.cols, digits, codes, infos);
+        self.multiply(turn, batch, Source::Codes(codes, infos), bias, target);
+    }
+
+    /// Like [`Matrix::apply`], with rows that are rounded already.
+    ///
+    /// # Panics
+    /// When the lengths do not fit, or the rows were made for another mode.
+    pub fn apply_input(
+        &self,
+        turn: &Turn<'_>,
+        input: &ProductInput,
+        bias: Option<&[f32]>,
+        output: &mut [f32],
+    ) {
+        self.check_input(input, bias);
+        assert!(output.len() == input.rows() * self.rows, "output has another number of rows than the input");
+        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows };
+        self.multiply(turn, input.rows(), input.source(), bias, target);
+    }
+
+    /// `output = activation(input Wᵀ + bias)`, rounded at once to what the next product reads.
+    ///
+    /// # Panics
+    /// When the lengths do not fit, the rows were made for another mode, or a part before the last has a number of rows that
+    /// is no multiple of 32.
+    pub fn apply_activated(
+        &self,
+        turn: &Turn<'_>,
+        input: &ProductInput,
+        bias: Option<&[f32]>,
+        activation: Option<Activation>,
+        output: &mut ProductInput,
+    ) {
+        self.check_input(input, bias);
+        assert!(
+            self.panels.iter().all(|panel| panel.first.is_multiple_of(GROUP)),
+            "parts do not end with a group"
+        );
+        output.resize(input.rows(), self.rows);
+        let target = Target::Input { writer: output.writer(), activation };
+        self.multiply(turn, input.rows(), input.source(), bias, target);
+    }
+
+    fn check_input(&self, input: &ProductInput, bias: Option<&[f32]>) {
+        assert!(input.cols() == self.cols, "input rows are not as long as the matrix has columns");
+        assert!(input.compute() == self.compute, "input and matrix have different modes");
+        assert!(self.order.is_none(), "the columns have an order of their own: use `apply`");
+        assert!(
+            bias.is_none_or(|bias| bias.len() == self.rows),
+            "bias is not as long as the matrix has rows"
+        );
+    }
+
+    /// The products of all panels. Source and target have `batch` rows of this matrix's widths.
+    fn multiply(
+        &self,
+        turn: &Turn<'_>,
+        batch: usize,
+        source: Source<'_>,
+        bias: Option<&[f32]>,
+        target: Target,
+    ) {
+        if batch == 0 {
+            return;
+        }
         let isa = turn.isa();
         let groups = self.cols.div_ceil(GROUP);
         let digits = self.compute.digits();
-        let quantized = (digits > 0).then(|| {
-            let codes = grown(&mut scratch.codes, batch * digits * groups * GROUP);
-            let infos = grown(&mut scratch.groups, batch * groups);
-            quantize_rows(turn, input, self.cols, digits, codes, infos);
-            (&*codes, &*infos)
-        });
         let split = Split::new(turn.threads(), self.panels.len(), batch, self.data.len());
-        let shared = Shared::new(output.as_mut_ptr());
         turn.run_near(split.tasks(), &|task, _| {
             let (panels, rows) = split.part(task);
             for panel in &self.panels[panels] {
@@ -259,30 +356,31 @@ impl Matrix {
                 let records = unsafe { self.data.as_ptr().add(panel.offset) };
                 let columns = panel.first..panel.first + panel.columns;
                 let sink = Sink {
-                    output: shared,
-                    stride: self.rows,
+                    target,
                     first: panel.first,
                     columns: panel.columns,
                     bias: bias.map(|bias| &bias[columns]),
                 };
                 let rows = rows.clone();
-                // SAFETY: records, activations and output have the lengths that the kernels walk: all were
-                // checked above, and tasks write disjoint output blocks.
+                // SAFETY: records, activations and output have the lengths that the kernels walk: the callers
+                // have checked them, and tasks write disjoint output blocks.
                 unsafe {
-                    match quantized {
-                        Some(activations) if digits == 2 => {
+                    match source {
+                        Source::Codes(codes, infos) if digits == 2 => {
                             with_packing!(
                                 panel.packing,
-                                integer::run::<2>(isa, records, groups, activations, rows, &sink)
+                                integer::run::<2>(isa, records, groups, (codes, infos), rows, &sink)
                             );
                         }
-                        Some(activations) => {
+                        Source::Codes(codes, infos) => {
                             with_packing!(
                                 panel.packing,
-                                integer::run::<1>(isa, records, groups, activations, rows, &sink)
+                                integer::run::<1>(isa, records, groups, (codes, infos), rows, &sink)
                             );
                         }
-                        None => exact::run(isa, panel.packing, records, self.cols, input, rows, &sink),
+                        Source::Floats(input) => {
+                            exact::run(isa, panel.packing, records, self.cols, input, rows, &sink);
+                        }
                     }
                 }
             }
@@ -290,52 +388,107 @@ impl Matrix {
     }
 }
 
+/// The rows of a batch, as the mode of the matrix wants them.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Floats(&'a [f32]),
+    Codes(&'a [i8], &'a [GroupInfo]),
+}
+
+/// What becomes of the sums of a batch.
+#[derive(Clone, Copy)]
+enum Target {
+    /// Rows of so many floats.
+    Floats { output: Shared<f32>, stride: usize },
+    /// The input of the next product.
+    Input { writer: InputWriter, activation: Option<Activation> },
+}
+
+/// Rows with their columns in another order.
+fn gather<'a>(turn: &Turn<'_>, input: &[f32], order: &[u32], into: &'a mut [f32]) -> &'a [f32] {
+    let cols = order.len();
+    let shared = Shared::new(into.as_mut_ptr());
+    turn.run(input.len() / cols, &|row, _| {
+        let from = &input[row * cols..(row + 1) * cols];
+        // SAFETY: each task writes a row of its own.
+        let to = unsafe { shared.part(row * cols, cols) };
+        to.iter_mut().zip(order).for_each(|(to, &column)| *to = from[column as usize]);
+    });
+    into
+}
+
 /// Where a panel's sums go.
 struct Sink<'a> {
-    output: Shared<f32>,
-    stride: usize,
+    target: Target,
     first: usize,
     columns: usize,
     bias: Option<&'a [f32]>,
 }
 
 impl Sink<'_> {
+    /// Whether single vectors can be stored. Otherwise a row's whole panel is rounded at once.
+    fn takes_vectors(&self) -> bool {
+        matches!(self.target, Target::Floats { .. })
+    }
+
     /// Writes `count` rows from `row` on, from sums of one panel width each, the bias added.
     ///
     /// # Safety
-    /// As for [`Sink::store`]; `sums` has so many rows.
+    /// No other task writes these rows of this panel, they exist, and `sums` has so many rows.
     #[inline(always)]
     unsafe fn store_rows<L: Lanes>(&self, row: usize, count: usize, sums: *const f32) {
         for index in 0..count {
-            for vector in 0..PANEL / LANES {
-                // SAFETY: promised by the caller.
-                unsafe {
-                    let sums = L::load(sums.add(index * PANEL + vector * LANES));
-                    self.store::<L>(row + index, vector, sums);
+            // SAFETY: promised by the caller.
+            unsafe {
+                let sums = sums.add(index * PANEL);
+                let sums = [L::load(sums), L::load(sums.add(LANES))];
+                match self.target {
+                    Target::Floats { .. } => {
+                        self.store::<L>(row + index, 0, sums[0]);
+                        self.store::<L>(row + index, 1, sums[1]);
+                    }
+                    Target::Input { writer, activation } => {
+                        let mut values = [self.biased::<L>(0, sums[0]), self.biased::<L>(1, sums[1])];
+                        if let Some(activation) = activation {
+                            values = values.map(|value| activation::apply::<L>(activation, value));
+                        }
+                        writer.store_group::<L>(row + index, self.first / GROUP, values);
+                    }
                 }
             }
         }
     }
 
-    /// Writes sixteen sums of a row, the bias added: vector `vector` of the panel.
+    /// Writes sixteen sums of a row, the bias added: vector `vector` of the panel. Only where it
+    /// [`Sink::takes_vectors`].
     ///
     /// # Safety
     /// No other task writes this row of this panel, and it exists.
     #[inline(always)]
-    unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, mut sums: L::F) {
+    unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, sums: L::F) {
         let first = vector * LANES;
-        if first >= self.columns {
-            return;
+        if let Target::Floats { output, stride } = self.target
+            && first < self.columns
+        {
+            let columns = LANES.min(self.columns - first);
+            // SAFETY: promised by the caller.
+            unsafe {
+                let sums = self.biased::<L>(vector, sums);
+                let output = output.part(row * stride + self.first + first, columns);
+                store_some::<L>(output, 0, sums);
+            }
         }
-        let columns = LANES.min(self.columns - first);
-        if let Some(bias) = self.bias {
+    }
+
+    /// Sums of vector `vector` of the panel with their bias.
+    #[inline(always)]
+    unsafe fn biased<L: Lanes>(&self, vector: usize, sums: L::F) -> L::F {
+        match self.bias {
             // SAFETY: vectors are loaded from slices.
-            sums = unsafe { L::add(sums, load_some::<L>(bias, first)) };
-        }
-        // SAFETY: promised by the caller.
-        unsafe {
-            let output = self.output.part(row * self.stride + self.first + first, columns);
-            store_some::<L>(output, 0, sums);
+            Some(bias) if vector * LANES < bias.len() => unsafe {
+                L::add(sums, load_some::<L>(bias, vector * LANES))
+            },
+            _ => sums,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod attention;
 mod dequantize;
 mod elementwise;
+mod encoder;
 mod matrix;
 mod pool;
 mod quantize;

@@ -1,0 +1,108 @@
+//! The end of a block of a post-norm network: the sum with the block's input and its normalisation, rounded at once
+//! to what the next product reads.
+#![expect(unsafe_code, reason = "written against the vector vocabulary")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation")]
+
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::matrix::{InputWriter, ProductInput, load_group};
+use crate::memory::Shared;
+use crate::norm::{load_some, store_some};
+use crate::rows::split;
+use crate::threads::Turn;
+
+/// Weight, bias and epsilon of a layer normalisation.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNorm<'a> {
+    /// Factor per value.
+    pub weight: &'a [f32],
+    /// Addend per value.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+struct Rows<'a> {
+    stream: &'a mut [f32],
+    block: &'a [f32],
+    norm: LayerNorm<'a>,
+    writer: InputWriter,
+    first: usize,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let LayerNorm { weight, bias, eps } = self.norm;
+        let width = weight.len();
+        for (row, values) in self.stream.chunks_exact_mut(width).enumerate() {
+            let block = self.block.get(row * width..(row + 1) * width);
+            let mut sum = L::splat(0.0);
+            for at in (0..width).step_by(LANES) {
+                let mut value = load_some::<L>(values, at);
+                if let Some(block) = block {
+                    value = L::add(value, load_some::<L>(block, at));
+                    store_some::<L>(values, at, value);
+                }
+                sum = L::add(sum, value);
+            }
+            let mean = L::splat(L::sum(sum) / width as f32);
+            let mut squares = L::splat(0.0);
+            for at in (0..width).step_by(LANES) {
+                let value = L::sub(load_some::<L>(values, at), mean);
+                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
+                squares = L::fma(value, value, squares);
+            }
+            let factor = L::splat(1.0 / (L::sum(squares) / width as f32 + eps).sqrt());
+            for group in 0..width.div_ceil(2 * LANES) {
+                let at = group * 2 * LANES;
+                let (value, weight, bias) =
+                    (load_group::<L>(values, at), load_group::<L>(weight, at), load_group::<L>(bias, at));
+                let mut scaled = [L::splat(0.0); 2];
+                for half in 0..2 {
+                    let from = at + half * LANES;
+                    if from < width {
+                        let centered = L::mul(L::sub(value[half], mean), factor);
+                        let result = L::fma(centered, weight[half], bias[half]);
+                        scaled[half] = L::choose_range(0, (width - from).min(LANES), result, L::splat(0.0));
+                        store_some::<L>(values, from, scaled[half]);
+                    }
+                }
+                self.writer.store_group::<L>(self.first + row, group, scaled);
+            }
+        }
+    }
+}
+
+/// `stream = norm(stream + block)` for rows as long as the norm's weight, and the same rows rounded into `input`. An
+/// empty `block` adds nothing.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn add_norm(
+    turn: &Turn<'_>,
+    stream: &mut [f32],
+    block: &[f32],
+    norm: LayerNorm<'_>,
+    input: &mut ProductInput,
+) {
+    let width = norm.weight.len();
+    assert!(width > 0 && stream.len().is_multiple_of(width), "rows are not as long as the weight");
+    assert!(norm.bias.len() == width, "bias and weight differ in length");
+    assert!(block.is_empty() || block.len() == stream.len(), "block and stream differ in length");
+    let rows = stream.len() / width;
+    input.resize(rows, width);
+    let writer = input.writer();
+    let isa = turn.isa();
+    let stream = Shared::new(stream.as_mut_ptr());
+    split(turn, rows, width, &|range| {
+        let span = range.start * width..range.end * width;
+        let block = if block.is_empty() { block } else { &block[span.clone()] };
+        // SAFETY: tasks take disjoint rows of the stream and of the input, which has as many of the same width.
+        unsafe {
+            let stream = stream.part(span.start, span.len());
+            dispatch(isa, Rows { stream, block, norm, writer, first: range.start });
+        }
+    });
+}
