@@ -8,8 +8,8 @@ pub(crate) mod fields;
 mod gpt_neox;
 mod llama;
 mod qwen2;
-mod rope;
-mod shape;
+pub(crate) mod rope;
+pub(crate) mod shape;
 pub(crate) mod source;
 
 use crate::config::DecoderConfig;

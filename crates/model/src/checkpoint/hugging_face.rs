@@ -22,7 +22,7 @@ const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
 const SHOWN_CHARACTERS: usize = 80;
 
 /// Reads `config.json`.
-pub(super) fn read_config(directory: &Path) -> LoadResult<(PathBuf, Map<String, Json>)> {
+pub(crate) fn read_config(directory: &Path) -> LoadResult<(PathBuf, Map<String, Json>)> {
     let path = directory.join(CONFIG);
     if !path.is_file() {
         let problem = format!("has no {CONFIG}: is it a model directory or a GGUF file?");
@@ -145,7 +145,7 @@ impl Extras {
 }
 
 /// A value on one line.
-pub(super) fn render(value: &Json) -> String {
+pub(crate) fn render(value: &Json) -> String {
     let text = match value {
         Json::Array(values) if values.len() > 16 => format!("[{} values]", values.len()),
         Json::Object(values) if values.len() > 16 => format!("{{{} fields}}", values.len()),

@@ -2,7 +2,7 @@
 //!
 //! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
 
-mod hugging_face;
+pub(crate) mod hugging_face;
 mod vocabulary_files;
 
 use std::path::{Path, PathBuf};
@@ -397,7 +397,7 @@ impl Checkpoint {
 }
 
 /// Where an adapter's directory holds the model that it was trained on.
-const ADAPTER_BASE: &str = "pretrained_model";
+pub(crate) const ADAPTER_BASE: &str = "pretrained_model";
 
 /// Every token that the tokenizer may give must have an embedding.
 fn check_vocabulary(source: &Source, config: &DecoderConfig) -> LoadResult<()> {

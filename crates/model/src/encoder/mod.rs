@@ -5,14 +5,20 @@
 
 mod checkpoint;
 mod config;
+mod cpu;
+mod families;
+mod read;
+mod sentence;
 mod settings;
 mod tokenizer;
+mod vocabulary;
 mod weights;
 
 use byzerllm_core::Result;
 
 pub use checkpoint::{EncoderCheckpoint, task_of};
 pub use config::{DenseConfig, EncoderConfig, EncoderHead, EncoderPositions, HeadActivation, Pooling};
+pub use cpu::CpuEncoder;
 pub use settings::{EncoderSettings, Origin, Similarity};
 pub use tokenizer::{EncodedInput, EncoderTokenizer};
 pub use weights::{EncoderLayerWeights, EncoderWeights};

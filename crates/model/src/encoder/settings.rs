@@ -1,6 +1,7 @@
 //! What a checkpoint says about its use, beside the network's shape: prompts, labels, and where each value is from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// How the vectors of two texts are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +27,30 @@ impl Similarity {
             Self::Manhattan => "manhattan",
         }
     }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Cosine, Self::Dot, Self::Euclidean, Self::Manhattan]
+            .into_iter()
+            .find(|one| one.as_str() == name)
+    }
 }
 
-/// Where a value of the settings is from.
+/// Where a value is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// This file, relative to the checkpoint, or this key of a GGUF file.
+    /// This file of the checkpoint, or this key of a GGUF file.
     Given(String),
-    /// The family's custom, because no file says.
+    /// No file says; the reason for the choice.
     Assumed(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(place) => f.write_str(place),
+            Self::Assumed(why) => write!(f, "assumed: {why}"),
+        }
+    }
 }
 
 /// What a checkpoint says about its use.
@@ -44,12 +60,14 @@ pub struct EncoderSettings {
     pub prompts: BTreeMap<String, String>,
     /// The prompt of inputs that ask for none.
     pub default_prompt: Option<String>,
+    /// Whether texts become lower case before the tokenizer sees them.
+    pub lowercase: bool,
     /// How vectors are meant to be compared, when a file says.
     pub similarity: Option<Similarity>,
     /// Names of a classifier's labels, in order of its logits; empty for embeddings.
     pub labels: Vec<String>,
-    /// Whether the checkpoint's own files want the logits as probabilities: `Some(true)` for the logistic function,
-    /// `Some(false)` for none, absent when they do not say.
+    /// Whether the checkpoint's files turn logits into probabilities by the logistic function: absent when they do
+    /// not say. Rows of the network are logits in any case.
     pub probabilities: Option<bool>,
     /// Where the pooling is from.
     pub pooling_origin: Origin,

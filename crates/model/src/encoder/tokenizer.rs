@@ -109,6 +109,7 @@ struct Shared {
     pair: Option<Template>,
     prompts: BTreeMap<String, String>,
     default_prompt: Option<String>,
+    lowercase: bool,
     vocab_size: usize,
 }
 
@@ -131,6 +132,7 @@ impl EncoderTokenizer {
             pair: tokenizer.template(2).ok().map(typed),
             prompts: settings.prompts.clone(),
             default_prompt: settings.default_prompt.clone(),
+            lowercase: settings.lowercase,
             vocab_size: config.vocab_size,
         };
         Ok(Self { tokenizer, shared: Arc::new(shared) })
@@ -153,8 +155,8 @@ impl EncoderTokenizer {
             Some(name) => self.shared.prompts.get(name).ok_or_else(|| self.unknown_prompt(name))?,
         };
         let ids = match prompt {
-            "" => self.tokenizer.encode(text, false)?,
-            prompt => self.tokenizer.encode(&format!("{prompt}{text}"), false)?,
+            "" => self.ids(text)?,
+            prompt => self.ids(&format!("{prompt}{text}"))?,
         };
         Ok(EncodedInput::new(&self.shared.single, &[&ids]))
     }
@@ -180,9 +182,15 @@ impl EncoderTokenizer {
             let message = "the model's tokenizer does not say how to join two texts";
             return Err(Error::new(ErrorKind::Unsupported, message));
         };
-        let first = self.tokenizer.encode(query, false)?;
-        let second = self.tokenizer.encode(passage, false)?;
+        let (first, second) = (self.ids(query)?, self.ids(passage)?);
         Ok(EncodedInput::new(template, &[&first, &second]))
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(match self.shared.lowercase {
+            true => self.tokenizer.encode(&text.to_lowercase(), false)?,
+            false => self.tokenizer.encode(text, false)?,
+        })
     }
 
     fn unknown_prompt(&self, name: &str) -> Error {

@@ -140,7 +140,7 @@ impl GgufVocabulary {
     }
 
     /// Whether the fields agree with each other.
-    fn check(&self) -> Result<(), TokenizerError> {
+    pub(super) fn check(&self) -> Result<(), TokenizerError> {
         let count = self.tokens.len();
         if count == 0 {
             return Err(self.invalid("tokenizer.ggml.tokens", "the vocabulary is empty"));
@@ -184,7 +184,7 @@ impl GgufVocabulary {
         self.token_types.get(id).copied().unwrap_or(1)
     }
 
-    fn is_special(&self, id: usize) -> bool {
+    pub(super) fn is_special(&self, id: usize) -> bool {
         matches!(self.kind(id), CONTROL | UNKNOWN)
     }
 

@@ -63,7 +63,19 @@ impl Tokenizer {
             Ok(tokenizer)
         })
         .map_err(|reason| invalid("tokenizer", reason))?;
+        Self::with_table(path_for_errors, tokenizer)
+    }
 
+    /// Adds the table of bytes that the tokenizer's decoder means.
+    pub(super) fn with_table(
+        path_for_errors: &Path,
+        tokenizer: tokenizers::Tokenizer,
+    ) -> Result<Self, TokenizerError> {
+        let invalid = |field: &str, reason: String| TokenizerError::Invalid {
+            file: path_for_errors.to_owned(),
+            field: field.to_owned(),
+            reason,
+        };
         let decoder = tokenizer.get_decoder().map(serde_json::to_value).transpose();
         let decoder = decoder.map_err(|error| invalid("decoder", error.to_string()))?;
         let mut plan = Plan::default();

@@ -6,6 +6,7 @@
 
 pub(crate) mod added;
 mod bytes;
+mod fairseq;
 mod gguf;
 mod json;
 mod merge_lines;
@@ -16,6 +17,7 @@ pub(crate) mod segments;
 mod sentencepiece;
 mod stream;
 mod table;
+pub(crate) mod wordpiece;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,6 +111,13 @@ impl Tokenizer {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.prefix = prefix;
             inner.suffix = suffix;
+        }
+    }
+
+    /// Sets how one text or two are put among special tokens.
+    fn join(&mut self, processor: tokenizers::PostProcessorWrapper) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.tokenizer.with_post_processor(Some(processor));
         }
     }
 

@@ -125,20 +125,27 @@ impl Tokenizer {
         bytes: &[u8],
         added: &AddedTokens,
     ) -> Result<Self, TokenizerError> {
-        let pieces = read(bytes).map_err(|refusal| match refusal {
-            Refusal::Invalid(field, reason) => {
-                TokenizerError::Invalid { file: path.to_owned(), field: field.to_owned(), reason }
-            }
-            Refusal::Unsupported(field, value, supported) => TokenizerError::Unsupported {
-                file: path.to_owned(),
-                field: field.to_owned(),
-                value,
-                supported: supported.to_owned(),
-            },
-        })?;
-        let names = FieldNames { pieces: "pieces", charsmap: "normalizer_spec.precompiled_charsmap" };
-        pieces.into_tokenizer(path, names, added)
+        read_model(path, bytes)?.into_tokenizer(path, FIELDS, added)
     }
+}
+
+/// The names of the file's fields.
+pub(super) const FIELDS: FieldNames =
+    FieldNames { pieces: "pieces", charsmap: "normalizer_spec.precompiled_charsmap" };
+
+/// Reads a model's pieces and options.
+pub(super) fn read_model(path: &Path, bytes: &[u8]) -> Result<Pieces, TokenizerError> {
+    read(bytes).map_err(|refusal| match refusal {
+        Refusal::Invalid(field, reason) => {
+            TokenizerError::Invalid { file: path.to_owned(), field: field.to_owned(), reason }
+        }
+        Refusal::Unsupported(field, value, supported) => TokenizerError::Unsupported {
+            file: path.to_owned(),
+            field: field.to_owned(),
+            value,
+            supported: supported.to_owned(),
+        },
+    })
 }
 
 fn read(bytes: &[u8]) -> Result<Pieces, Refusal> {
