@@ -68,6 +68,9 @@ impl FinishReason {
 pub enum Notice {
     /// Input was cut because the caller allowed it.
     Truncated {
+        /// Which input of the request, where it has several; counts from 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<u32>,
         /// Tokens before.
         from: u32,
         /// Tokens after.

@@ -3,12 +3,14 @@
 //!
 //! [`LocalModel`] is the way in. Inside, `scheduler`, `blocks` and `prefix` decide, `engine` does, `answer` tells.
 
+mod adapters;
 mod adjust;
 mod answer;
 mod blocks;
 mod compiler;
 mod constraint;
 mod detokenize;
+mod encoder;
 mod engine;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -33,6 +35,8 @@ mod stop;
 mod token_stream;
 mod tools;
 
+pub use encoder::{EncoderOptions, EncoderText, LocalEncoder, Matryoshka};
+pub use adapters::{AdapterStatus, unknown as unknown_adapter};
 pub use metrics::EngineMetrics;
 pub use model::{LocalModel, ModelText};
 pub use options::EngineOptions;
