@@ -50,8 +50,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for ModelBody<T> {
             Some(model) => {
                 let chat = model.chat.as_ref().map(|chat| chat.extra_parameters());
                 let embed = model.embed.as_ref().map(|embed| embed.extra_parameters());
+                let rerank = model.rerank.as_ref().map(|rerank| rerank.extra_parameters());
                 let mut declared = chat.unwrap_or_default().to_vec();
                 declared.extend(embed.unwrap_or_default());
+                declared.extend(rerank.unwrap_or_default());
                 wire::extra::parse_with(&bytes, &declared)?
             }
             None => (wire::fields::parse(&bytes)?, Map::new()),
@@ -72,7 +74,8 @@ fn declaring(state: &AppState, caller: &Caller, bytes: &[u8]) -> Option<ModelHan
     let model = state.runtime.model(&named.model).ok()?;
     let chat = model.chat.as_ref().is_some_and(|chat| !chat.extra_parameters().is_empty());
     let embed = model.embed.as_ref().is_some_and(|embed| !embed.extra_parameters().is_empty());
-    (chat || embed).then_some(model)
+    let rerank = model.rerank.as_ref().is_some_and(|rerank| !rerank.extra_parameters().is_empty());
+    (chat || embed || rerank).then_some(model)
 }
 
 /// Who sends a body, and its bytes, in time. The permit stands for them in memory.

@@ -19,7 +19,9 @@ use crate::wire::extra::parse_with;
 use crate::wire::fields::parse;
 use crate::wire::keys::{CreateKeyBody, RotateKeyBody};
 use crate::wire::native::{InspectBody, TemplateBody};
+use crate::wire::rerank::RerankBody;
 use crate::wire::responses::request::ResponseBody;
+use crate::wire::score::ScoreBody;
 use crate::wire::tokens::{DetokenizeBody, Source, TokenizeBody};
 
 /// Parameters as a vendor's model declares them.
@@ -28,7 +30,7 @@ const DECLARED: &[&str] = &["reasoning_effort", "enable_search", "thinking"];
 /// A body: the first byte says of which route, the rest is the JSON.
 pub fn request(bytes: &[u8]) -> usize {
     let Some((route, body)) = bytes.split_first() else { return 1 << 20 };
-    match route % 13 {
+    match route % 15 {
         0 => same(body, |body| {
             let (parsed, extra) = parse_with::<ChatBody>(body, DECLARED)?;
             let request = parsed.into_request(extra)?.request;
@@ -87,6 +89,16 @@ pub fn request(bytes: &[u8]) -> usize {
         11 => same(body, |body| {
             let request = parse::<CountBody>(body)?.into_request(Map::new(), Some(""))?;
             within_limits(&request);
+            Ok(format!("{request:?}"))
+        }),
+        13 => same(body, |body| {
+            let (request, shown) = parse::<RerankBody>(body)?.into_request(Map::new())?;
+            assert!((1..=limits::DOCUMENTS).contains(&request.pairs.len()));
+            Ok(format!("{request:?} {shown:?}"))
+        }),
+        14 => same(body, |body| {
+            let request = parse::<ScoreBody>(body)?.into_request(Map::new())?;
+            assert!((1..=limits::DOCUMENTS).contains(&request.pairs.len()));
             Ok(format!("{request:?}"))
         }),
         _ => same(body, |body| {

@@ -43,6 +43,8 @@ pub const CALL_BYTES: usize = 4 << 20;
 pub const EXTRA_BYTES: usize = 64 << 10;
 /// Inputs in one call of the embeddings route.
 pub const EMBEDDING_INPUTS: usize = 2048;
+/// Documents of `/v1/rerank`, pairs of `/v1/score`.
+pub const DOCUMENTS: usize = 2048;
 /// Texts of `guided_choice`.
 pub const GUIDED_CHOICES: usize = 1024;
 /// Biased tokens.

@@ -11,7 +11,7 @@ use crate::auth::admit;
 use crate::error::{ApiError, finish};
 use crate::routes::{
     admin, budgets, chat, completions, embeddings, health, keys, messages, metrics, models, native, openapi,
-    prices, responses, tokenize, usage,
+    prices, rerank, responses, tokenize, usage,
 };
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
@@ -67,6 +67,11 @@ fn table() -> Vec<Route> {
         route(write.clone(), "/v1/chat/completions", Inference, post(chat::create)),
         route(write.clone(), "/v1/completions", Inference, post(completions::create)),
         route(write.clone(), "/v1/embeddings", Inference, post(embeddings::create)),
+        route(write.clone(), "/v1/rerank", Inference, post(rerank::rerank)),
+        route(write.clone(), "/v2/rerank", Inference, post(rerank::rerank)),
+        route(write.clone(), "/rerank", Inference, post(rerank::rerank)),
+        route(write.clone(), "/v1/score", Inference, post(rerank::score)),
+        route(write.clone(), "/score", Inference, post(rerank::score)),
         route(write.clone(), "/v1/responses", Inference, post(responses::create)),
         route(write.clone(), "/v1/messages", Inference, post(messages::create)),
         route(write.clone(), "/v1/messages/count_tokens", Inference, post(messages::count)),

@@ -253,6 +253,7 @@ fn limits_table() -> Value {
         row("`n`, `best_of`", number(limits::CHOICES as usize)),
         row("prompts in a call", number(limits::PROMPTS)),
         row("inputs of `/v1/embeddings`", number(limits::EMBEDDING_INPUTS)),
+        row("documents of `/v1/rerank`, pairs of `/v1/score`", number(limits::DOCUMENTS)),
         row("arguments of a call that a message tells", bytes(limits::CALL_BYTES)),
         row("a parameter of a vendor's own", bytes(limits::EXTRA_BYTES)),
         row(

@@ -18,9 +18,11 @@ use crate::wire::embeddings::{EmbeddingAnswer, EmbeddingBody};
 use crate::wire::health::{HealthAnswer, VersionAnswer};
 use crate::wire::keys::{CreateKeyBody, RevokeKeyAnswer, RotateKeyBody};
 use crate::wire::models::{Model, ModelList};
+use crate::wire::rerank::{self, RerankAnswer, RerankBody};
 use crate::wire::responses::answer::ResponseAnswer;
 use crate::wire::responses::request::ResponseBody;
 use crate::wire::responses::stream::ResponseEvent;
+use crate::wire::score::{self, ScoreAnswer, ScoreBody};
 use crate::wire::{native, tokens};
 
 /// Which part of the server a route belongs to.
@@ -28,6 +30,7 @@ use crate::wire::{native, tokens};
 pub(super) enum Tag {
     OpenAi,
     Anthropic,
+    Encoders,
     Tokens,
     Native,
     Admin,
@@ -35,13 +38,14 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    pub(super) const ALL: [Tag; 6] =
-        [Tag::OpenAi, Tag::Anthropic, Tag::Tokens, Tag::Native, Tag::Admin, Tag::Health];
+    pub(super) const ALL: [Tag; 7] =
+        [Tag::OpenAi, Tag::Anthropic, Tag::Encoders, Tag::Tokens, Tag::Native, Tag::Admin, Tag::Health];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "OpenAI",
             Self::Anthropic => "Anthropic",
+            Self::Encoders => "Rerankers",
             Self::Tokens => "Tokens",
             Self::Native => "Inference of our own clients",
             Self::Admin => "Administration",
@@ -53,6 +57,7 @@ impl Tag {
         match self {
             Self::OpenAi => "OpenAI's API, with the fields that vLLM and Byzer-LLM add to it.",
             Self::Anthropic => "Anthropic's Messages API. Its errors have a shape of their own.",
+            Self::Encoders => "Scores for pairs of texts, as Jina, Cohere and vLLM ask for them.",
             Self::Tokens => "Text to tokens and back.",
             Self::Native => "What our command line and Python class use. It may change with every version.",
             Self::Admin => {
@@ -238,6 +243,27 @@ fn borrowed(method: &Method, path: &str) -> Option<Operation> {
             )
             .takes(of::<EmbeddingBody>, || json!({ "model": "chat", "input": "Paris is" }))
             .asks_a_model()
+        }
+        ("POST", "/v1/rerank" | "/v2/rerank" | "/rerank") => {
+            const ANSWERS: &[Answer] = &[Answer::Json(of::<RerankAnswer>)];
+            let id = match path {
+                "/v1/rerank" => "rerank",
+                "/v2/rerank" => "rerankCohere",
+                _ => "rerankShort",
+            };
+            let summary = "Put documents in the order in which they answer a query.";
+            Operation::new(id, Tag::Encoders, summary, "The best documents first.", ANSWERS)
+                .says("`scale` of the answer says what the scores mean. `/v2/rerank` and `/rerank` are the same.")
+                .takes(of::<RerankBody>, rerank::example)
+                .asks_a_model()
+        }
+        ("POST", "/v1/score" | "/score") => {
+            const ANSWERS: &[Answer] = &[Answer::Json(of::<ScoreAnswer>)];
+            let id = if path == "/v1/score" { "score" } else { "scoreShort" };
+            Operation::new(id, Tag::Encoders, "Score pairs of texts.", "The scores, in order.", ANSWERS)
+                .says("`scale` of the answer says what the scores mean. `/score` is the same.")
+                .takes(of::<ScoreBody>, score::example)
+                .asks_a_model()
         }
         ("POST", "/v1/responses") => {
             const ANSWERS: &[Answer] =

@@ -13,6 +13,7 @@ pub(crate) mod models;
 pub(crate) mod native;
 pub(crate) mod openapi;
 pub(crate) mod prices;
+pub(crate) mod rerank;
 pub(crate) mod responses;
 pub(crate) mod tokenize;
 pub(crate) mod usage;

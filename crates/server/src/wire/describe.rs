@@ -177,6 +177,8 @@ mod tests {
         compare::<crate::wire::completions::CompletionBody>();
         compare::<crate::wire::message::WireMessage>();
         compare::<crate::wire::embeddings::EmbeddingBody>();
+        compare::<crate::wire::rerank::RerankBody>();
+        compare::<crate::wire::score::ScoreBody>();
         compare::<crate::wire::anthropic::request::MessagesBody>();
         compare::<crate::wire::anthropic::request::CountBody>();
         compare::<crate::wire::anthropic::content::WireTurn>();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::completions::Prompts;
 use super::describe::{NoEffect, words};
 use super::notes::Notes;
+use super::scale::{EncoderUsage, truncation};
 use crate::limits;
 
 /// Texts to turn into vectors.
@@ -29,6 +30,18 @@ pub(crate) struct EmbeddingBody {
     #[serde(default)]
     #[schemars(transform = words(&["float", "base64"]))]
     encoding_format: Option<String>,
+    /// Whether an input that is too long for the model is cut, which the answer then tells; otherwise it is refused.
+    /// For models that run here.
+    #[serde(default)]
+    truncate: Option<bool>,
+    /// Cuts inputs to so many tokens, -1 to what the model reads at most. For models that run here.
+    #[serde(default)]
+    #[schemars(range(min = -1))]
+    truncate_prompt_tokens: Option<i64>,
+    /// One of the model's own prompts by name (`query`, `passage`), which is put before each text. For models that run
+    /// here.
+    #[serde(default)]
+    prompt_name: Option<String>,
     /// Who asks, in words of the caller.
     #[serde(default, rename = "user")]
     _user: NoEffect<String>,
@@ -43,7 +56,7 @@ pub(crate) enum Encoding {
 
 impl EmbeddingBody {
     /// The request in our words, and how to write the answer.
-    pub(crate) fn into_request(self, extra: Map<String, Value>) -> Result<(EmbeddingRequest, Encoding)> {
+    pub(crate) fn into_request(self, mut extra: Map<String, Value>) -> Result<(EmbeddingRequest, Encoding)> {
         let encoding = match self.encoding_format.as_deref() {
             None | Some("float") => Encoding::Float,
             Some("base64") => Encoding::Base64,
@@ -67,7 +80,15 @@ impl EmbeddingBody {
             let field = if inputs.len() == 1 { "input".to_owned() } else { format!("input[{place}]") };
             return Err(Error::invalid(field.clone(), format!("`{field}` is empty and has no vector")));
         }
-        let request = EmbeddingRequest { model: self.model, inputs, dimensions: self.dimensions, extra };
+        let truncate = truncation(self.truncate, self.truncate_prompt_tokens, &mut extra)?;
+        let request = EmbeddingRequest {
+            model: self.model,
+            inputs,
+            dimensions: self.dimensions,
+            truncate,
+            prompt: self.prompt_name,
+            extra,
+        };
         Ok((request, encoding))
     }
 }
@@ -89,7 +110,7 @@ pub(crate) struct EmbeddingAnswer {
     data: Vec<Embedding>,
     /// The deployment.
     model: String,
-    usage: EmbeddingUsage,
+    usage: EncoderUsage,
     /// What there is to tell beside the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     byzerllm: Option<Notes>,
@@ -110,13 +131,6 @@ struct Embedding {
 enum Vector {
     Float(Vec<f32>),
     Base64(String),
-}
-
-/// The tokens spent.
-#[derive(Debug, Serialize, JsonSchema)]
-struct EmbeddingUsage {
-    prompt_tokens: u64,
-    total_tokens: u64,
 }
 
 impl EmbeddingAnswer {
@@ -151,13 +165,11 @@ impl EmbeddingAnswer {
                 }
             },
         });
-        let prompt_tokens = u64::from(usage.prompt_tokens);
-        let total_tokens = prompt_tokens + u64::from(usage.completion_tokens);
         let answer = Self {
             object: "list",
             data: data.collect(),
             model,
-            usage: EmbeddingUsage { prompt_tokens, total_tokens },
+            usage: (&usage).into(),
             byzerllm: notes.clone().some(),
         };
         Ok((answer, notes))

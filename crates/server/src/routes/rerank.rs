@@ -1,0 +1,44 @@
+//! `POST /v1/rerank` and `POST /v1/score`, each under the names that other servers have for them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Extensions;
+use axum::response::{IntoResponse, Response};
+
+use crate::body::ModelBody;
+use crate::caller::Caller;
+use crate::error::{ApiError, request_id};
+use crate::sse;
+use crate::state::AppState;
+use crate::wire::rerank::{RerankAnswer, RerankBody};
+use crate::wire::score::{ScoreAnswer, ScoreBody, renamed};
+
+/// Puts documents in order.
+pub(crate) async fn rerank(
+    State(state): State<AppState>,
+    extensions: Extensions,
+    caller: Caller,
+    ModelBody(body, extra): ModelBody<RerankBody>,
+) -> Result<Response, ApiError> {
+    let (request, shown) = body.into_request(extra)?;
+    let (model, documents) = (request.model.clone(), shown.texts(&request));
+    let id = request_id(&extensions);
+    let scores = state.runtime.rerank(caller.context(id.clone()), request).await?;
+    let (answer, notes) = RerankAnswer::new(&id, model, documents, shown, &scores)?;
+    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+}
+
+/// Scores pairs of texts.
+pub(crate) async fn score(
+    State(state): State<AppState>,
+    extensions: Extensions,
+    caller: Caller,
+    ModelBody(body, extra): ModelBody<ScoreBody>,
+) -> Result<Response, ApiError> {
+    let request = body.into_request(extra)?;
+    let model = request.model.clone();
+    let id = request_id(&extensions);
+    let scores = state.runtime.rerank(caller.context(id.clone()), request).await.map_err(renamed)?;
+    let (answer, notes) = ScoreAnswer::new(&id, model, &scores)?;
+    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+}
