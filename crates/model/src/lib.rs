@@ -23,6 +23,7 @@ pub mod stages;
 mod template;
 mod tokenizer;
 mod weights;
+mod wire;
 mod work;
 
 pub use arch::{Family, decoder_families, supported_architectures};

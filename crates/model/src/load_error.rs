@@ -31,6 +31,14 @@ pub enum LoadError {
         /// The cause.
         source: io::Error,
     },
+    /// A file could not be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// The file contradicts its format or itself.
     #[error("{}: {field}: {problem}", path.display())]
     Malformed {
@@ -106,6 +114,10 @@ impl LoadError {
         Self::Io { path: path.into(), source }
     }
 
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.into(), source }
+    }
+
     pub(crate) fn malformed(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Malformed { path: path.into(), field: field.into(), problem: problem.into() }
     }
@@ -119,10 +131,12 @@ impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Io { source, .. } | Self::Write { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 ErrorKind::PermissionDenied
             }
-            Self::Io { .. } => ErrorKind::Unavailable,
+            Self::Io { .. } | Self::Write { .. } => ErrorKind::Unavailable,
             Self::Malformed { .. } | Self::MissingTensor { .. } | Self::Shape { .. } => {
                 ErrorKind::InvalidRequest
             }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::families::{self, EncoderFamily};
 use super::read::{self, Parts};
-use super::{Encoder, EncoderConfig, EncoderSettings, EncoderTokenizer, EncoderWeights, Task};
+use super::{CpuEncoder, Encoder, EncoderConfig, EncoderSettings, EncoderTokenizer, EncoderWeights, Task};
 use crate::arch::source::{Format, Source};
 use crate::checkpoint::{TensorSummary, hugging_face};
 use crate::decoder_weights::LinearWeights;
@@ -234,8 +234,10 @@ impl EncoderCheckpoint {
         compute: Compute,
         progress: &dyn Fn(f32),
     ) -> Result<Box<dyn Encoder>, LoadError> {
-        let _ = (pool, compute, progress);
-        Err(LoadError::unsupported(&self.path, "network", "encoders are not computed yet"))
+        let weights = self.weights()?;
+        let encoder = CpuEncoder::new(self.config.clone(), &weights, Arc::clone(pool), compute, progress)
+            .map_err(|source| LoadError::Network { path: self.path.clone(), source })?;
+        Ok(Box::new(encoder))
     }
 }
 

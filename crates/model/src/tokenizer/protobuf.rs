@@ -5,82 +5,10 @@ use std::path::Path;
 use super::added::AddedTokens;
 use super::sentencepiece::{Algorithm, FieldNames, Piece, PieceKind, Pieces};
 use super::{Tokenizer, TokenizerError};
+use crate::wire::{Fields, Wire};
 
 /// More pieces than any vocabulary has.
 const MAX_PIECES: usize = 4 << 20;
-
-/// A field's value as it is on the wire.
-#[derive(Debug, Clone, Copy)]
-enum Wire<'a> {
-    Number(u64),
-    Eight,
-    Bytes(&'a [u8]),
-    Four([u8; 4]),
-}
-
-/// The fields of one message.
-struct Fields<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn byte(&mut self) -> Result<u8, String> {
-        let (&byte, rest) = self.bytes.split_first().ok_or("ends in the middle of a field")?;
-        self.bytes = rest;
-        Ok(byte)
-    }
-
-    fn varint(&mut self) -> Result<u64, String> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err("has a number of more than 64 bits".to_owned())
-    }
-
-    fn take(&mut self, length: u64) -> Result<&'a [u8], String> {
-        let length = usize::try_from(length).ok().filter(|&length| length <= self.bytes.len());
-        let (taken, rest) = self.bytes.split_at(length.ok_or("has a field that reaches beyond its end")?);
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    /// The next field's number and value.
-    fn next(&mut self) -> Result<Option<(u64, Wire<'a>)>, String> {
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        let key = self.varint()?;
-        if key >> 3 == 0 {
-            return Err("has a field without a number".to_owned());
-        }
-        let value = match key & 7 {
-            0 => Wire::Number(self.varint()?),
-            1 => {
-                self.take(8)?;
-                Wire::Eight
-            }
-            2 => {
-                let length = self.varint()?;
-                Wire::Bytes(self.take(length)?)
-            }
-            5 => {
-                let bytes = self.take(4)?;
-                Wire::Four(bytes.try_into().map_err(|_| "ends in the middle of a field")?)
-            }
-            other => return Err(format!("has a field of the wire type {other}")),
-        };
-        Ok(Some((key >> 3, value)))
-    }
-}
 
 /// What the trainer's part says.
 #[derive(Debug, Default)]
@@ -154,7 +82,7 @@ fn read(bytes: &[u8]) -> Result<Pieces, Refusal> {
     let mut trainer = Trainer::default();
     let mut normalizer =
         Normalizer { charsmap: Vec::new(), space_prefix: true, squeeze_spaces: true, escape_spaces: true };
-    let mut fields = Fields { bytes };
+    let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next().map_err(file)? {
         match (number, value) {
             (1, Wire::Bytes(bytes)) => {
@@ -208,7 +136,7 @@ fn read(bytes: &[u8]) -> Result<Pieces, Refusal> {
 
 fn read_piece(bytes: &[u8]) -> Result<Piece, String> {
     let mut piece = Piece { text: String::new(), score: 0.0, kind: PieceKind::Normal };
-    let mut fields = Fields { bytes };
+    let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
             (1, Wire::Bytes(bytes)) => {
@@ -226,7 +154,7 @@ fn read_piece(bytes: &[u8]) -> Result<Piece, String> {
 }
 
 fn read_trainer(bytes: &[u8], trainer: &mut Trainer) -> Result<(), String> {
-    let mut fields = Fields { bytes };
+    let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
             (3, Wire::Number(model)) => trainer.model = Some(model),
@@ -238,7 +166,7 @@ fn read_trainer(bytes: &[u8], trainer: &mut Trainer) -> Result<(), String> {
 }
 
 fn read_normalizer(bytes: &[u8], normalizer: &mut Normalizer) -> Result<(), String> {
-    let mut fields = Fields { bytes };
+    let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
             (2, Wire::Bytes(map)) => normalizer.charsmap = map.to_vec(),
