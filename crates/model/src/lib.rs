@@ -18,6 +18,7 @@ mod generation_config;
 mod load_error;
 mod network;
 mod prefix;
+mod quantize;
 pub mod rope;
 pub mod stages;
 mod template;
@@ -26,6 +27,7 @@ mod weights;
 mod wire;
 mod work;
 
+pub use adapter::Adapter;
 pub use arch::{Family, decoder_families, supported_architectures};
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
@@ -41,8 +43,9 @@ pub use encoder::{
 };
 pub use generation_config::GenerationConfig;
 pub use load_error::{LoadError, LoadResult};
-pub use network::{Network, NetworkTraits};
+pub use network::{AdapterId, Network, NetworkTraits};
 pub use prefix::{PrefixContext, PromptContext};
+pub use quantize::{Quantization, QuantizationReport};
 pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};
-pub use work::{StepWork, WorkModel};
+pub use work::{EncoderWork, StepWork, WorkModel};

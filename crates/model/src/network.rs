@@ -1,11 +1,16 @@
 //! The interface between the engine and a network, whatever computes it.
 
-use byzerllm_core::Result;
+use byzerllm_core::{Error, ErrorKind, Result};
 
+use crate::adapter::Adapter;
 use crate::batch::{PackedBatch, Rows};
 use crate::config::CacheGroup;
 use crate::prefix::PromptContext;
 use crate::work::WorkModel;
+
+/// An adapter's slot in a network, for [`crate::SequenceInput::adapter`]. Slots are never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdapterId(pub u32);
 
 /// What the scheduler must know of a network.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +66,20 @@ pub trait Network: Send {
 
     /// Copies one block of a group onto another (a shared block that is about to be written).
     fn copy_block(&mut self, group: usize, from: u32, to: u32);
+
+    /// Takes an adapter, between two steps.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when this network has none.
+    fn load_adapter(&mut self, adapter: Adapter) -> Result<AdapterId> {
+        let message = format!("this network takes no adapters: {}", adapter.path().display());
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
+    /// Frees an adapter's memory. Whether it was there. No sequence may name it afterwards.
+    fn unload_adapter(&mut self, _id: AdapterId) -> bool {
+        false
+    }
 
     /// Computes one step: writes the new keys and values and returns the selected rows.
     ///

@@ -2,14 +2,31 @@
 //! [`DecoderConfig`] and [`DecoderWeights`]; to add a family, write such a file and list it in [`ARCHITECTURES`].
 
 mod alibi;
+mod assemble;
+mod baichuan;
+mod chatglm;
+mod chatglm_6b;
+mod codegen;
+mod experts;
 mod falcon;
 mod families;
 pub(crate) mod fields;
+mod gemma;
+mod gguf;
+mod glm;
+mod gpt2;
 mod gpt_neox;
 mod llama;
+mod mixtral;
+mod phi;
+mod phi3;
+mod qwen;
 mod qwen2;
+mod qwen3;
 pub(crate) mod rope;
 pub(crate) mod shape;
+mod starcoder2;
+pub(crate) mod published;
 pub(crate) mod source;
 
 use crate::config::DecoderConfig;
@@ -35,8 +52,32 @@ pub(crate) struct Architecture {
 }
 
 /// All families.
-pub(crate) static ARCHITECTURES: &[&Architecture] =
-    &[&llama::LLAMA, &llama::MISTRAL, &qwen2::QWEN2, &gpt_neox::GPT_NEOX, &falcon::FALCON];
+pub(crate) static ARCHITECTURES: &[&Architecture] = &[
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &mixtral::MIXTRAL,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &qwen3::QWEN3_MOE,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi::PHI,
+    &phi3::PHI3,
+    &gpt2::GPT2,
+    &gpt2::GPT_BIGCODE,
+    &starcoder2::STARCODER2,
+    &gpt_neox::GPT_NEOX,
+    &falcon::FALCON,
+    &baichuan::BAICHUAN,
+    &qwen::QWEN,
+    &codegen::CODEGEN,
+    &codegen::MOSS,
+    &codegen::GPT_J,
+    &chatglm::CHATGLM,
+    &glm::GLM,
+    &glm::GLM4,
+];
 
 /// The class names of the families that can be loaded.
 #[must_use]

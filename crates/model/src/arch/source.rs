@@ -1,17 +1,19 @@
 //! What an architecture file reads from: the configuration's fields and the tensors, whatever the format.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use byzerllm_kernels::dequantize;
+use byzerllm_kernels::{TensorType, dequantize};
 use serde_json::{Map, Value as Json};
 
 use super::fields::Fields;
-use crate::adapter::Adapter;
-use crate::decoder_weights::{LinearWeights, LookupTable, MatrixPart, NormWeights, SharedBytes};
+use crate::adapter::AdapterFile;
+use crate::decoder_weights::{LinearWeights, LookupTable, LowRank, MatrixPart, NormWeights, SharedBytes};
 use crate::load_error::{LoadError, LoadResult};
 use crate::weights::gguf::GgufFile;
+use crate::weights::integers::IntegerFormat;
 use crate::weights::{TensorRef, TensorStore};
 
 /// A checkpoint's configuration and tensors.
@@ -19,8 +21,10 @@ use crate::weights::{TensorRef, TensorStore};
 pub(crate) struct Source {
     pub(crate) format: Format,
     pub(crate) tensors: TensorStore,
-    /// What is added to the matrices.
-    pub(crate) adapter: Option<Adapter>,
+    /// How matrices of 4-bit codes lie in the files, where there are some.
+    pub(crate) integers: Option<IntegerFormat>,
+    /// What is added to the matrices once they are known.
+    pub(crate) adapter: Option<AdapterFile>,
 }
 
 /// Where the configuration comes from.
@@ -87,12 +91,34 @@ impl Source {
 
     /// A whole matrix.
     pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> LoadResult<MatrixPart<'_>> {
-        let tensor = self.tensors.require(name, &[rows, columns])?;
-        let low_rank = match &self.adapter {
-            Some(adapter) => adapter.low_rank(name, rows, columns)?,
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        let integers = match &self.integers {
+            Some(format) => format.matrix(&self.tensors, module, rows, columns)?,
             None => None,
         };
-        Ok(MatrixPart { kind: tensor.kind, rows, columns, data: Cow::Borrowed(tensor.data), low_rank })
+        let (kind, data) = match &integers {
+            Some(integers) => (integers.kind(), &[][..]),
+            None => {
+                let tensor = self.tensors.require(name, &[rows, columns])?;
+                (tensor.kind, tensor.data)
+            }
+        };
+        let data = Cow::Borrowed(data);
+        Ok(MatrixPart { integers, ..MatrixPart::new(kind, rows, columns, data) })
+    }
+
+    /// The matrices `(rows, columns)` of a tensor that holds `count` of them.
+    pub(crate) fn stack(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        columns: usize,
+    ) -> LoadResult<Vec<MatrixPart<'_>>> {
+        let tensor = self.tensors.require(name, &[count, rows, columns])?;
+        let each = tensor.data.len() / count;
+        let part = |data| MatrixPart::new(tensor.kind, rows, columns, Cow::Borrowed(data));
+        Ok(tensor.data.chunks_exact(each).map(part).collect())
     }
 
     /// Matrices stacked, as `(weight, rows)`, with all their biases or none.
@@ -113,6 +139,33 @@ impl Source {
         Ok(LinearWeights { parts, bias: bias.then_some(values) })
     }
 
+    /// Like [`Self::linear`] for matrices of floats that the file holds as `(columns, rows)`.
+    pub(crate) fn transposed(
+        &self,
+        names: &[(&str, usize)],
+        columns: usize,
+        bias: bool,
+    ) -> LoadResult<LinearWeights<'_>> {
+        let mut parts = Vec::with_capacity(names.len());
+        let mut values = Vec::new();
+        for &(name, rows) in names {
+            let tensor = self.tensors.require(&format!("{name}.weight"), &[columns, rows])?;
+            if !matches!(tensor.kind, TensorType::F32 | TensorType::F16 | TensorType::BF16) {
+                return Err(LoadError::unsupported(
+                    self.tensors.file(tensor.entry).path(),
+                    format!("tensor {name}.weight"),
+                    format!("type {} cannot be stored transposed", tensor.kind.name()),
+                ));
+            }
+            let part = MatrixPart::new(tensor.kind, rows, columns, Cow::Borrowed(tensor.data));
+            parts.push(MatrixPart { transposed: true, ..part });
+            if bias {
+                values.extend(self.vector(&format!("{name}.bias"), rows)?);
+            }
+        }
+        Ok(LinearWeights { parts, bias: bias.then_some(values) })
+    }
+
     /// A matrix whose rows interleave queries, keys and values in groups, taken apart without a copy: all queries,
     /// then all keys, then all values. Each of the `groups` has `queries` heads of queries, one of keys, one of
     /// values, each of `head_dim` rows.
@@ -124,23 +177,40 @@ impl Source {
     ) -> LoadResult<LinearWeights<'_>> {
         let FusedQkv { groups, queries, head_dim, columns } = *layout;
         let rows = groups * (queries + 2) * head_dim;
-        let whole = self.matrix(&format!("{name}.weight"), rows, columns)?;
-        let row_bytes = whole.data.len() / rows;
-        let Cow::Borrowed(data) = whole.data else {
-            return Err(LoadError::malformed(self.config_path(), name, "is not mapped"));
-        };
-        let all = if bias { Some(self.vector(&format!("{name}.bias"), rows)?) } else { None };
-        let mut parts = Vec::with_capacity(3 * groups);
-        let mut values = Vec::with_capacity(if bias { rows } else { 0 });
+        let mut ranges = Vec::with_capacity(3 * groups);
         for (first, heads) in [(0, queries), (queries, 1), (queries + 1, 1)] {
             for group in 0..groups {
                 let start = (group * (queries + 2) + first) * head_dim;
-                let count = heads * head_dim;
-                let data = Cow::Borrowed(&data[start * row_bytes..(start + count) * row_bytes]);
-                parts.push(MatrixPart { kind: whole.kind, rows: count, columns, data, low_rank: None });
-                if let Some(all) = &all {
-                    values.extend_from_slice(&all[start..start + count]);
-                }
+                ranges.push(start..start + heads * head_dim);
+            }
+        }
+        self.row_ranges(name, (rows, columns), &ranges, bias)
+    }
+
+    /// Rows of one fused matrix in another order, taken apart without a copy: the `ranges` of its `(rows, columns)`
+    /// stacked as given, with their part of the bias and of an adapter.
+    pub(crate) fn row_ranges(
+        &self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        ranges: &[Range<usize>],
+        bias: bool,
+    ) -> LoadResult<LinearWeights<'_>> {
+        let whole = self.matrix(&format!("{name}.weight"), rows, columns)?;
+        let all = if bias { Some(self.vector(&format!("{name}.bias"), rows)?) } else { None };
+        let mut parts = Vec::with_capacity(ranges.len());
+        let mut values = Vec::with_capacity(if bias { rows } else { 0 });
+        for range in ranges {
+            let low_rank = whole.low_rank.as_ref().map(|adapter| LowRank {
+                up: (adapter.up.0, rows_of(&adapter.up.1, rows, range)),
+                ..adapter.clone()
+            });
+            let data = rows_of(&whole.data, rows, range);
+            let integers = whole.integers.as_ref().map(|matrix| matrix.select(range.start, range.len()));
+            let (kind, rows) = (whole.kind, range.len());
+            parts.push(MatrixPart { integers, low_rank, ..MatrixPart::new(kind, rows, columns, data) });
+            if let Some(all) = &all {
+                values.extend_from_slice(&all[range.clone()]);
             }
         }
         Ok(LinearWeights { parts, bias: all.map(|_| values) })
@@ -163,6 +233,16 @@ impl Source {
                     LoadError::malformed(file.path(), format!("tensor {name}"), "is outside of the file")
                 })?;
         Ok(LookupTable { kind: tensor.kind, rows, columns, data })
+    }
+}
+
+/// The bytes of some of a matrix's rows.
+fn rows_of<'a>(data: &Cow<'a, [u8]>, rows: usize, range: &Range<usize>) -> Cow<'a, [u8]> {
+    let bytes = data.len() / rows;
+    let range = range.start * bytes..range.end * bytes;
+    match data {
+        Cow::Borrowed(data) => Cow::Borrowed(&data[range]),
+        Cow::Owned(data) => Cow::Owned(data[range].to_vec()),
     }
 }
 

@@ -9,21 +9,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use byzerllm_core::ModelInfo;
-use byzerllm_kernels::{Compute, ComputePool, Isa, Matrix};
+use byzerllm_kernels::{Compute, ComputePool, Isa, Matrix, TensorType};
 use serde_json::{Value as Json, json};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterFile};
 use crate::arch::source::{Format, Source};
 use crate::arch::{self, Architecture};
 use crate::config::DecoderConfig;
 use crate::cpu::{CpuDecoder, CpuOptions};
-use crate::decoder_weights::{DecoderWeights, LinearWeights, MatrixPart};
+use crate::decoder_weights::{DecoderWeights, LinearWeights};
 use crate::generation_config::GenerationConfig;
 use crate::load_error::{LoadError, LoadResult};
 use crate::network::Network;
+use crate::quantize::{Quantization, QuantizationReport};
 use crate::template::{ChatTemplate, SpecialTokens};
 use crate::tokenizer::Tokenizer;
 use crate::weights::gguf::{GgufFile, Value};
+use crate::weights::integers::IntegerFormat;
 use crate::weights::{MappedFile, TensorStore};
 use hugging_face::Extras;
 
@@ -102,8 +104,10 @@ impl Checkpoint {
         let tensors = crate::weights::directory::open_model(path)?;
         let generation = hugging_face::generation_config(path)?;
         let extras = Extras::read(path)?;
-        let adapter = adapter.map(|directory| Adapter::open(directory, &tensors)).transpose()?;
-        let source = Source { format: Format::HuggingFace { path: config_path, config }, tensors, adapter };
+        let adapter = adapter.map(AdapterFile::open).transpose()?;
+        let integers = IntegerFormat::read(&config_path, &config)?;
+        let format = Format::HuggingFace { path: config_path, config };
+        let source = Source { format, tensors, integers, adapter };
         let config = (architecture.config)(&source)?;
         Ok(Self { path: path.into(), source, architecture, class, config, generation, extras: Some(extras) })
     }
@@ -130,7 +134,7 @@ impl Checkpoint {
             ..GenerationConfig::default()
         };
         let source =
-            Source { format: Format::Gguf { file: gguf, architecture: name }, tensors, adapter: None };
+            Source { format: Format::Gguf { file: gguf, architecture: name }, tensors, integers: None, adapter: None };
         let config = (architecture.config)(&source)?;
         check_vocabulary(&source, &config)?;
         let class = architecture.names[0].to_owned();
@@ -177,7 +181,22 @@ impl Checkpoint {
     }
 
     fn weights(&self) -> LoadResult<DecoderWeights<'_>> {
-        (self.architecture.weights)(&self.config, &self.source)
+        let mut weights = (self.architecture.weights)(&self.config, &self.source)?;
+        if let Some(adapter) = &self.source.adapter {
+            adapter.merge_into(&self.source, &mut weights)?;
+        }
+        Ok(weights)
+    }
+
+    /// Opens a LoRA adapter in PEFT's format and packs it for networks of this checkpoint
+    /// ([`Network::load_adapter`]).
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file and the field at fault: settings that are not supported, matrices that the model
+    /// does not have, shapes that do not fit.
+    pub fn adapter(&self, directory: &Path, pool: &ComputePool) -> Result<Adapter, LoadError> {
+        let file = AdapterFile::open(directory)?;
+        Adapter::pack(&file, &self.source, &(self.architecture.weights)(&self.config, &self.source)?, pool)
     }
 
     fn gguf(&self) -> Option<&GgufFile> {
@@ -270,10 +289,17 @@ impl Checkpoint {
     /// Bytes that the packed weights need in memory.
     #[must_use]
     pub fn memory_estimate(&self, compute: Compute) -> u64 {
-        let Ok(weights) = self.weights() else { return 0 };
-        let packed = |kind, rows, columns| Matrix::packed_bytes(kind, rows, columns, compute);
+        self.memory_estimate_for(&CpuOptions::new(compute))
+    }
+
+    /// Bytes that the weights need in memory when they are packed with these options.
+    #[must_use]
+    pub fn memory_estimate_for(&self, options: &CpuOptions) -> u64 {
+        let Ok(weights) = self.marked_weights(options.quantization) else { return 0 };
+        let packed = |kind, rows, columns| Matrix::packed_bytes(kind, rows, columns, options.compute);
         let linear = |linear: &LinearWeights<'_>| -> u64 {
-            linear.parts.iter().map(|part| packed(part.packed_kind(), part.rows, part.columns)).sum()
+            let parts = linear.parts.iter().zip(linear.packed_kinds());
+            parts.map(|(part, kind)| packed(kind, part.rows, part.columns)).sum()
         };
         let mut total = 0;
         for layer in &weights.layers {
@@ -285,7 +311,8 @@ impl Checkpoint {
                 Some(head) => linear(head),
                 None => {
                     let table = &weights.embedding;
-                    packed(table.kind, table.rows, table.columns)
+                    let target = options.quantization.head_target(table.kind, table.columns);
+                    packed(target.unwrap_or(table.kind), table.rows, table.columns)
                 }
             }
     }
@@ -312,15 +339,37 @@ impl Checkpoint {
         options: &CpuOptions,
         progress: &dyn Fn(f32),
     ) -> Result<Box<dyn Network>, LoadError> {
-        let weights = self.weights()?;
+        let weights = self.marked_weights(options.quantization)?;
         let decoder = CpuDecoder::new(self.config.clone(), &weights, Arc::clone(pool), options, progress)
             .map_err(|source| LoadError::Network { path: self.path.clone(), source })?;
         Ok(Box::new(decoder))
     }
 
+    /// The weights, those marked that quantization at load changes.
+    fn marked_weights(&self, quantization: Quantization) -> LoadResult<DecoderWeights<'_>> {
+        let mut weights = self.weights()?;
+        quantization.mark(&mut weights);
+        Ok(weights)
+    }
+
+    /// What quantization at load makes of the matrices.
+    ///
+    /// # Errors
+    /// When a tensor that the network needs is missing or of another shape.
+    pub fn quantization_report(&self, asked: Quantization) -> Result<QuantizationReport, LoadError> {
+        Ok(QuantizationReport::new(asked, &self.marked_weights(asked)?))
+    }
+
     /// What is known of the model before it is loaded.
     #[must_use]
     pub fn info(&self, compute: Compute) -> ModelInfo {
+        self.info_for(&CpuOptions::new(compute))
+    }
+
+    /// What is known of the model before it is loaded with these options.
+    #[must_use]
+    pub fn info_for(&self, options: &CpuOptions) -> ModelInfo {
+        let compute = options.compute;
         let config = &self.config;
         let mut details = serde_json::Map::new();
         let mut put = |name: &str, value: Json| details.insert(name.to_owned(), value);
@@ -348,30 +397,37 @@ impl Checkpoint {
         put("compute_mode", json!(compute));
         put("arithmetic", json!(compute.arithmetic()));
         put("instruction_set", json!(compute.instructions(Isa::active())));
-        put("weights", Json::Object(self.representations(compute)));
-        put("cache_type", json!(CpuOptions::new(compute).cache.as_str()));
+        put("weights", Json::Object(self.representations(options)));
+        put("cache_type", json!(options.cache.as_str()));
+        if options.quantization != Quantization::Off
+            && let Ok(report) = self.quantization_report(options.quantization)
+        {
+            put("quantization", report.json());
+        }
         ModelInfo {
             architectures: vec![self.class.clone()],
             engine: "byzerllm".into(),
             context_length: u32::try_from(config.context_length).ok(),
             chat_template: self.has_chat_template(),
-            weight_bytes: self.memory_estimate(compute),
+            weight_bytes: self.memory_estimate_for(options),
             compute: compute.as_str().into(),
             languages: self.languages(),
             details,
         }
     }
 
-    /// How the weights that products read are kept, by their encoding in the file.
-    fn representations(&self, compute: Compute) -> serde_json::Map<String, Json> {
-        let Ok(weights) = self.weights() else { return serde_json::Map::new() };
+    /// How the weights that products read are kept, by their encoding in the file or that of quantization at load.
+    fn representations(&self, options: &CpuOptions) -> serde_json::Map<String, Json> {
+        let compute = options.compute;
+        let Ok(weights) = self.marked_weights(options.quantization) else { return serde_json::Map::new() };
         let layers = weights.layers.iter().flat_map(|layer| {
             let mlp = layer.mlp.iter().flat_map(|mlp| [&mlp.up, &mlp.down]);
             [&layer.qkv, &layer.out].into_iter().chain(mlp)
         });
-        let parts = layers.chain(&weights.head).flat_map(|linear| &linear.parts);
-        let tied = weights.head.is_none().then_some(weights.embedding.kind);
-        let kinds = parts.map(MatrixPart::packed_kind).chain(tied);
+        let table = &weights.embedding;
+        let target = options.quantization.head_target(table.kind, table.columns);
+        let tied = weights.head.is_none().then_some(target.unwrap_or(table.kind));
+        let kinds = layers.chain(&weights.head).flat_map(LinearWeights::packed_kinds).chain(tied);
         kinds.map(|kind| (kind.name().to_owned(), json!(Matrix::representation(kind, compute)))).collect()
     }
 

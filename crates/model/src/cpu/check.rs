@@ -2,10 +2,16 @@
 
 use byzerllm_core::{Error, ErrorKind, Result};
 
+use super::adapters::Adapters;
 use crate::batch::{FREED, PackedBatch, SequenceInput};
 use crate::network::NetworkTraits;
 
-pub(super) fn batch(batch: &PackedBatch<'_>, traits: &NetworkTraits, blocks: &[usize]) -> Result<()> {
+pub(super) fn batch(
+    batch: &PackedBatch<'_>,
+    traits: &NetworkTraits,
+    blocks: &[usize],
+    adapters: &Adapters,
+) -> Result<()> {
     let tokens = batch.ids.len();
     if blocks.len() != traits.cache_groups.len() {
         return Err(bug("the cache was not allocated"));
@@ -32,14 +38,17 @@ pub(super) fn batch(batch: &PackedBatch<'_>, traits: &NetworkTraits, blocks: &[u
             return Err(bug("the sequences do not cover the batch"));
         }
         next += input.count;
+        if input.adapter.is_some_and(|slot| !adapters.contains(slot)) {
+            return Err(bug("an adapter is not loaded"));
+        }
         sequence(input, traits, blocks)?;
     }
     if next == tokens { Ok(()) } else { Err(bug("the sequences do not cover the batch")) }
 }
 
 fn sequence(input: &SequenceInput<'_>, traits: &NetworkTraits, blocks: &[usize]) -> Result<()> {
-    if input.adapter.is_some() || input.cross_cache.is_some() {
-        let message = "this network has no adapters and no cross-attention";
+    if input.cross_cache.is_some() {
+        let message = "this network has no cross-attention";
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     let length = input.past + input.count;

@@ -12,13 +12,15 @@ use byzerllm_kernels::{
     attend, dequantize, gated, rope,
 };
 
+use super::adapters::Adapters;
 use super::layer::{Layer, Linear, Mlp, Norm, resize};
 use super::rotary::Rotary;
 use super::{CpuOptions, check, work};
+use crate::adapter::{Adapter, Product};
 use crate::batch::{Output, PackedBatch, Rows};
 use crate::config::{DecoderConfig, ExpertsConfig, MlpConfig, PositionEncoding, Residual};
 use crate::decoder_weights::{DecoderWeights, LinearWeights, LookupTable, MatrixPart};
-use crate::network::{Network, NetworkTraits};
+use crate::network::{AdapterId, Network, NetworkTraits};
 use crate::prefix::PromptContext;
 use crate::rope::RopeConfig;
 use crate::stages::{Stage, stage};
@@ -41,6 +43,7 @@ pub struct CpuDecoder {
     blocks: Vec<usize>,
     /// One plane per layer.
     planes: Vec<CachePlane>,
+    adapters: Adapters,
     work: Work,
 }
 
@@ -103,14 +106,12 @@ impl CpuDecoder {
             layers.push(Layer::pack(&turn, layer, packed, precision, (rotary, group))?);
             progress((index + 1) as f32 / (config.layers.len() + 1) as f32);
         }
-        let head = match &weights.head {
-            Some(head) => Linear::pack(&turn, &normalize_head(&config, head)?, options.compute)?,
-            None => Linear::pack(
-                &turn,
-                &normalize_head(&config, &tied_head(&weights.embedding))?,
-                options.compute,
-            )?,
+        let mut head = match &weights.head {
+            Some(head) => normalize_head(&config, head)?,
+            None => normalize_head(&config, &tied_head(&weights.embedding))?,
         };
+        options.quantization.mark_head(&mut head);
+        let head = Linear::pack(&turn, &head, options.compute)?;
         drop(turn);
         let weight_bytes = layers.iter().map(Layer::bytes).sum::<usize>() + head.matrix.bytes();
         let block_bytes = groups.iter().map(|group| options.block_bytes(&config, group)).collect();
@@ -146,6 +147,7 @@ impl CpuDecoder {
             head,
             blocks: Vec::new(),
             planes: Vec::new(),
+            adapters: Adapters::default(),
             work: Work::default(),
         })
     }
@@ -186,15 +188,24 @@ impl CpuDecoder {
     /// One layer: reads and updates the residual stream, writes the layer's cache.
     fn layer(&mut self, turn: &Turn<'_>, index: usize, batch: &PackedBatch<'_>) {
         let layer = &self.layers[index];
+        let adapters = &mut self.adapters;
         let work = &mut self.work;
         let scale = layer.config.residual_scale;
         stage(Stage::Norms);
         let attention_in = normalized(turn, layer.attention_norm.as_ref(), &work.residual, &mut work.normed);
         stage(Stage::Qkv);
         layer.qkv.apply(turn, attention_in, &mut work.qkv, &mut work.scratch);
+        if adapters.are_active() {
+            let rows = (attention_in, &mut work.qkv[..]);
+            adapters.add(turn, Product::Qkv(index), |row| row, rows, &mut work.scratch);
+        }
         self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work);
         stage(Stage::Output);
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
+        if adapters.are_active() {
+            let rows = (&work.attended[..], &mut work.block_out[..]);
+            adapters.add(turn, Product::Out(index), |row| row, rows, &mut work.scratch);
+        }
         stage(Stage::Norms);
         post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
 
@@ -209,7 +220,7 @@ impl CpuDecoder {
         let shared = layer.attention_norm.as_ref().filter(|_| parallel);
         let mut input = std::mem::take(&mut work.mlp_normed);
         copy_normalized(turn, layer.mlp_norm.as_ref().or(shared), &work.residual, &mut input);
-        feed_forward(turn, layer, &input, work);
+        feed_forward(turn, (index, layer), &input, work, adapters);
         if let Residual::Normed(factor) = layer.config.residual {
             take_scaled(&mut work.residual, &input, factor);
         }
@@ -237,6 +248,11 @@ impl CpuDecoder {
         }
         stage(Stage::Head);
         self.head.apply(turn, &work.selected, &mut work.output, &mut work.scratch);
+        if self.adapters.are_active() {
+            let rows = (&work.selected[..], &mut work.output[..]);
+            let token = |row: usize| batch.rows.get(row).map_or(usize::MAX, |&row| row as usize);
+            self.adapters.add(turn, Product::Head, token, rows, &mut work.scratch);
+        }
         let head = &self.config.head;
         if head.scale != 1.0 {
             work.output.iter_mut().for_each(|logit| *logit *= head.scale);
@@ -287,8 +303,17 @@ impl Network for CpuDecoder {
         }
     }
 
+    fn load_adapter(&mut self, adapter: Adapter) -> Result<AdapterId> {
+        Ok(self.adapters.load(adapter))
+    }
+
+    fn unload_adapter(&mut self, id: AdapterId) -> bool {
+        self.adapters.unload(id)
+    }
+
     fn forward(&mut self, batch: &PackedBatch<'_>) -> Result<Rows<'_>> {
-        check::batch(batch, &self.traits, &self.blocks)?;
+        check::batch(batch, &self.traits, &self.blocks, &self.adapters)?;
+        self.adapters.prepare(batch.ids.len(), batch.sequences);
         let pool = Arc::clone(&self.pool);
         let turn = pool.turn();
         stage(Stage::Embedding);
@@ -353,12 +378,44 @@ fn self_attention(
 }
 
 /// The feed-forward part of a layer: `input` `(T, H)` to `work.mlp_out` `(T, H)`.
-fn feed_forward(turn: &Turn<'_>, layer: &Layer, input: &[f32], work: &mut Work) {
+fn feed_forward(
+    turn: &Turn<'_>,
+    (index, layer): (usize, &Layer),
+    input: &[f32],
+    work: &mut Work,
+    adapters: &mut Adapters,
+) {
     match (&layer.config.mlp.experts, &layer.router) {
-        (Some(experts), Some(router)) => mixture(turn, layer, (experts, router), input, work),
+        (Some(experts), Some(router)) => {
+            mixture(turn, (index, layer), (experts, router), input, work, adapters);
+        }
         _ => {
             let Work { up, inner, mlp_out, scratch, .. } = work;
-            dense(turn, &layer.config.mlp, &layer.mlp[0], input, (up, inner, mlp_out), scratch);
+            let mut added = ExpertAdapters { adapters, place: (index, 0), token: |row| row };
+            let buffers = (up, inner, mlp_out);
+            dense(turn, &layer.config.mlp, &layer.mlp[0], input, buffers, scratch, &mut added);
+        }
+    }
+}
+
+/// What adapters add to a feed-forward network: its layer and expert, and which row of the step each of its rows is.
+struct ExpertAdapters<'a, F> {
+    adapters: &'a mut Adapters,
+    place: (usize, usize),
+    token: F,
+}
+
+impl<F: Fn(usize) -> usize> ExpertAdapters<'_, F> {
+    fn add(
+        &mut self,
+        turn: &Turn<'_>,
+        product: fn(usize, usize) -> Product,
+        rows: (&[f32], &mut [f32]),
+        scratch: &mut Scratch,
+    ) {
+        if self.adapters.are_active() {
+            let (layer, expert) = self.place;
+            self.adapters.add(turn, product(layer, expert), &self.token, rows, scratch);
         }
     }
 }
@@ -371,34 +428,43 @@ fn dense(
     input: &[f32],
     (up, inner, output): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
     scratch: &mut Scratch,
+    adapters: &mut ExpertAdapters<'_, impl Fn(usize) -> usize>,
 ) {
     stage(Stage::GateUp);
     mlp.up.apply(turn, input, up, scratch);
+    adapters.add(turn, Product::Up, (input, up), scratch);
     stage(Stage::Activation);
     if config.gated {
         resize(inner, up.len() / 2);
         gated(turn, up, config.activation, config.intermediate_size, inner);
         stage(Stage::Down);
         mlp.down.apply(turn, inner, output, scratch);
+        adapters.add(turn, Product::Down, (inner, output), scratch);
     } else {
         activate(turn, up, config.activation);
         stage(Stage::Down);
         mlp.down.apply(turn, up, output, scratch);
+        adapters.add(turn, Product::Down, (up, output), scratch);
     }
 }
 
 /// Mixture of experts: each token's chosen experts, weighted, summed in the order of the experts.
 fn mixture(
     turn: &Turn<'_>,
-    layer: &Layer,
+    (index, layer): (usize, &Layer),
     (config, router): (&ExpertsConfig, &Linear),
     input: &[f32],
     work: &mut Work,
+    adapters: &mut Adapters,
 ) {
     let Work { up, inner, mlp_out, experts, scratch, .. } = work;
     let hidden = router.matrix.cols();
     stage(Stage::Routing);
     router.apply(turn, input, &mut experts.scores, scratch);
+    if adapters.are_active() {
+        let rows = (input, &mut experts.scores[..]);
+        adapters.add(turn, Product::Router(index), |row| row, rows, scratch);
+    }
     experts.routes.resize(config.count, Vec::new());
     experts.routes.iter_mut().for_each(Vec::clear);
     for (token, scores) in experts.scores.chunks_exact(config.count).enumerate() {
@@ -425,7 +491,9 @@ fn mixture(
             experts.input.extend_from_slice(&input[token * hidden..][..hidden]);
         }
         let buffers = (&mut *up, &mut *inner, &mut experts.output);
-        dense(turn, &layer.config.mlp, &layer.mlp[expert], &experts.input, buffers, scratch);
+        let token = |row: usize| route.get(row).map_or(usize::MAX, |&(token, _)| token);
+        let mut added = ExpertAdapters { adapters: &mut *adapters, place: (index, expert), token };
+        dense(turn, &layer.config.mlp, &layer.mlp[expert], &experts.input, buffers, scratch, &mut added);
         stage(Stage::Routing);
         for (&(token, weight), values) in route.iter().zip(experts.output.chunks_exact(hidden)) {
             let row = &mut mlp_out[token * hidden..][..hidden];
@@ -488,7 +556,7 @@ fn tied_head(embedding: &LookupTable) -> LinearWeights<'_> {
     let LookupTable { kind, rows, columns, data } = embedding;
     let data = std::borrow::Cow::Borrowed(data.as_slice());
     LinearWeights {
-        parts: vec![MatrixPart { kind: *kind, rows: *rows, columns: *columns, data, low_rank: None }],
+        parts: vec![MatrixPart::new(*kind, *rows, *columns, data)],
         bias: None,
     }
 }
@@ -511,7 +579,7 @@ fn normalize_head<'a>(
         }
         let data = values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
         let kind = byzerllm_kernels::TensorType::F32;
-        parts.push(MatrixPart { kind, rows: part.rows, columns: part.columns, data, low_rank: None });
+        parts.push(MatrixPart::new(kind, part.rows, part.columns, data));
     }
     Ok(LinearWeights { parts, bias: head.bias.clone() })
 }

@@ -2,6 +2,7 @@
 //!
 //! Every field of [`crate::config::DecoderConfig`] is served here; both compute modes share this one forward pass.
 
+mod adapters;
 mod balance;
 mod check;
 mod decoder;
@@ -12,8 +13,10 @@ mod work;
 use byzerllm_kernels::{CacheShape, CacheType, Compute};
 
 pub use decoder::CpuDecoder;
+pub(crate) use rotary::Rotary;
 
 use crate::config::{AttentionConfig, CacheGroup, DecoderConfig};
+use crate::quantize::Quantization;
 
 /// How a decoder runs on the CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct CpuOptions {
     pub cache: CacheType,
     /// Tokens per cache block.
     pub block_tokens: usize,
+    /// What matrices of floats are brought to while they are packed.
+    pub quantization: Quantization,
 }
 
 impl CpuOptions {
@@ -39,7 +44,13 @@ impl CpuOptions {
             Compute::Standard => CacheType::F16,
             Compute::Fast => CacheType::I8,
         };
-        Self { compute, cache, block_tokens: Self::BLOCK_TOKENS }
+        Self { compute, cache, block_tokens: Self::BLOCK_TOKENS, quantization: Quantization::Off }
+    }
+
+    /// The same options with matrices of floats brought to fewer bits.
+    #[must_use]
+    pub fn quantized(self, quantization: Quantization) -> Self {
+        Self { quantization, ..self }
     }
 
     /// Bytes of one block of a cache group, all its layers together.

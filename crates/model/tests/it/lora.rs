@@ -62,8 +62,8 @@ fn settings_that_mean_something_else_are_refused_by_name() {
         ("use_dora", json!(true)),
         ("modules_to_save", json!(["embed_tokens"])),
         ("rank_pattern", json!({"q_proj": 8})),
-        ("alpha_pattern", json!({"q_proj": 8})),
-        ("fan_in_fan_out", json!(true)),
+        ("alpha_pattern", json!({"q_proj": "8"})),
+        ("alpha_pattern", json!({"(q|k)_proj": 8})),
         ("bias", json!("all")),
         ("lora_bias", json!(true)),
         ("init_lora_weights", json!("pissa")),
@@ -116,9 +116,9 @@ fn tensors_of_other_modules_are_refused_by_name() {
     };
     let q = "base_model.model.model.layers.0.self_attn.q_proj";
     let (a, b) = (format!("{q}.lora_A.weight"), format!("{q}.lora_B.weight"));
-    refused(&[("base_model.model.lm_head.lora_A.weight", [4, 64])], &["lm_head", "q_proj"]);
+    refused(&[("base_model.model.lm_head.lora_A.weight", [4, 64])], &["lm_head", "no matrix", "q_proj"]);
     refused(&[("base_model.model.model.embed_tokens.lora_embedding_A", [4, 64])], &["embed_tokens"]);
-    refused(&[("base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight", [4, 64])], &["qkv_proj"]);
+    refused(&[("base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight", [4, 64])], &["qkv_proj", "no matrix"]);
     refused(
         &[("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", [4, 64])],
         &["layers.9", "no"],

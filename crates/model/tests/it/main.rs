@@ -7,11 +7,15 @@
     reason = "a test ends at the first surprise; clippy excuses only the test functions themselves"
 )]
 
+mod adapters;
 mod allocations;
 mod checkpoint;
+mod glm;
 mod hostile;
+mod integers;
 mod lora;
 mod parity;
+mod quantize;
 mod real_vocabularies;
 mod support;
 mod template;

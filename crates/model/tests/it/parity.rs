@@ -8,7 +8,7 @@ use byzerllm_model::{Checkpoint, Compute};
 use crate::support::{Fixture, Runner, Setup, argmax, bits};
 
 /// The largest difference, as a share of the largest value of the row.
-fn relative(found: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn relative(found: &[f32], expected: &[f32]) -> f32 {
     let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let difference = found.iter().zip(expected).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
     difference / largest
@@ -124,9 +124,10 @@ fn chunks_blocks_and_threads_do_not_change_bits() {
             for (chunk, threads, reversed) in [(1, 2, false), (5, 1, true), (16, 2, true), (39, 2, false)] {
                 let setup = Setup { compute, threads, reversed, ..Setup::EXACT };
                 let mut runner = Runner::new(&fixture.checkpoint, setup);
-                let mut rows = Vec::new();
-                for (index, ids) in prompt.chunks(chunk).enumerate() {
-                    rows.extend(runner.step(&[(0, index * chunk, ids)]));
+                let first = runner.first_step(prompt).max(chunk);
+                let mut rows = runner.step(&[(0, 0, &prompt[..first])]);
+                for (index, ids) in prompt[first..].chunks(chunk).enumerate() {
+                    rows.extend(runner.step(&[(0, first + index * chunk, ids)]));
                 }
                 assert!(bits(&rows) == whole, "{} {compute} in chunks of {chunk}", fixture.name);
             }

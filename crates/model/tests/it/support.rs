@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use byzerllm_kernels::{ComputePool, PoolOptions};
-use byzerllm_model::{Checkpoint, Compute, CpuOptions, Mask, Network, Output, PackedBatch, SequenceInput};
+use byzerllm_model::{
+    Adapter, AdapterId, Checkpoint, Compute, CpuOptions, Mask, Network, Output, PackedBatch, PromptContext, Quantization, SequenceInput,
+};
 use serde::Deserialize;
 
 /// A copy of a fixture's directory, for tests that damage it.
@@ -18,7 +20,7 @@ pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
 }
 
 /// The directories with fixtures in Hugging Face layout.
-pub(crate) const DIRECTORIES: [&str; 12] = [
+pub(crate) const DIRECTORIES: &[&str] = &[
     "llama-tied-f32",
     "llama-sharded-bf16",
     "llama-llama3-f16",
@@ -31,11 +33,78 @@ pub(crate) const DIRECTORIES: [&str; 12] = [
     "falcon-alibi-bf16",
     "falcon-multi-query-f16",
     "falcon-rope-gqa-bf16",
+    "baichuan-7b-bf16",
+    "baichuan-13b-bf16",
+    "baichuan2-7b-f16",
+    "qwen-bf16",
+    "codegen-f16",
+    "moss-bf16",
+    "gptj-bf16",
+    "glm-f16",
+    "glm-ratio-bf16",
+    "glm4-bf16",
+    "chatglm2-f16",
+    "glm-4-bf16",
+    "chatglm2-options-f16",
+    "chatglm-6b-f16",
+    "gptq-symmetric",
+    "gptq-activation-order",
+    "gptq-small-groups",
+    "gptq-v2-whole-rows",
+    "awq-gemm",
+    "qwen3-bf16",
+    "qwen3-window-f16",
+    "qwen3-moe-bf16",
+    "qwen3-moe-norm-f16",
+    "mixtral-bf16",
+    "mixtral-fused-f16",
+    "gemma-bf16",
+    "gemma2-bf16",
+    "gemma3-bf16",
+    "gemma3-old-f16",
+    "gemma3-pattern-bf16",
+    "gpt2-f16",
+    "gpt2-inverse-bf16",
+    "gpt-bigcode-bf16",
+    "gpt-bigcode-heads-f16",
+    "starcoder2-bf16",
+    "starcoder2-plain-f16",
+    "phi-bf16",
+    "phi-norms-f16",
+    "phi3-bf16",
+    "phi3-longrope-f16",
+    "falcon-7b-bf16",
 ];
 
 /// The GGUF fixtures.
-pub(crate) const GGUF_FILES: [&str; 7] =
-    ["llama-q4_0", "llama-q4_1", "llama-q8_0", "llama-f16", "qwen2-mixed", "llama-k-quants", "llama-q5-v2"];
+pub(crate) const GGUF_FILES: &[&str] = &[
+    "llama-q4_0",
+    "llama-q4_1",
+    "llama-q8_0",
+    "llama-f16",
+    "qwen2-mixed",
+    "llama-k-quants",
+    "llama-q5-v2",
+    "baichuan-7b",
+    "baichuan-13b",
+    "qwen-q8_0",
+    "chatglm-q8_0",
+    "chatglm-separate-f16",
+    "glm4-f16",
+    "qwen3-q8_0",
+    "qwen3moe-f16",
+    "mixtral-q8_0",
+    "mixtral-split-f16",
+    "gemma-q8_0",
+    "gemma2-q8_0",
+    "gemma3-mixed",
+    "gpt2-q8_0",
+    "starcoder-q8_0",
+    "starcoder2-q8_0",
+    "phi2-q8_0",
+    "phi3-q8_0",
+    "phi3-longrope",
+];
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -99,6 +168,8 @@ impl Fixture {
 /// A network with cache for a few sequences, each in blocks of its own.
 pub(crate) struct Runner {
     network: Box<dyn Network>,
+    /// Per sequence, what its prompt is, for networks that read prompts in both directions.
+    contexts: Vec<Option<PromptContext>>,
     /// Per sequence, per cache group, its blocks.
     tables: Vec<Vec<Vec<u32>>>,
 }
@@ -114,6 +185,8 @@ pub(crate) struct Setup {
     pub(crate) length: usize,
     /// Whether a sequence's blocks lie in reverse order.
     pub(crate) reversed: bool,
+    /// What floats are brought to.
+    pub(crate) quantization: Quantization,
 }
 
 impl Setup {
@@ -124,6 +197,7 @@ impl Setup {
         sequences: 1,
         length: 128,
         reversed: false,
+        quantization: Quantization::Off,
     };
 }
 
@@ -134,7 +208,7 @@ impl Runner {
     pub(crate) fn new(checkpoint: &Checkpoint, setup: Setup) -> Self {
         let pool =
             ComputePool::new(PoolOptions { threads: Some(setup.threads), ..PoolOptions::default() }).unwrap();
-        let options = CpuOptions { block_tokens: setup.block_tokens, ..CpuOptions::new(setup.compute) };
+        let options = CpuOptions { block_tokens: setup.block_tokens, ..CpuOptions::new(setup.compute).quantized(setup.quantization) };
         let mut network = checkpoint.network(&Arc::new(pool), &options).unwrap();
         let groups = network.traits().cache_groups.len();
         let each = setup.length.div_ceil(setup.block_tokens);
@@ -147,26 +221,60 @@ impl Runner {
             blocks
         };
         let tables = (0..setup.sequences).map(|slot| vec![blocks(slot); groups]).collect();
-        Self { network, tables }
+        let contexts = vec![None; setup.sequences];
+        Self { network, contexts, tables }
+    }
+
+    /// The tokens of a prompt that its first step must have: all that are read in both directions, and the one after.
+    pub(crate) fn first_step(&self, prompt: &[u32]) -> usize {
+        self.network.prompt_context(prompt).map_or(0, |context| context.length + 1).min(prompt.len())
+    }
+
+    /// Takes an adapter; its slot.
+    pub(crate) fn load(&mut self, adapter: Adapter) -> AdapterId {
+        self.network.load_adapter(adapter).unwrap()
+    }
+
+    pub(crate) fn unload(&mut self, id: AdapterId) -> bool {
+        self.network.unload_adapter(id)
     }
 
     /// One step; returns the logits of every token of every part.
     pub(crate) fn step(&mut self, parts: &[Part<'_>]) -> Vec<Vec<f32>> {
+        self.step_with(parts, &[]).unwrap()
+    }
+
+    /// One step with adapters of the parts, in their order.
+    pub(crate) fn step_with(
+        &mut self,
+        parts: &[Part<'_>],
+        adapters: &[Option<AdapterId>],
+    ) -> byzerllm_core::Result<Vec<Vec<f32>>> {
         let ids: Vec<u32> = parts.iter().flat_map(|(_, _, ids)| *ids).copied().collect();
-        let positions: Vec<u32> =
-            parts.iter().flat_map(|(_, past, ids)| *past as u32..(past + ids.len()) as u32).collect();
+        let mut positions: Vec<u32> = Vec::new();
+        for (slot, past, ids) in parts {
+            if *past == 0 {
+                self.contexts[*slot] = self.network.prompt_context(ids);
+            }
+            for place in *past..past + ids.len() {
+                match &self.contexts[*slot] {
+                    Some(context) => positions.extend(context.position(place)),
+                    None => positions.push(place as u32),
+                }
+            }
+        }
         let tables: Vec<Vec<&[u32]>> =
             parts.iter().map(|(slot, ..)| self.tables[*slot].iter().map(Vec::as_slice).collect()).collect();
         let mut start = 0;
         let mut sequences = Vec::new();
-        for ((_, past, ids), tables) in parts.iter().zip(&tables) {
+        for (place, ((slot, past, ids), tables)) in parts.iter().zip(&tables).enumerate() {
             sequences.push(SequenceInput {
                 start,
                 count: ids.len(),
                 past: *past,
                 block_tables: tables,
-                mask: Mask::Causal,
-                adapter: None,
+                mask: self.contexts[*slot].map_or(Mask::Causal, |context| context.mask()),
+                adapter: adapters.get(place).copied().flatten().map(|id| id.0),
                 cross_cache: None,
             });
             start += ids.len();
@@ -180,8 +288,8 @@ impl Runner {
             rows: &rows,
             output: Output::Logits,
         };
-        let rows = self.network.forward(&batch).unwrap();
-        (0..rows.len()).map(|index| rows.row(index).to_vec()).collect()
+        let rows = self.network.forward(&batch)?;
+        Ok((0..rows.len()).map(|index| rows.row(index).to_vec()).collect())
     }
 
     /// Greedy continuation of a prompt in slot 0.
