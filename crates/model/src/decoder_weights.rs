@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use byzerllm_kernels::{KernelError, TensorType, dequantize};
 
+use crate::weights::integers::IntegerMatrix;
+
 /// Part of a weight matrix: row-major rows of `columns` values in the encoding `kind`, mapped or owned.
 #[derive(Debug, Clone)]
 pub struct MatrixPart<'a> {
@@ -16,10 +18,16 @@ pub struct MatrixPart<'a> {
     pub rows: usize,
     /// Input features.
     pub columns: usize,
-    /// `rows * kind.row_bytes(columns)` bytes.
+    /// `rows * kind.row_bytes(columns)` bytes; none where there are `integers`.
     pub data: Cow<'a, [u8]>,
+    /// The codes of GPTQ or AWQ, which are brought into the encoding `kind` when they are packed.
+    pub integers: Option<IntegerMatrix<'a>>,
+    /// Whether `data` holds it column by column, in an encoding of one value at a time.
+    pub transposed: bool,
     /// What an adapter adds to it.
     pub low_rank: Option<LowRank<'a>>,
+    /// The encoding that it is brought into when it is packed, where that is another one.
+    pub target: Option<TensorType>,
 }
 
 /// A product of two thin matrices that is added to a weight: `W + scale * B A`.
@@ -35,25 +43,61 @@ pub struct LowRank<'a> {
     pub up: (TensorType, Cow<'a, [u8]>),
 }
 
-impl MatrixPart<'_> {
-    /// The encoding in which it is packed: a sum with an adapter is one of f32.
+impl<'a> MatrixPart<'a> {
+    /// Rows of one encoding, as they are.
     #[must_use]
-    pub fn packed_kind(&self) -> TensorType {
-        if self.low_rank.is_some() { TensorType::F32 } else { self.kind }
+    pub fn new(kind: TensorType, rows: usize, columns: usize, data: Cow<'a, [u8]>) -> Self {
+        Self { kind, rows, columns, data, integers: None, transposed: false, low_rank: None, target: None }
     }
 
-    /// The matrix with its adapter as bytes of [`Self::packed_kind`]: the mapped ones when there is no adapter.
+    /// The order of its columns in which its codes can be packed as they are.
+    fn column_order(&self) -> Option<&Arc<[u32]>> {
+        self.integers.as_ref().filter(|_| self.low_rank.is_none())?.order()
+    }
+
+    /// The encoding of [`Self::merged`]: sums with an adapter, and columns that had another order, are f32.
+    #[must_use]
+    pub fn packed_kind(&self) -> TensorType {
+        let as_it_is = self.low_rank.is_none() && self.column_order().is_none();
+        if as_it_is { self.kind } else { TensorType::F32 }
+    }
+
+    /// The matrix without its adapter, columns in their own order: bytes and their encoding.
+    fn base(&self) -> (TensorType, Cow<'_, [u8]>) {
+        match &self.integers {
+            None if self.transposed => (self.kind, self.by_rows().into()),
+            None => (self.kind, Cow::Borrowed(&self.data)),
+            Some(integers) if integers.order().is_some() => (TensorType::F32, integers.values().into()),
+            Some(integers) => (self.kind, integers.encode().into()),
+        }
+    }
+
+    /// The bytes of a transposed matrix row by row.
+    fn by_rows(&self) -> Vec<u8> {
+        let size = self.data.len() / (self.rows * self.columns).max(1);
+        let mut out = Vec::with_capacity(self.data.len());
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let at = (column * self.rows + row) * size;
+                out.extend_from_slice(&self.data[at..at + size]);
+            }
+        }
+        out
+    }
+
+    /// The matrix with its adapter as bytes of [`Self::packed_kind`]: the mapped ones where nothing is to be done.
     ///
     /// # Errors
     /// When a part does not have the bytes that its shape asks for.
     pub fn merged(&self) -> Result<Cow<'_, [u8]>, KernelError> {
+        let (kind, data) = self.base();
         let Some(LowRank { rank, scale, down, up }) = &self.low_rank else {
-            return Ok(Cow::Borrowed(&self.data));
+            return Ok(data);
         };
         let mut weights = vec![0.0_f32; self.rows * self.columns];
         let mut a = vec![0.0_f32; rank * self.columns];
         let mut b = vec![0.0_f32; self.rows * rank];
-        dequantize(self.kind, &self.data, &mut weights)?;
+        dequantize(kind, &data, &mut weights)?;
         dequantize(down.0, &down.1, &mut a)?;
         dequantize(up.0, &up.1, &mut b)?;
         for (row, factors) in weights.chunks_exact_mut(self.columns).zip(b.chunks_exact(*rank)) {
@@ -113,6 +157,40 @@ pub struct LinearWeights<'a> {
     pub parts: Vec<MatrixPart<'a>>,
     /// As many values as all parts have rows.
     pub bias: Option<Vec<f32>>,
+}
+
+impl LinearWeights<'_> {
+    /// The order of the input's columns in which all parts can be packed as they are: GPTQ with activation order has
+    /// one order for all matrices of one input.
+    #[must_use]
+    pub fn column_order(&self) -> Option<&Arc<[u32]>> {
+        let order = self.parts.first()?.column_order()?;
+        self.parts.iter().all(|part| part.column_order() == Some(order)).then_some(order)
+    }
+
+    /// The encoding in which each part is packed.
+    pub fn packed_kinds(&self) -> impl Iterator<Item = TensorType> {
+        self.stored_kinds().zip(&self.parts).map(|(kind, part)| part.target.unwrap_or(kind))
+    }
+
+    /// The encoding of each part before it is brought into its target's.
+    pub fn stored_kinds(&self) -> impl Iterator<Item = TensorType> {
+        let ordered = self.column_order().is_some();
+        self.parts.iter().map(move |part| if ordered { part.kind } else { part.packed_kind() })
+    }
+
+    /// The bytes of each part, in the encodings of [`Self::stored_kinds`], columns in [`Self::column_order`].
+    ///
+    /// # Errors
+    /// When a part does not have the bytes that its shape asks for.
+    pub fn packed_bytes(&self) -> Result<Vec<Cow<'_, [u8]>>, KernelError> {
+        let ordered = self.column_order().is_some();
+        let bytes = |part| match part {
+            &MatrixPart { integers: Some(ref integers), .. } if ordered => Ok(Cow::Owned(integers.encode())),
+            part => part.merged(),
+        };
+        self.parts.iter().map(bytes).collect()
+    }
 }
 
 /// Weight and bias of a normalization layer.

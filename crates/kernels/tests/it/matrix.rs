@@ -239,3 +239,38 @@ fn the_path_is_named() {
     assert_eq!((matrix.rows(), matrix.cols()), (128, 32));
     assert_eq!(matrix.bytes(), 4 * (512 + 128));
 }
+
+/// GPTQ with activation order packs columns of one group side by side.
+#[test]
+fn columns_of_another_order_are_gathered() {
+    let mut random = Random::new(3);
+    let case = Case::new(&mut random, &[(TensorType::Q8_0, 40), (TensorType::Int4, 33)], 96, 5, true);
+    let mut order: Vec<u32> = (0..96).collect();
+    for place in (1..order.len()).rev() {
+        order.swap(place, random.next() as usize % (place + 1));
+    }
+    // Row by row, what stands at `order[i]` comes to `i`.
+    let gathered: Vec<f32> = case
+        .input
+        .chunks_exact(96)
+        .flat_map(|row| order.iter().map(|&column| row[column as usize]))
+        .collect();
+    for compute in Compute::ALL {
+        let expected = case.apply(Isa::detect(), 2, compute, &gathered);
+        let pool = pool(2, Isa::detect());
+        let turn = pool.turn();
+        let matrix = Matrix::pack(&turn, &case.views(), compute).unwrap();
+        let matrix = matrix.with_column_order(order.clone().into()).unwrap();
+        let mut output = vec![f32::NAN; expected.len()];
+        matrix.apply(&turn, &case.input, case.bias.as_deref(), &mut output, &mut Scratch::default());
+        assert_eq!(bits(&output), bits(&expected), "{compute}");
+    }
+    let pool = pool(1, Isa::detect());
+    for wrong in [vec![0; 96], (0..95).collect(), (1..97).collect()] {
+        let matrix = Matrix::pack(&pool.turn(), &case.views(), Compute::Exact).unwrap();
+        assert_eq!(
+            matrix.with_column_order(wrong.into()).unwrap_err(),
+            KernelError::ColumnOrder { cols: 96 }
+        );
+    }
+}

@@ -49,10 +49,6 @@ pub(super) fn architecture(
     if names.is_empty() {
         return Err(fields.malformed("architectures", "is missing"));
     }
-    if fields.object("quantization_config")?.is_some() {
-        let problem = "quantized weights in safetensors are not supported: use the GGUF file of the model";
-        return Err(fields.unsupported("quantization_config", problem));
-    }
     match names.iter().find_map(|name| Some((*name, arch::by_name(name)?))) {
         Some((name, architecture)) => Ok((name.to_owned(), architecture)),
         None => {

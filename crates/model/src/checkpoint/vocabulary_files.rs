@@ -6,13 +6,16 @@ use serde_json::Value as Json;
 
 use crate::load_error::{LoadError, LoadResult};
 use crate::tokenizer::added::{AddedTokens, Around};
-use crate::tokenizer::{Tokenizer, TokenizerError, protobuf, rank_lines};
+use crate::tokenizer::{Tokenizer, TokenizerError, glm, protobuf, rank_lines};
 use crate::weights::safetensors::{read_bounded, read_json};
 
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const MODEL_CONFIG: &str = "config.json";
 const ADDED_TOKENS: &str = "added_tokens.json";
-/// SentencePiece, or Llama 3's ranks.
+/// ChatGLM-6B's SentencePiece.
+const ICE_TEXT: &str = "ice_text.model";
+/// SentencePiece, or ranks of Llama 3 and GLM-4.
 const MODEL: &str = "tokenizer.model";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
@@ -33,6 +36,13 @@ pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
         return Ok(Tokenizer::from_json(&path, &read_bounded(&path)?)?);
     }
     let config = Config::read(directory)?;
+    if let Some(path) = there(ICE_TEXT) {
+        let image_tokens = config.image_tokens(directory)?;
+        return Ok(Tokenizer::chatglm_6b(&path, &read_bounded(&path)?, image_tokens)?);
+    }
+    if let Some(path) = there(MODEL).filter(|_| config.is_chatglm()) {
+        return chatglm(directory, &config, &path);
+    }
     if let Some(path) = there(MODEL) {
         let bytes = read_bounded(&path)?;
         if rank_lines::recognizes(&bytes) {
@@ -67,10 +77,28 @@ pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
     Err(LoadError::not_found(directory, problem))
 }
 
+/// The `tokenizer.model` of ChatGLM2, ChatGLM3 or GLM-4.
+fn chatglm(directory: &Path, config: &Config, path: &Path) -> LoadResult<Tokenizer> {
+    let bytes = read_bounded(path)?;
+    let none = Around { bos: "", eos: "", adds: (false, false) };
+    if rank_lines::recognizes(&bytes) {
+        let count = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        let added = config.added_or(directory, none, count, glm::glm4_tokens)?;
+        return Ok(Tokenizer::glm4(path, &bytes, &added)?);
+    }
+    if !protobuf::recognizes(&bytes) {
+        let problem = "is neither a SentencePiece model nor a tiktoken file";
+        return Err(LoadError::malformed(path, "file", problem));
+    }
+    let added = config.added(directory, none)?;
+    Ok(Tokenizer::chatglm2(path, &bytes, !config.is_chatglm2(), &added)?)
+}
+
 /// The small files beside a vocabulary.
 struct Config {
     tokenizer: Json,
     added: Json,
+    model: Json,
 }
 
 impl Config {
@@ -79,7 +107,37 @@ impl Config {
             let path = directory.join(name);
             if path.is_file() { read_json(&path) } else { Ok(Json::Null) }
         };
-        Ok(Self { tokenizer: one(TOKENIZER_CONFIG)?, added: one(ADDED_TOKENS)? })
+        Ok(Self { tokenizer: one(TOKENIZER_CONFIG)?, added: one(ADDED_TOKENS)?, model: one(MODEL_CONFIG)? })
+    }
+
+    /// Whether the vocabulary is one of ChatGLM's, by its class or by the model's family.
+    fn is_chatglm(&self) -> bool {
+        let text = |config: &Json, name: &str| config.get(name).and_then(Json::as_str).map(str::to_owned);
+        match text(&self.tokenizer, "tokenizer_class") {
+            Some(class) => class.starts_with("ChatGLM"),
+            None => text(&self.model, "model_type").is_some_and(|family| family == "chatglm"),
+        }
+    }
+
+    /// ChatGLM2 and ChatGLM3 are told apart by their names alone.
+    fn is_chatglm2(&self) -> bool {
+        let names = [self.tokenizer.get("name_or_path"), self.model.get("_name_or_path")];
+        names.into_iter().flatten().filter_map(Json::as_str).any(is_chatglm2)
+    }
+
+    /// ChatGLM-6B's ids before those of its text, when its files say.
+    fn image_tokens(&self, directory: &Path) -> LoadResult<Option<usize>> {
+        let field = "num_image_tokens";
+        match self.tokenizer.get(field) {
+            None | Some(Json::Null) => Ok(None),
+            Some(value) => match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+                Some(count) => Ok(Some(count)),
+                None => {
+                    let path = directory.join(TOKENIZER_CONFIG);
+                    Err(LoadError::malformed(path, field, "must be a whole number"))
+                }
+            },
+        }
     }
 
     fn added(&self, directory: &Path, around: Around<'_>) -> Result<AddedTokens, TokenizerError> {
@@ -124,6 +182,12 @@ impl Config {
             }
         }
     }
+}
+
+/// Whether a model's name is that of ChatGLM2 or of a model made from it, which have no roles.
+pub(super) fn is_chatglm2(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["chatglm2", "codegeex2"].iter().any(|known| name.contains(known))
 }
 
 /// The special tokens of Llama 3, which its file of ranks leaves out.

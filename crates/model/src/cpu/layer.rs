@@ -1,5 +1,7 @@
 //! Packed weights of one layer.
 
+use std::sync::Arc;
+
 use byzerllm_kernels::{
     AttentionShape, CacheType, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
     rms_norm_heads,
@@ -7,7 +9,8 @@ use byzerllm_kernels::{
 
 use super::balance::key_balance;
 use crate::config::{LayerConfig, NormConfig, NormKind, PositionEncoding};
-use crate::decoder_weights::{LayerWeights, LinearWeights, MatrixPart, MlpWeights, NormWeights};
+use crate::decoder_weights::{LayerWeights, LinearWeights, MlpWeights, NormWeights};
+use crate::quantize;
 
 /// `y = x Wᵀ + b`.
 pub(super) struct Linear {
@@ -21,15 +24,24 @@ impl Linear {
         weights: &LinearWeights<'_>,
         compute: Compute,
     ) -> Result<Self, KernelError> {
-        // Only the matrices of one product are merged with their adapters at a time.
-        let merged = weights.parts.iter().map(MatrixPart::merged).collect::<Result<Vec<_>, _>>()?;
+        // Only the matrices of one product are merged with their adapters, or brought into an encoding, at a time.
+        let stored = weights.packed_bytes()?;
+        let stored = weights.parts.iter().zip(weights.stored_kinds()).zip(stored);
+        let merged = stored
+            .map(|((part, kind), bytes)| quantize::encoded(turn, part, kind, bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         let views = weights
             .parts
             .iter()
-            .zip(&merged)
-            .map(|(part, data)| TensorView::new(part.packed_kind(), part.rows, part.columns, data))
+            .zip(weights.packed_kinds().zip(&merged))
+            .map(|(part, (kind, data))| TensorView::new(kind, part.rows, part.columns, data))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { matrix: Matrix::pack(turn, &views, compute)?, bias: weights.bias.clone() })
+        let matrix = Matrix::pack(turn, &views, compute)?;
+        let matrix = match weights.column_order() {
+            Some(order) => matrix.with_column_order(Arc::clone(order))?,
+            None => matrix,
+        };
+        Ok(Self { matrix, bias: weights.bias.clone() })
     }
 
     /// `input` `(T, K)` to `output` `(T, N)`, which is resized.

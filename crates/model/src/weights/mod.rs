@@ -4,6 +4,7 @@
 
 pub(crate) mod directory;
 pub(crate) mod gguf;
+pub(crate) mod integers;
 pub(crate) mod pickle;
 mod pickle_value;
 mod reader;
@@ -190,6 +191,22 @@ impl TensorStore {
         };
         let data = &file.bytes()[entry.range.clone()];
         Ok(Some(TensorRef { kind, shape: &entry.shape, data, entry }))
+    }
+
+    /// Type name and bytes of a tensor of any type with the given shape.
+    pub(crate) fn require_bytes(&self, name: &str, shape: &[usize]) -> LoadResult<(&'static str, &[u8])> {
+        let missing = || LoadError::MissingTensor { path: self.root.clone(), tensor: name.into() };
+        let entry = self.by_name.get(name).and_then(|&index| self.entries.get(index)).ok_or_else(missing)?;
+        let file = self.file(entry);
+        if entry.shape != shape {
+            return Err(LoadError::Shape {
+                path: file.path().into(),
+                tensor: name.into(),
+                expected: shape.into(),
+                found: entry.shape.clone(),
+            });
+        }
+        Ok((entry.encoding.name(), &file.bytes()[entry.range.clone()]))
     }
 
     /// The tensor of this name with the given shape.
