@@ -150,6 +150,32 @@ impl WorkModel {
     }
 }
 
+/// How much work the texts of an encoder are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderWork {
+    pub(crate) layers: Vec<ProductWork>,
+    /// Heads times their width.
+    pub(crate) width: u64,
+    /// Bytes of one row of the table of words.
+    pub(crate) embedding_bytes: u64,
+}
+
+impl EncoderWork {
+    /// A step with texts of these lengths. What only the first token of a text is needed for is counted for all.
+    #[must_use]
+    pub fn step(&self, lengths: &[usize]) -> StepWork {
+        let tokens: u64 = lengths.iter().map(|&length| length as u64).sum();
+        let pairs: u64 = lengths.iter().map(|&length| (length as u64).pow(2)).sum();
+        let mut work = StepWork { weight_bytes: tokens * self.embedding_bytes, ..StepWork::default() };
+        for layer in &self.layers {
+            work.weight_bytes += layer.bytes;
+            work.multiply(layer, tokens);
+            work.f32_operations += 4 * self.width * pairs;
+        }
+        work
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,8 @@
 use crate::rope::RopeConfig;
 
 /// One distinct rope of a network with its frequencies.
-pub(super) struct Rotary {
-    pub(super) config: RopeConfig,
+pub(crate) struct Rotary {
+    pub(crate) config: RopeConfig,
     frequencies: Vec<f32>,
     attention_factor: f32,
     /// `(T, rotary_dim / 2)`, once per position axis.
@@ -18,13 +18,13 @@ struct Table {
 }
 
 impl Rotary {
-    pub(super) fn new(config: RopeConfig) -> Self {
+    pub(crate) fn new(config: RopeConfig) -> Self {
         let (frequencies, attention_factor) = config.frequencies();
         Self { config, frequencies, attention_factor, axes: Default::default() }
     }
 
     /// Fills the tables for the positions `(T, width)` of a step.
-    pub(super) fn prepare(&mut self, positions: &[u32], width: usize) {
+    pub(crate) fn prepare(&mut self, positions: &[u32], width: usize) {
         let axes = if self.config.two_dimensional { 2 } else { 1 };
         for (axis, table) in self.axes.iter_mut().enumerate().take(axes) {
             table.cos.clear();
@@ -41,11 +41,11 @@ impl Rotary {
     }
 
     /// Cosines and sines of one axis, `(T, rotary_dim / 2)` each.
-    pub(super) fn axis(&self, axis: usize) -> (&[f32], &[f32]) {
+    pub(crate) fn axis(&self, axis: usize) -> (&[f32], &[f32]) {
         (&self.axes[axis].cos, &self.axes[axis].sin)
     }
 
-    pub(super) fn axes(&self) -> usize {
+    pub(crate) fn axes(&self) -> usize {
         if self.config.two_dimensional { 2 } else { 1 }
     }
 }

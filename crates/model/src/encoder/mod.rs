@@ -26,6 +26,7 @@ pub use tokenizer::{EncodedInput, EncoderTokenizer};
 pub use weights::{EncoderLayerWeights, EncoderWeights};
 
 use crate::batch::Rows;
+use crate::work::EncoderWork;
 
 /// What a checkpoint is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +83,11 @@ pub struct EncoderInput<'a> {
 pub trait Encoder: Send {
     /// What callers must know.
     fn traits(&self) -> &EncoderTraits;
+
+    /// How much work its steps are, for measurements; `None` when nobody counted.
+    fn work(&self) -> Option<EncoderWork> {
+        None
+    }
 
     /// Computes one row per sequence, in their order: the pooled vector (scaled to unit length where the model says
     /// so), or a classifier's raw logits.
