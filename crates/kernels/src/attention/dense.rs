@@ -262,18 +262,16 @@ impl Heads<'_> {
 #[inline(always)]
 unsafe fn softmax<L: Lanes>(scores: *mut f32, count: usize) -> f32 {
     let lowest = L::splat(f32::NEG_INFINITY);
-    let inside = |at: usize, value: L::F, other: L::F| {
-        if at + LANES <= count { value } else { L::choose_range(0, count - at, value, other) }
-    };
     let mut greatest = lowest;
     for at in (0..count).step_by(LANES) {
-        greatest = L::max(greatest, inside(at, L::load(scores.add(at)), lowest));
+        let score = L::choose_range(0, (count - at).min(LANES), L::load(scores.add(at)), lowest);
+        greatest = L::max(greatest, score);
     }
     let greatest = L::splat(L::greatest(greatest));
     let mut sum = L::splat(0.0);
     for at in (0..count).step_by(LANES) {
         let weight = exp::<L>(L::sub(L::load(scores.add(at)), greatest));
-        let weight = inside(at, weight, L::splat(0.0));
+        let weight = L::choose_range(0, (count - at).min(LANES), weight, L::splat(0.0));
         L::store(scores.add(at), weight);
         sum = L::add(sum, weight);
     }

@@ -450,7 +450,9 @@ impl Sink<'_> {
                     Target::Input { writer, activation } => {
                         let mut values = [self.biased::<L>(0, sums[0]), self.biased::<L>(1, sums[1])];
                         if let Some(activation) = activation {
-                            values = values.map(|value| activation::apply::<L>(activation, value));
+                            // No closure: it would be compiled without the instructions of `L`.
+                            values[0] = activation::apply::<L>(activation, values[0]);
+                            values[1] = activation::apply::<L>(activation, values[1]);
                         }
                         writer.store_group::<L>(row + index, self.first / GROUP, values);
                     }
