@@ -13,6 +13,7 @@ const MAX_HEAD_DIM: usize = 1024;
 /// The numbers that every decoder has, under the names that its format uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names {
+    pub(crate) vocab: &'static str,
     pub(crate) hidden: &'static str,
     pub(crate) layers: &'static str,
     pub(crate) heads: &'static str,
@@ -22,6 +23,7 @@ pub(crate) struct Names {
 
 /// Names in `config.json`.
 pub(crate) const HUGGING_FACE: Names = Names {
+    vocab: "vocab_size",
     hidden: "hidden_size",
     layers: "num_hidden_layers",
     heads: "num_attention_heads",
@@ -31,6 +33,7 @@ pub(crate) const HUGGING_FACE: Names = Names {
 
 /// Names in GGUF metadata.
 pub(crate) const GGUF: Names = Names {
+    vocab: "vocab_size",
     hidden: "embedding_length",
     layers: "block_count",
     heads: "attention.head_count",
@@ -60,7 +63,7 @@ impl Shape {
         let fields = source.fields();
         let hidden = fields.positive(names.hidden)?;
         // The table comes first: it ties the width to the size of the file before anything is allocated by it.
-        let vocab = vocabulary(source, &fields, embedding, hidden)?;
+        let vocab = vocabulary(source, &fields, names.vocab, embedding, hidden)?;
         let layers = fields.positive(names.layers)?;
         let most = source.tensors.entries().len().min(MAX_LAYERS);
         if layers > most {
@@ -97,14 +100,20 @@ impl Shape {
 }
 
 /// Rows of the table of tokens: the configuration's, or in a GGUF file the table's own.
-fn vocabulary(source: &Source, fields: &Fields<'_>, embedding: &str, hidden: usize) -> LoadResult<usize> {
-    let vocab = match fields.positive_or_absent("vocab_size")? {
+fn vocabulary(
+    source: &Source,
+    fields: &Fields<'_>,
+    name: &str,
+    embedding: &str,
+    hidden: usize,
+) -> LoadResult<usize> {
+    let vocab = match fields.positive_or_absent(name)? {
         Some(vocab) => vocab,
         None if source.is_gguf() => {
             let table = source.tensors.get(embedding)?;
             table.and_then(|table| table.shape.first().copied()).unwrap_or(1)
         }
-        None => return Err(fields.malformed("vocab_size", "is missing")),
+        None => return Err(fields.malformed(name, "is missing")),
     };
     source.tensors.require(embedding, &[vocab, hidden])?;
     Ok(vocab)

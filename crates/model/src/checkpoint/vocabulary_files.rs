@@ -134,7 +134,7 @@ impl Config {
                 Some(count) => Ok(Some(count)),
                 None => {
                     let path = directory.join(TOKENIZER_CONFIG);
-                    Err(LoadError::malformed(path, field, "must be a whole number"))
+                    Err(LoadError::malformed(&path, field, "must be a whole number"))
                 }
             },
         }

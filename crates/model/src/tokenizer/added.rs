@@ -52,6 +52,13 @@ impl AddedTokens {
         self.tokens.insert(id, Token { text: text.to_owned(), special });
     }
 
+    /// Adds the tokens of another set whose ids are free.
+    pub(crate) fn insert_missing(&mut self, others: &Self) {
+        for (&id, token) in &others.tokens {
+            self.tokens.entry(id).or_insert_with(|| token.clone());
+        }
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty()

@@ -8,12 +8,14 @@ pub(crate) mod added;
 mod bytes;
 mod fairseq;
 mod gguf;
+pub(crate) mod glm;
 mod json;
 mod merge_lines;
 mod pre;
 pub(crate) mod protobuf;
 pub(crate) mod rank_lines;
 pub(crate) mod segments;
+mod reading;
 mod sentencepiece;
 mod stream;
 mod table;
@@ -34,6 +36,7 @@ use table::TokenTable;
 
 /// Why a tokenizer could not be made or used.
 #[derive(Debug, thiserror::Error)]
+use reading::{Part, Reading};
 pub enum TokenizerError {
     /// The file is not what it claims to be.
     #[error("{}: {field}: {reason}", file.display())]
@@ -90,6 +93,8 @@ struct Inner {
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is done to texts before the model sees them.
+    reading: Option<Reading>,
         f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
@@ -103,7 +108,7 @@ impl Tokenizer {
     ) -> Self {
         let mut plain = tokenizer.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
-        Self { inner: Arc::new(Inner { tokenizer, plain, table: Arc::new(table), prefix, suffix }) }
+        Self { inner: Arc::new(Inner { tokenizer, plain, table: Arc::new(table), prefix, suffix, reading: None }) }
     }
 
     /// Sets the tokens around an encoded text.
@@ -173,7 +178,21 @@ impl Tokenizer {
     /// The id of a token, written as the vocabulary writes it.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.inner.tokenizer.token_to_id(token)
+        let own = self.inner.reading.as_ref().and_then(|reading| reading.id(token));
+        own.or_else(|| self.inner.tokenizer.token_to_id(token))
+        if let Some(reading) = &self.inner.reading {
+            let mut ids = prefix.to_vec();
+            for part in reading.split(text) {
+                match part {
+                    Part::Text(text) => ids.extend(self.encode_plain(text)?),
+                    Part::Special(id) => ids.push(id),
+                }
+            }
+            ids.extend(suffix);
+            return Ok(ids);
+        }
+        let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, add_special))
+            .map_err(TokenizerError::Encode)?;
     }
 
     /// The token as the vocabulary writes it.
@@ -182,6 +201,8 @@ impl Tokenizer {
         self.inner.table.text(id)
     }
 
+        let rewritten = self.inner.reading.as_ref().map(|reading| reading.rewrite(text));
+        let text = rewritten.as_deref().unwrap_or(text);
     /// The text of all ids. Bytes that are no UTF-8 become U+FFFD; an id outside the vocabulary stands for nothing.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {

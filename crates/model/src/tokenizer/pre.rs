@@ -37,7 +37,7 @@ enum Cut {
 }
 
 /// Names that [`steps`] knows.
-pub(crate) const NAMES: [&str; 17] = [
+pub(crate) const NAMES: [&str; 19] = [
     "gpt-2",
     "phi-2",
     "mpt",
@@ -55,6 +55,8 @@ pub(crate) const NAMES: [&str; 17] = [
     "deepseek-llm",
     "deepseek-coder",
     "deepseek-v3",
+    "glm4",
+    "chatglm-bpe",
 ];
 
 const PLAIN: Steps = Steps { cuts: &[Cut::Gpt2], nfc: false, ignore_merges: false, adds_bos: false };
@@ -99,6 +101,9 @@ pub(crate) fn steps(name: &str) -> Option<Steps> {
         }
         "llama-bpe" | "llama3" | "llama-v3" => {
             Steps { cuts: &[Cut::Pattern(LLAMA3), Cut::Bytes], ignore_merges: true, adds_bos: true, ..PLAIN }
+        }
+        "glm4" | "chatglm-bpe" => {
+            Steps { cuts: &[Cut::Pattern(LLAMA3), Cut::Bytes], ignore_merges: true, ..PLAIN }
         }
         "deepseek-llm" => Steps {
             cuts: &[

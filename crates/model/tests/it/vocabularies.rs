@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{copy_of, fixtures, gguf_path};
 
-fn fixture(name: &str) -> Vec<u8> {
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let path = fixtures().join("vocabularies").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -23,7 +23,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// Compares with what the vocabulary's own library made of the texts.
-fn check(tokenizer: &Tokenizer, name: &str) {
+pub(crate) fn check(tokenizer: &Tokenizer, name: &str) {
     let rows: Value = serde_json::from_slice(&fixture(name)).unwrap();
     let mut wrong = Vec::new();
     for row in rows.as_array().unwrap() {
