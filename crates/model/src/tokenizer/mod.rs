@@ -32,11 +32,11 @@ use tokenizers::{Model, OffsetType, PreTokenizer};
 
 pub use gguf::GgufVocabulary;
 pub use stream::StreamDecoder;
+use reading::{Part, Reading};
 use table::TokenTable;
 
 /// Why a tokenizer could not be made or used.
 #[derive(Debug, thiserror::Error)]
-use reading::{Part, Reading};
 pub enum TokenizerError {
     /// The file is not what it claims to be.
     #[error("{}: {field}: {reason}", file.display())]
@@ -89,12 +89,12 @@ struct Inner {
     /// Tokens around an encoded text. Empty when the `tokenizers` crate's own post-processor adds them.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    /// What is done to texts before the model sees them.
+    reading: Option<Reading>,
 }
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    /// What is done to texts before the model sees them.
-    reading: Option<Reading>,
         f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
@@ -138,6 +138,19 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] when the vocabulary has no way to write the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let (prefix, suffix) =
+            if add_special { (&self.inner.prefix[..], &self.inner.suffix[..]) } else { (&[][..], &[][..]) };
+        if let Some(reading) = &self.inner.reading {
+            let mut ids = prefix.to_vec();
+            for part in reading.split(text) {
+                match part {
+                    Part::Text(text) => ids.extend(self.encode_plain(text)?),
+                    Part::Special(id) => ids.push(id),
+                }
+            }
+            ids.extend(suffix);
+            return Ok(ids);
+        }
         let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, add_special))
             .map_err(TokenizerError::Encode)?;
         let (prefix, suffix) =
@@ -150,6 +163,8 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] when the vocabulary has no way to write the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let rewritten = self.inner.reading.as_ref().map(|reading| reading.rewrite(text));
+        let text = rewritten.as_deref().unwrap_or(text);
         let encoding = guarded(|| {
             let tokenizer = &self.inner.tokenizer;
             let mut pieces = self.inner.plain.extract_and_normalize(tokenizer.get_normalizer(), text);
@@ -180,19 +195,6 @@ impl Tokenizer {
     pub fn id(&self, token: &str) -> Option<u32> {
         let own = self.inner.reading.as_ref().and_then(|reading| reading.id(token));
         own.or_else(|| self.inner.tokenizer.token_to_id(token))
-        if let Some(reading) = &self.inner.reading {
-            let mut ids = prefix.to_vec();
-            for part in reading.split(text) {
-                match part {
-                    Part::Text(text) => ids.extend(self.encode_plain(text)?),
-                    Part::Special(id) => ids.push(id),
-                }
-            }
-            ids.extend(suffix);
-            return Ok(ids);
-        }
-        let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, add_special))
-            .map_err(TokenizerError::Encode)?;
     }
 
     /// The token as the vocabulary writes it.
@@ -201,8 +203,6 @@ impl Tokenizer {
         self.inner.table.text(id)
     }
 
-        let rewritten = self.inner.reading.as_ref().map(|reading| reading.rewrite(text));
-        let text = rewritten.as_deref().unwrap_or(text);
     /// The text of all ids. Bytes that are no UTF-8 become U+FFFD; an id outside the vocabulary stands for nothing.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
