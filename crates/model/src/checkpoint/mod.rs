@@ -308,6 +308,10 @@ impl Checkpoint {
         }
         total
             + match &weights.head {
+                // Rows that were scaled to unit length are f32.
+                Some(head) if self.config.head.normalized => {
+                    head.parts.iter().map(|part| packed(TensorType::F32, part.rows, part.columns)).sum()
+                }
                 Some(head) => linear(head),
                 None => {
                     let table = &weights.embedding;
