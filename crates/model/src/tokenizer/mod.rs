@@ -153,8 +153,6 @@ impl Tokenizer {
         }
         let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, add_special))
             .map_err(TokenizerError::Encode)?;
-        let (prefix, suffix) =
-            if add_special { (&self.inner.prefix[..], &self.inner.suffix[..]) } else { (&[][..], &[][..]) };
         Ok([prefix, encoding.get_ids(), suffix].concat())
     }
 
