@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use byzerllm_core::{
-    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Event, EventStream, Message, Result, Usage,
+    ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Event, EventStream, Message, RerankRequest,
+    RerankScores, Result,
 };
 use futures::StreamExt;
 use reqwest::{Method, Url};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::encoders;
 use crate::http::{Http, is_loopback, parse_url};
 use crate::runtime_file::{self, ServerRecord};
 use crate::tls::Trust;
@@ -228,25 +229,31 @@ impl Client {
         serde_json::from_value(ids).map_err(|error| self.odd("the list of tokens").with_source(error))
     }
 
-    /// Turns texts into vectors, over OpenAI's route: the server's notices stay there.
+    /// Turns texts into vectors, over OpenAI's route.
     ///
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn embed(&self, request: &EmbeddingRequest) -> Result<Embeddings> {
-        let mut body = serde_json::Map::new();
-        body.insert("model".to_owned(), json!(request.model));
-        body.insert("input".to_owned(), json!(request.inputs));
-        if let Some(dimensions) = request.dimensions {
-            body.insert("dimensions".to_owned(), json!(dimensions));
-        }
-        body.extend(request.extra.clone());
-        let body = Value::Object(body);
-        let answer = self.http.json(Method::POST, &["v1", "embeddings"], &[], Some(&body)).await?;
-        let read: EmbeddingAnswer =
-            serde_json::from_value(answer).map_err(|error| self.odd("the vectors").with_source(error))?;
-        let usage = Usage { prompt_tokens: read.usage.prompt_tokens, ..Usage::default() };
-        let vectors = read.data.into_iter().map(|row| row.embedding).collect();
-        Ok(Embeddings { vectors, usage, notices: Vec::new() })
+        self.encode("embeddings", encoders::embedding_body(request), encoders::embeddings).await
+    }
+
+    /// Scores pairs of texts, over vLLM's route.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn rerank(&self, request: &RerankRequest) -> Result<RerankScores> {
+        let read = |answer| encoders::scores(answer, request.pairs.len());
+        self.encode("score", encoders::score_body(request), read).await.map_err(encoders::renamed)
+    }
+
+    async fn encode<T>(
+        &self,
+        route: &str,
+        body: Value,
+        read: impl FnOnce(Value) -> serde_json::Result<T>,
+    ) -> Result<T> {
+        let answer = self.http.json(Method::POST, &["v1", route], &[], Some(&body)).await?;
+        read(answer).map_err(|error| self.odd("the vectors or scores").with_source(error))
     }
 
     /// Whether a server answers at the URL.
@@ -315,23 +322,6 @@ fn match_record(url: Url, record: Option<ServerRecord>) -> (Url, Option<ServerRe
         }
     }
     (url, None)
-}
-
-/// What `/v1/embeddings` answers.
-#[derive(Deserialize)]
-struct EmbeddingAnswer {
-    data: Vec<EmbeddingRow>,
-    usage: EmbeddingUsage,
-}
-
-#[derive(Deserialize)]
-struct EmbeddingRow {
-    embedding: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct EmbeddingUsage {
-    prompt_tokens: u32,
 }
 
 fn read_event(frame: &crate::http::Frame, url: &str) -> Result<Event> {

@@ -4,6 +4,7 @@
 //! are what every client of a model server needs.
 
 mod client;
+mod encoders;
 mod http;
 mod ledger;
 pub mod openai;
