@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use byzerllm_core::{Error, ErrorDetail, ErrorKind, FinishReason};
 use byzerllm_model::stages::{self, Stage, StepKind, stage};
-use byzerllm_model::{Mask, Network, Output, PackedBatch, Rows, SequenceInput};
+use byzerllm_model::{Mask, Network, Output, PackedBatch, PromptContext, Rows, SequenceInput};
 use tokio::sync::mpsc as updates;
 
+use crate::adapters::{Lease, Slots};
 use crate::adjust::{Adjustments, Counts, forbid};
 use crate::constraint::Constraint;
 use crate::error::EngineError;
@@ -39,11 +40,15 @@ struct Request {
     prompt_logprobs: Option<u32>,
     deadline: Option<Instant>,
     choices: u32,
+    adapter: Option<Lease>,
     /// The sequences of the choices that have not finished. One until the prompt is computed.
     live: Vec<(u32, SequenceId)>,
     /// Whether it has left the queue.
     admitted: bool,
     prompt_rows: Vec<RawLogprob>,
+    /// What of the prompt is read in both directions, by networks that do so. It holds for all choices and after
+    /// preemptions.
+    context: Option<PromptContext>,
 }
 
 /// What a choice's next token depends on beside the logits.
@@ -72,6 +77,7 @@ pub(crate) struct Engine {
     batch: Batch,
     pace: Pace,
     position_width: usize,
+    adapters: Slots,
 }
 
 /// The arrays of a step, kept to save allocations.
@@ -102,6 +108,7 @@ impl Engine {
             batch: Batch::default(),
             pace: Pace::default(),
             position_width,
+            adapters: Slots::default(),
         }
     }
 
@@ -156,15 +163,29 @@ impl Engine {
             Command::Submit { serial, submission, updates } => self.accept(serial, *submission, updates),
             Command::Cancel { serial, choice: None } => self.end_request(serial, None),
             Command::Cancel { serial, choice: Some(choice) } => self.cancel_choice(serial, choice),
+            Command::LoadAdapter { adapter, reply } => {
+                self.adapters.load(&mut *self.network, *adapter, reply);
+            }
+            Command::UnloadAdapter { id, reply } => self.adapters.unload(&mut *self.network, id, reply),
             Command::Stop => return false,
         }
         true
     }
 
     fn accept(&mut self, serial: u64, submission: Submission, updates: updates::UnboundedSender<Update>) {
+        if submission.adapter.as_ref().is_some_and(|lease| !self.adapters.enter(lease.slot)) {
+            // Its name was taken away between the look and this turn.
+            let _ = updates.send(Update::Failed(EngineError::AdapterGone.into()));
+            self.shared.load.choices.fetch_sub(submission.choices as usize, Ordering::Relaxed);
+            self.shared.load.queued.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        // Slots are never used again, so that a slot says all about what the blocks were computed with.
+        let adapter = submission.adapter.as_ref().map(|lease| (lease.slot, 0));
+        let context = self.network.prompt_context(&submission.prompt);
         let new = NewSequence {
             request: serial,
-            root: self.scheduler.keys().root(submission.domain, None),
+            root: self.scheduler.keys().root(submission.domain, adapter),
             choices: submission.choices,
             prompt_rows: submission.prompt_logprobs.is_some(),
             sample: submission.max_tokens > 0,
@@ -187,9 +208,11 @@ impl Engine {
             prompt_logprobs: submission.prompt_logprobs,
             deadline: submission.deadline,
             choices: submission.choices,
+            adapter: submission.adapter,
             live: vec![(0, id)],
             admitted: false,
             prompt_rows: Vec::new(),
+            context,
         };
         self.requests.insert(serial, request);
     }
@@ -222,7 +245,10 @@ impl Engine {
         self.account_for_end(&request);
     }
 
-    fn account_for_end(&self, request: &Request) {
+    fn account_for_end(&mut self, request: &Request) {
+        if let Some(lease) = &request.adapter {
+            self.adapters.leave(&mut *self.network, lease.slot);
+        }
         self.shared.load.choices.fetch_sub(request.choices as usize, Ordering::Relaxed);
         if !request.admitted {
             self.shared.load.queued.fetch_sub(1, Ordering::Relaxed);
@@ -284,7 +310,7 @@ impl Engine {
         for copy in &plan.copies {
             self.network.copy_block(copy.group, copy.from, copy.to);
         }
-        self.batch.fill(&self.scheduler, plan, self.position_width);
+        self.batch.fill(&self.scheduler, &self.requests, plan, self.position_width);
         let tables: Vec<&[u32]> = plan
             .work
             .iter()
@@ -294,13 +320,17 @@ impl Engine {
         let mut start = 0;
         let mut sequences = Vec::with_capacity(plan.work.len());
         for (place, work) in plan.work.iter().enumerate() {
+            let sequence = self.scheduler.sequence(work.sequence);
+            let request = self.requests.get(&sequence.order.request);
             sequences.push(SequenceInput {
                 start,
                 count: work.count,
-                past: self.scheduler.sequence(work.sequence).computed,
+                past: sequence.computed,
                 block_tables: &tables[place * groups..(place + 1) * groups],
-                mask: Mask::Causal,
-                adapter: None,
+                mask: request
+                    .and_then(|request| request.context)
+                    .map_or(Mask::Causal, |context| context.mask()),
+                adapter: request.and_then(|request| request.adapter.as_ref()).map(|lease| lease.slot),
                 cross_cache: None,
             });
             start += work.count;
@@ -352,7 +382,13 @@ impl Engine {
 }
 
 impl Batch {
-    fn fill(&mut self, scheduler: &Scheduler, plan: &Plan, position_width: usize) {
+    fn fill(
+        &mut self,
+        scheduler: &Scheduler,
+        requests: &HashMap<u64, Request>,
+        plan: &Plan,
+        position_width: usize,
+    ) {
         self.ids.clear();
         self.positions.clear();
         self.rows.clear();
@@ -362,9 +398,11 @@ impl Batch {
             let start = self.ids.len();
             self.rows.extend(work.rows.clone().map(|place| (start + place - places.start) as u32));
             self.ids.extend_from_slice(&sequence.tokens[places.clone()]);
+            let context = requests.get(&sequence.order.request).and_then(|request| request.context);
             for place in places {
-                self.positions.push(place as u32);
-                self.positions.extend(std::iter::repeat_n(0, position_width - 1));
+                let [first, second] = context.map_or([place as u32, 0], |context| context.position(place));
+                self.positions.push(first);
+                self.positions.extend(std::iter::repeat_n(second, position_width - 1));
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) enum EngineError {
     NoTemplate { name: String },
     #[error("the deadline passed; allow more time or ask for fewer tokens")]
     Late,
+    #[error("the adapter is being unloaded and takes no new requests")]
+    AdapterGone,
 }
 
 fn too_long(prompt: usize, max_tokens: Option<u32>, context_length: usize) -> String {
@@ -80,6 +82,7 @@ impl From<EngineError> for Error {
             EngineError::Stopped { .. } => Error::new(ErrorKind::Unavailable, message),
             EngineError::NoTemplate { .. } => Error::new(ErrorKind::Unsupported, message),
             EngineError::Late => Error::new(ErrorKind::DeadlineExceeded, message),
+            EngineError::AdapterGone => Error::new(ErrorKind::NotFound, message).with_param("model"),
         }
     }
 }

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use byzerllm_core::{Domain, Error, FinishReason};
-use tokio::sync::{mpsc as updates, watch};
+use byzerllm_core::{Domain, Error, FinishReason, Result};
+use byzerllm_model::{Adapter, AdapterId};
+use tokio::sync::{mpsc as updates, oneshot, watch};
 
+use crate::adapters::Lease;
 use crate::adjust::Adjustments;
 use crate::constraint::Constraint;
 use crate::error::EngineError;
@@ -36,6 +38,8 @@ pub(crate) struct Submission {
     pub(crate) prompt_logprobs: Option<u32>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) domain: Domain,
+    /// The adapter that it uses.
+    pub(crate) adapter: Option<Lease>,
 }
 
 /// What the engine tells of a request.
@@ -56,6 +60,8 @@ pub(crate) enum Update {
 pub(crate) enum Command {
     Submit { serial: u64, submission: Box<Submission>, updates: updates::UnboundedSender<Update> },
     Cancel { serial: u64, choice: Option<u32> },
+    LoadAdapter { adapter: Box<Adapter>, reply: oneshot::Sender<Result<AdapterId>> },
+    UnloadAdapter { id: AdapterId, reply: oneshot::Sender<()> },
     Stop,
 }
 
@@ -121,7 +127,7 @@ impl Shared {
     }
 
     /// Why there are no more updates.
-    fn ending(&self) -> Error {
+    pub(crate) fn ending(&self) -> Error {
         match *self.life.borrow() {
             Life::Failed => Error::internal(format!(
                 "the engine of model {} stopped unexpectedly; deploy it again and please report this",
@@ -162,6 +168,13 @@ impl Shared {
         }
         add(&self.gauges.requests, 1);
         Ok(Ticket { shared: self.clone(), serial, updates: updates_out, over: false })
+    }
+
+    /// Sends the engine's thread a command that is no request.
+    pub(crate) fn command(&self, command: Command) -> Result<(), EngineError> {
+        self.alive()?;
+        let sent = self.sender().commands.send(command);
+        sent.map_err(|_| EngineError::Stopped { name: self.name.clone() })
     }
 
     /// Requests that have not had their first step.

@@ -9,11 +9,12 @@ use byzerllm_core::{
     ChatModel, ChatRequest, Error, ErrorKind, EventStream, Input, Message, Part, RequestContext, Result,
     Sampling,
 };
-use byzerllm_model::{ChatTemplate, Network, Tokenizer};
+use byzerllm_model::{Adapter, ChatTemplate, Network, Tokenizer};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use crate::adapters::{AdapterStatus, Names};
 use crate::adjust::Adjustments;
 use crate::answer::{Answer, AnswerSetup};
 use crate::compiler::Compiler;
@@ -111,6 +112,7 @@ pub struct LocalModel {
     compiler: Arc<Compiler>,
     /// Places to render conversations in.
     renderers: Arc<Semaphore>,
+    adapters: Names,
     vocab_size: usize,
     context_length: usize,
     max_sequences: usize,
@@ -169,6 +171,7 @@ impl LocalModel {
             compiler: Compiler::new(text.clone(), vocab_size),
             text,
             renderers: Arc::new(Semaphore::new(RENDERERS)),
+            adapters: Names::default(),
             vocab_size,
             context_length,
             max_sequences,
@@ -189,6 +192,30 @@ impl LocalModel {
         self.context_length
     }
 
+    /// Takes an adapter between two steps; requests whose model is `deployment:name` use it from then on. Streams go
+    /// on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when the name is taken, [`ErrorKind::Unsupported`] when the network takes none.
+    pub async fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<()> {
+        self.adapters.load(&self.shared, name, adapter).await
+    }
+
+    /// Refuses new requests for an adapter at once, and returns when those that use it have ended and its memory is
+    /// free. Dropping the future does not stop that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], naming the nearest name.
+    pub async fn unload_adapter(&self, name: &str) -> Result<()> {
+        self.adapters.unload(&self.shared, &self.text.name, name).await
+    }
+
+    /// The adapters that requests can use, by name.
+    #[must_use]
+    pub fn adapters(&self) -> Vec<AdapterStatus> {
+        self.adapters.list()
+    }
+
     /// Tells the engine to end after the step in work; what still runs fails with [`byzerllm_core::ErrorKind::Unavailable`].
     pub fn shutdown(&self) {
         self.shared.stop();
@@ -206,6 +233,7 @@ impl LocalModel {
     /// # Errors
     /// As [`ChatModel::chat`].
     pub fn token_stream(&self, request: TokenRequest) -> Result<TokenStream> {
+        let adapter = request.adapter.map(|name| self.adapters.lease(&self.text.name, &name)).transpose()?;
         let mut sampling = request.sampling;
         self.check_sampling(&sampling)?;
         if request.ignore_end {
@@ -226,6 +254,7 @@ impl LocalModel {
             prompt_logprobs: None,
             deadline: None,
             domain: request.domain,
+            adapter,
             prompt: self.check_ids(request.prompt)?,
         };
         Ok(TokenStream::new(self.shared.submit(submission)?))
@@ -389,6 +418,7 @@ impl Drop for LocalModel {
 impl ChatModel for LocalModel {
     async fn chat(&self, request: ChatRequest, context: RequestContext) -> Result<EventStream> {
         self.validate(&request, &context)?;
+        let adapter = self.adapters.of_model(&request.model)?;
         let format = tools::format_of(&request, self.text.template.as_ref())?;
         let (prompt, rendered) = self.prompt_ids(&request).await?;
         let prompt = self.check_ids(prompt)?;
@@ -443,6 +473,7 @@ impl ChatModel for LocalModel {
             prompt_logprobs: request.prompt_logprobs,
             deadline: context.deadline,
             domain: context.principal.domain,
+            adapter,
             prompt,
         };
         let ticket = self.shared.submit(submission)?;

@@ -68,7 +68,13 @@ impl LocalModel {
                 return Ok(());
             }
             let sampling = Sampling { temperature: Some(0.0), max_tokens: Some(1), ..Sampling::default() };
-            let request = TokenRequest { prompt: vec![0], sampling, ignore_end: true, domain: PROBE_DOMAIN };
+            let request = TokenRequest {
+                prompt: vec![0],
+                sampling,
+                ignore_end: true,
+                domain: PROBE_DOMAIN,
+                adapter: None,
+            };
             match self.token_stream(request)?.next().await {
                 Some(Err(error)) => Err(error),
                 Some(Ok(_)) | None => Ok(()),

@@ -19,6 +19,8 @@ pub struct TokenRequest {
     pub ignore_end: bool,
     /// Whose cached prefixes may be used.
     pub domain: Domain,
+    /// The adapter that is used, by name.
+    pub adapter: Option<String>,
 }
 
 /// The generated ids, without the end token. Dropping it cancels the work.

@@ -6,6 +6,7 @@
     reason = "a test ends at the first surprise; clippy excuses only the test functions themselves"
 )]
 
+mod adapters;
 mod answers;
 mod fake;
 mod limits;

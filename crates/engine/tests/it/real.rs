@@ -20,16 +20,21 @@ struct Expected {
     greedy: Vec<u32>,
 }
 
-fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures")
 }
 
-fn pool() -> Arc<ComputePool> {
+pub(crate) fn pool() -> Arc<ComputePool> {
     Arc::new(ComputePool::new(PoolOptions { threads: Some(2), ..PoolOptions::default() }).unwrap())
 }
 
 /// A model whose cache holds `contexts` whole contexts.
-fn start(checkpoint: &Checkpoint, pool: &Arc<ComputePool>, compute: Compute, contexts: f64) -> LocalModel {
+pub(crate) fn start(
+    checkpoint: &Checkpoint,
+    pool: &Arc<ComputePool>,
+    compute: Compute,
+    contexts: f64,
+) -> LocalModel {
     let cpu = CpuOptions { block_tokens: 8, ..CpuOptions::new(compute) };
     let network = checkpoint.network(pool, &cpu).unwrap();
     let traits = network.traits();
@@ -57,7 +62,7 @@ async fn ids(model: &LocalModel, prompt: &[u32], sampling: Sampling) -> Vec<u32>
     model.token_stream(request).unwrap().map(|id| id.unwrap()).collect().await
 }
 
-fn sampling(temperature: f32, max_tokens: usize) -> Sampling {
+pub(crate) fn sampling(temperature: f32, max_tokens: usize) -> Sampling {
     Sampling {
         temperature: Some(temperature),
         seed: Some(3),
