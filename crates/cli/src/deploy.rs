@@ -125,6 +125,9 @@ fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
     if let Some(compute) = arguments.compute {
         spec.compute = compute;
     }
+    if arguments.quantization.is_some() {
+        spec.quantization = arguments.quantization;
+    }
     for (key, value) in &arguments.set {
         set(&mut spec, key, value)?;
     }

@@ -54,6 +54,7 @@ impl Talker {
         if let Some(argument) = load.compute {
             spec.compute = argument;
         }
+        spec.quantization = load.quantization;
         let threads = load.threads.map(usize::from);
         let runtime =
             Runtime::open(RuntimeOptions { threads, pin: true, ..RuntimeOptions::default() }).await?;

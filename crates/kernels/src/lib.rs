@@ -34,7 +34,7 @@ pub use isa::Isa;
 pub use matrix::{Compute, Matrix, ProductInput};
 pub use memory::Scratch;
 pub use norm::{layer_norm, rms_norm, rms_norm_heads};
-pub use quant::{TensorType, TensorView, dequantize, quantize};
+pub use quant::{TensorType, TensorView, dequantize, quantize, symmetric_scale};
 pub use residual::{LayerNorm, add_norm};
 pub use rope::{RopeKind, rope};
 pub use rows::each_row;

@@ -45,7 +45,9 @@ pub use generation_config::GenerationConfig;
 pub use load_error::{LoadError, LoadResult};
 pub use network::{AdapterId, Network, NetworkTraits};
 pub use prefix::{PrefixContext, PromptContext};
-pub use quantize::{Quantization, QuantizationReport};
+pub use quantize::{
+    Importance, OutputFormat, OutputType, Quantization, QuantizationReport, QuantizeError, QuantizeOptions, Summary,
+};
 pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};
 pub use work::{EncoderWork, StepWork, WorkModel};

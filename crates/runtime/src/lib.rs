@@ -28,8 +28,10 @@ pub mod testing;
 mod traces;
 mod whole;
 
-pub use byzerllm_engine::EngineMetrics;
+pub use adapters::{AdapterInfo, split_model};
+pub use byzerllm_engine::{AdapterStatus, EngineMetrics};
 pub use byzerllm_kernels::{Compute, ComputePool};
+pub use byzerllm_model::Quantization;
 pub use byzerllm_providers::{BreakerState, ProviderMetrics};
 pub use deployment::{DeploymentState, DeploymentStatus, EffectiveValue, effective_values};
 pub use inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary, inspect};

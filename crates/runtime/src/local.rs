@@ -10,7 +10,7 @@ use byzerllm_core::{
     Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
 };
 use byzerllm_engine::{EngineMetrics, EngineOptions, LocalModel, ModelText};
-use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network};
+use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network, Quantization};
 use serde_json::Value;
 
 use crate::deployment::effective_values;
@@ -23,8 +23,8 @@ use crate::spec::{DeploymentSpec, Limits};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalLoader;
 
-fn cpu_options(compute: Compute) -> CpuOptions {
-    CpuOptions::new(compute)
+fn cpu_options(spec: &DeploymentSpec) -> CpuOptions {
+    CpuOptions::new(spec.compute).quantized(spec.quantization.unwrap_or(Quantization::Off))
 }
 
 fn engine_options(limits: &Limits, cache_bytes: u64) -> EngineOptions {
@@ -39,8 +39,7 @@ fn engine_options(limits: &Limits, cache_bytes: u64) -> EngineOptions {
 
 /// What a checkpoint needs, from its shape: whole cache blocks, and for layers with a window the window, the chunk
 /// in work and a block for the rest.
-fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNeed {
-    let options = cpu_options(compute);
+fn need(checkpoint: &Checkpoint, options: &CpuOptions, limits: &Limits) -> MemoryNeed {
     let config = checkpoint.config();
     let cap = limits.context_length.map_or(usize::MAX, |length| length as usize);
     let context = config.context_length.min(cap);
@@ -55,7 +54,7 @@ fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNee
         sum.saturating_add(options.block_bytes(config, group).saturating_mul(blocks as u64))
     });
     MemoryNeed {
-        weight_bytes: checkpoint.memory_estimate(compute),
+        weight_bytes: checkpoint.memory_estimate_for(options),
         context_bytes,
         context_length: u32::try_from(context).unwrap_or(u32::MAX),
     }
@@ -63,7 +62,7 @@ fn need(checkpoint: &Checkpoint, compute: Compute, limits: &Limits) -> MemoryNee
 
 impl Loader for LocalLoader {
     fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed> {
-        Ok(need(&Checkpoint::open(&spec.model)?, spec.compute, &spec.limits))
+        Ok(need(&Checkpoint::open(&spec.model)?, &cpu_options(spec), &spec.limits))
     }
 
     fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel> {
@@ -72,7 +71,7 @@ impl Loader for LocalLoader {
         context.check()?;
         let (network, text) = prepare(&checkpoint, spec, context)?;
         context.check()?;
-        let mut info = checkpoint.info(spec.compute);
+        let mut info = checkpoint.info_for(&cpu_options(spec));
         let traits = network.traits();
         info.weight_bytes = traits.weight_bytes;
         info.compute = format!("{} {}", spec.compute.as_str(), traits.compute);
@@ -111,7 +110,7 @@ impl Loader for LocalLoader {
                 None
             }
         };
-        let need = need(&checkpoint, Compute::default(), &Limits::default());
+        let need = need(&checkpoint, &CpuOptions::new(Compute::default()), &Limits::default());
         let available = self.available_memory(0);
         let defaults = &checkpoint.generation_defaults().sampling;
         let effective =
@@ -166,7 +165,7 @@ fn prepare(
             })
         });
         let progress = |fraction| context.progress(fraction);
-        let options = cpu_options(spec.compute);
+        let options = cpu_options(spec);
         let network = checkpoint.network_with_progress(&context.pool, &options, &progress);
         let text =
             text.join().map_err(|_| Error::internal("reading the tokenizer failed; please report this"))?;

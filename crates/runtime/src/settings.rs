@@ -96,6 +96,11 @@ static SETTINGS: &[Setting] = &[
             value.trim().parse().map_err(|reason: String| Error::invalid(key.to_owned(), reason))?;
         Ok(())
     }),
+    limit("quantization", |spec, key, value| {
+        let bits = value.parse().map_err(|reason: String| Error::invalid(key.to_owned(), reason))?;
+        spec.quantization = Some(bits);
+        Ok(())
+    }),
 ];
 
 /// Sets one value on a copy, checks it, and keeps it only when it is valid.
@@ -239,6 +244,7 @@ mod tests {
             ("requests_per_minute", "60"),
             ("tokens_per_minute", "5000000000"),
             ("compute", "exact"),
+            ("quantization", "true"),
         ] {
             spec.set(key, value).unwrap();
         }

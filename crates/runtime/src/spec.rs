@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use byzerllm_core::{Error, FrontEnd, GenerationDefaults, Result};
-use byzerllm_model::Compute;
+use byzerllm_model::{Compute, Quantization};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,6 +33,11 @@ pub struct DeploymentSpec {
     #[serde(default)]
     #[schemars(schema_with = "compute")]
     pub compute: Compute,
+    /// What a checkpoint's floats are brought to while it is loaded: 4 or 8 bits (true means 4), or `off`. When absent
+    /// they stay as the file has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "quantization")]
+    pub quantization: Option<Quantization>,
     /// Generation defaults of this deployment; they stand between the request's and the checkpoint's.
     #[serde(default)]
     pub defaults: GenerationDefaults,
@@ -62,6 +67,11 @@ pub enum Source<'a> {
 /// The words of [`Compute`], whose crate knows no schemas.
 fn compute(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": Compute::ALL })
+}
+
+/// The words, numbers and truths that [`Quantization`] is read from.
+fn quantization(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["4", "8", "off", 4, 8, true, false] })
 }
 
 /// What a deployment may use. What is absent is chosen by the runtime.
@@ -139,6 +149,7 @@ impl DeploymentSpec {
             provider: None,
             route: None,
             compute: Compute::default(),
+            quantization: None,
             defaults: GenerationDefaults::default(),
             limits: Limits::default(),
             labels: Map::new(),
@@ -270,6 +281,7 @@ impl DeploymentSpec {
         let limits = &self.limits;
         let given = [
             ("compute", self.compute != Compute::default()),
+            ("quantization", self.quantization.is_some_and(|bits| bits != Quantization::Off)),
             ("context_length", limits.context_length.is_some()),
             ("max_sequences", limits.max_sequences.is_some()),
             ("cache_bytes", limits.cache_bytes.is_some()),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use byzerllm_runtime::Compute;
+use byzerllm_runtime::{Compute, Quantization};
 use clap::Args;
 
 use super::{BYZER, ByzerArguments, HubArguments, ServerArguments};
@@ -33,6 +33,9 @@ pub(crate) struct LoadArguments {
     /// For a model in this process: how products are computed: exact, standard or fast [default: standard].
     #[arg(long, value_name = "MODE")]
     pub(crate) compute: Option<Compute>,
+    /// For a model in this process: bring its floats to 4 or 8 bits while it is loaded, or off [default: off].
+    #[arg(long, value_name = "BITS")]
+    pub(crate) quantization: Option<Quantization>,
     /// For a model in this process: compute threads [default: the cores this process may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

@@ -49,6 +49,9 @@ pub(crate) struct DeployArguments {
     /// How products are computed: exact, standard or fast [default: standard].
     #[arg(long, value_name = "MODE")]
     pub(crate) compute: Option<Compute>,
+    /// Bring a checkpoint's floats to 4 or 8 bits while it is loaded, or off [default: off].
+    #[arg(long, value_name = "BITS")]
+    pub(crate) quantization: Option<Quantization>,
     /// A default or limit of the deployment, or a vendor's parameter as saas.KEY; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, SecretText)>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use byzerllm_core::{Error, ErrorKind, Sampling};
 use byzerllm_engine::{EngineOptions, LocalModel, ModelText, TokenRequest};
 use byzerllm_kernels::{Ceilings, ComputePool, PoolOptions};
-use byzerllm_model::{Checkpoint, Compute, CpuOptions, NetworkTraits, WorkModel};
+use byzerllm_model::{Checkpoint, CpuOptions, NetworkTraits, Quantization, WorkModel};
 use futures::StreamExt;
 
 use super::report::Facts;
@@ -36,11 +36,12 @@ impl Local {
         };
         let threads = arguments.load.threads.map(usize::from);
         let compute = arguments.load.compute.unwrap_or_default();
+        let cpu = CpuOptions::new(compute).quantized(arguments.load.quantization.unwrap_or(Quantization::Off));
         // The warm-up asks for two tokens after a prompt of at most this length.
         let longest = (arguments.prompt_tokens.saturating_add(2))
             .max(arguments.decode_prompt_tokens.saturating_add(arguments.decode_tokens));
         let streams = arguments.streams.iter().copied().max().unwrap_or(1);
-        let loading = tokio::task::spawn_blocking(move || load(&path, compute, threads, longest, streams));
+        let loading = tokio::task::spawn_blocking(move || load(&path, &cpu, threads, longest, streams));
         loading
             .await
             .map_err(|error| Failure::new(format!("loading failed: {error}"), "Please report this."))?
@@ -102,11 +103,11 @@ impl Local {
     }
 }
 
-fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, streams: u32) -> Outcome<Local> {
+fn load(path: &Path, cpu: &CpuOptions, threads: Option<usize>, longest: u32, streams: u32) -> Outcome<Local> {
     let checkpoint = Checkpoint::open(path).map_err(Error::from)?;
     let pool = Arc::new(ComputePool::new(PoolOptions { threads, pin: true, ..PoolOptions::default() })?);
     let threads = pool.threads();
-    let network = checkpoint.network(&pool, &CpuOptions::new(compute)).map_err(Error::from)?;
+    let network = checkpoint.network(&pool, cpu).map_err(Error::from)?;
     let work = network.work();
     let traits = network.traits();
     if traits.context_length < longest as usize {
@@ -133,7 +134,7 @@ fn load(path: &Path, compute: Compute, threads: Option<usize>, longest: u32, str
     let facts = Facts {
         target: "in process".to_owned(),
         model: path.display().to_string(),
-        compute: Some(compute.to_string()),
+        compute: Some(cpu.compute.to_string()),
         kernels: Some(kernels),
         threads: Some(threads),
     };

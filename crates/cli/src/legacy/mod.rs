@@ -187,7 +187,7 @@ fn shown(key: &str, value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use byzerllm_runtime::Compute;
+    use byzerllm_runtime::{Compute, Quantization};
     use serde_json::json;
 
     use super::*;
@@ -240,6 +240,27 @@ mod tests {
     }
 
     #[test]
+    fn quantization_is_read_in_both_spellings() {
+        let of = |value: Value| translated(value, json!({})).spec.quantization;
+        for (value, expected) in [
+            (json!("4"), Some(Quantization::Four)),
+            (json!(4), Some(Quantization::Four)),
+            (json!("true"), Some(Quantization::Four)),
+            (json!(true), Some(Quantization::Four)),
+            (json!("8"), Some(Quantization::Eight)),
+            (json!(8.0), Some(Quantization::Eight)),
+            (json!("false"), Some(Quantization::Off)),
+            (json!(false), Some(Quantization::Off)),
+            (json!(""), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(of(json!({"quatization": value})), expected, "{value}");
+            assert_eq!(of(json!({"quantization": value})), expected, "{value}");
+        }
+        assert_eq!(translated(json!({"quatization": "4"}), json!({})).ignored, [""; 0]);
+    }
+
+    #[test]
     fn workers_times_their_slots_become_a_limit() {
         let limit = |sys_conf| translated(json!({}), sys_conf).spec.limits.concurrency;
         assert_eq!(limit(json!({"num_gpus": 0})), None, "nobody spoke of workers");
@@ -270,10 +291,10 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_kept_with_the_deployment_and_refused_under_strict() {
         let conf = json!({"num_gpus": 4, "infer_backend": "ray/deepspeed", "maxConcurrency": 1});
-        let spec = translated(json!({"quatization": "4"}), conf.clone()).spec;
+        let spec = translated(json!({"use_cache": "4"}), conf.clone()).spec;
         assert_eq!(
             spec.labels["without_effect"],
-            json!(["quatization='4'", "num_gpus=4", "infer_backend='ray/deepspeed'"])
+            json!(["use_cache='4'", "num_gpus=4", "infer_backend='ray/deepspeed'"])
         );
         assert!(notice(&spec).is_some_and(|text| text.contains("num_gpus=4")));
         assert_eq!(notice(&DeploymentSpec::new("chat", "/m")), None);
@@ -363,6 +384,8 @@ mod tests {
             ("", json!({"rope_freq_base": 1e6}), ErrorKind::Unsupported, "rotated"),
             ("", json!({"gen.temprature": 1}), ErrorKind::InvalidRequest, "'gen.temperature'"),
             ("", json!({"compute": "slow"}), ErrorKind::InvalidRequest, "exact"),
+            ("", json!({"quatization": "5"}), ErrorKind::InvalidRequest, "use 4, 8, true"),
+            ("", json!({"quantization": "int4"}), ErrorKind::InvalidRequest, "use 4, 8, true"),
             ("", json!({"n_ctx": "many"}), ErrorKind::InvalidRequest, "n_ctx"),
             ("", json!({"temperature": true}), ErrorKind::InvalidRequest, "temperature"),
         ] {

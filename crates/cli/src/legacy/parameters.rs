@@ -14,12 +14,11 @@ static ALIASES: &[(&str, &str)] = &[
     ("backend.max_model_len", "context_length"),
     ("backend.max_num_seqs", "max_sequences"),
     ("n_ctx", "context_length"),
+    ("quatization", "quantization"),
 ];
 
 /// Options of the engines that Byzer-LLM drove; ours decides these things itself.
 static WITHOUT_EFFECT: &[&str] = &[
-    "quatization",
-    "quantization",
     "backend.quantization",
     "use_cache",
     "backend.use_cache",
@@ -162,7 +161,7 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
         return Ok(Effect::Unknown(unknown(key, name)));
     }
     let written = match (name, text(value).as_str()) {
-        ("seed", "-1") => return Ok(Effect::Applied),
+        ("seed", "-1") | ("quatization" | "quantization", "") => return Ok(Effect::Applied),
         ("top_k", "-1") => "0".to_owned(),
         ("stopping_sequences", list) if value.is_string() => {
             let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());

@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 
 use super::encode_k;
-use super::fit::{affine, codes, root_mean_square, symmetric, weights};
+use super::fit::{affine, codes, root_mean_square, symmetric, symmetric_of, weights};
 use super::formats::TensorType;
 use crate::error::KernelError;
 
@@ -209,6 +209,31 @@ fn searched(values: &[f32; 32], importance: &[f32], top: f32, minima: bool) -> (
     let line = (scale.to_f32() / unit, minimum.to_f32() / unit);
     let codes = codes(&scaled, line, (-shift, top - shift));
     (scale, minimum, codes.map(|code| (code + shift) as u8))
+}
+
+/// The scale of a group of values, of any length, that loses least with codes `-top..top` around zero; in half precision.
+/// `importance` has the group's length.
+///
+/// # Errors
+/// When a value is not finite.
+pub fn symmetric_scale(values: &[f32], importance: Option<&[f32]>, top: f32) -> Result<f16, KernelError> {
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(KernelError::NotFinite { what: "value", index });
+    }
+    let unit = values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    if unit == 0.0 {
+        return Ok(f16::ZERO);
+    }
+    let squares: f32 = values.iter().map(|value| (value / unit).powi(2)).sum();
+    let typical = (squares / values.len() as f32).sqrt();
+    let given = importance.filter(|given| given.len() == values.len() && given.iter().any(|one| *one > 0.0));
+    let weigh = |(i, value): (usize, &f32)| {
+        let value = value / unit;
+        let weight = given.map_or(1.0, |given| given[i]) * (2.0 * typical * typical + value * value).sqrt();
+        (value, weight)
+    };
+    let weighed: Vec<(f32, f32)> = values.iter().enumerate().map(weigh).collect();
+    Ok(half(symmetric_of(&weighed, top).abs() * unit))
 }
 
 /// 8 bits: the largest value becomes 127.

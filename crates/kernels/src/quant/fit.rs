@@ -132,6 +132,25 @@ pub(super) fn symmetric<const N: usize>(values: &[f32; N], weights: &[f32; N], t
     best.0
 }
 
+/// The same for values with their weights, as many as there are; the scale is positive.
+pub(super) fn symmetric_of(values: &[(f32, f32)], top: f32) -> f32 {
+    let largest = values.iter().fold(0.0_f32, |most, (value, _)| most.max(value.abs()));
+    let mut best = (0.0, 0.0);
+    for step in -REACH..=2 * REACH {
+        let inverse = (top + 0.1 * step as f32) / largest;
+        let (mut squares, mut product) = (0.0_f32, 0.0_f32);
+        for (value, weight) in values {
+            let code = rounded((value * inverse).clamp(-top, top - 1.0));
+            squares += weight * code * code;
+            product += weight * code * value;
+        }
+        if squares > 0.0 && product * product > best.1 * squares {
+            best = (product / squares, product * product / squares);
+        }
+    }
+    best.0
+}
+
 /// How much each value's error counts: by its importance and, since large weights matter more, by its size.
 pub(super) fn weights<const N: usize>(
     values: &[f32; N],

@@ -107,6 +107,11 @@ impl Extras {
         Ok(Self { tokenizer_config, template, tool_template })
     }
 
+    /// The texts of the tokens for special uses.
+    pub(super) fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens::from_tokenizer_config(&self.tokenizer_config)
+    }
+
     pub(super) fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }

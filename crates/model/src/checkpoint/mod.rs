@@ -251,6 +251,33 @@ impl Checkpoint {
         ids
     }
 
+    /// The directory of its configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        self.source.directory()
+    }
+
+    /// What it is read from.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The ids of the tokens that its files name for special uses.
+    pub(crate) fn special_ids(&self, tokenizer: &Tokenizer) -> SpecialIds {
+        let fields = self.source.fields();
+        let first = |name: &str| fields.token_ids(name).unwrap_or_default().first().copied();
+        let tokens = self.extras.as_ref().map(Extras::special_tokens).unwrap_or_default();
+        let id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text));
+        let from_gguf = |name: &str| {
+            self.gguf().and_then(|file| file.token_id(&format!("tokenizer.ggml.{name}_token_id")).ok().flatten())
+        };
+        SpecialIds {
+            bos: id(tokens.bos).or_else(|| from_gguf("bos")).or_else(|| first("bos_token_id")),
+            eos: id(tokens.eos).or_else(|| from_gguf("eos")).or_else(|| first("eos_token_id")),
+            unk: id(tokens.unk).or_else(|| from_gguf("unknown")),
+            pad: id(tokens.pad).or_else(|| from_gguf("padding")).or_else(|| first("pad_token_id")),
+        }
+    }
+
     /// All tensors, in file order.
     #[must_use]
     pub fn tensors(&self) -> Vec<TensorSummary> {
@@ -454,6 +481,15 @@ impl Checkpoint {
         }
         counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
     }
+}
+
+/// The ids of the tokens for special uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SpecialIds {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) unk: Option<u32>,
+    pub(crate) pad: Option<u32>,
 }
 
 /// Where an adapter's directory holds the model that it was trained on.

@@ -11,7 +11,7 @@ mod gguf;
 pub(crate) mod glm;
 mod json;
 mod merge_lines;
-mod pre;
+pub(crate) mod pre;
 pub(crate) mod protobuf;
 pub(crate) mod rank_lines;
 pub(crate) mod segments;
@@ -27,10 +27,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use byzerllm_core::{Error, ErrorKind};
+use serde_json::json;
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::tokenizer::AddedVocabulary;
 use tokenizers::{Model, OffsetType, PreTokenizer};
 
 pub use gguf::GgufVocabulary;
+pub(crate) use sentencepiece::PieceKind;
 pub use stream::StreamDecoder;
 use reading::{Part, Reading};
 use table::TokenTable;
@@ -124,6 +128,41 @@ impl Tokenizer {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.tokenizer.with_post_processor(Some(processor));
         }
+    }
+
+    /// The tokenizer as a `tokenizer.json`: with a decoder, and with the tokens around a text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] when it cannot be written.
+    pub(crate) fn to_json(&self) -> Result<serde_json::Value, TokenizerError> {
+        let failed = |error: serde_json::Error| TokenizerError::Encode(error.to_string());
+        let mut json = serde_json::to_value(&self.inner.tokenizer).map_err(failed)?;
+        let byte_level = json["model"]["type"] == "BPE" && json["model"]["byte_fallback"] != true;
+        if json["decoder"].is_null() && byte_level {
+            let decoder = ByteLevel::new(false, true, true);
+            json["decoder"] = serde_json::to_value(DecoderWrapper::ByteLevel(decoder)).map_err(failed)?;
+        }
+        let around = [&self.inner.prefix, &self.inner.suffix];
+        if json["post_processor"].is_null() && around.iter().any(|ids| !ids.is_empty()) {
+            json["post_processor"] = self.template(around);
+        }
+        Ok(json)
+    }
+
+    /// What puts tokens before and behind a text, in the words of `tokenizer.json`.
+    fn template(&self, [prefix, suffix]: [&Vec<u32>; 2]) -> serde_json::Value {
+        let special = |id: &u32| json!({"SpecialToken": {"id": self.token(*id).unwrap_or_default(), "type_id": 0}});
+        let around = |name: &str| -> Vec<serde_json::Value> {
+            let text = json!({"Sequence": {"id": name, "type_id": 0}});
+            prefix.iter().map(special).chain([text]).chain(suffix.iter().map(special)).collect()
+        };
+        let tokens = prefix.iter().chain(suffix).map(|id| {
+            let text = self.token(*id).unwrap_or_default();
+            (text.to_owned(), json!({"id": text, "ids": [id], "tokens": [text]}))
+        });
+        let tokens: serde_json::Map<String, serde_json::Value> = tokens.collect();
+        let pair: Vec<_> = around("A").into_iter().chain(around("B")).collect();
+        json!({"type": "TemplateProcessing", "single": around("A"), "pair": pair, "special_tokens": tokens})
     }
 
     /// The highest id plus one.

@@ -62,7 +62,7 @@ pub(super) const FIELDS: FieldNames =
     FieldNames { pieces: "pieces", charsmap: "normalizer_spec.precompiled_charsmap" };
 
 /// Reads a model's pieces and options.
-pub(super) fn read_model(path: &Path, bytes: &[u8]) -> Result<Pieces, TokenizerError> {
+pub(crate) fn read_model(path: &Path, bytes: &[u8]) -> Result<Pieces, TokenizerError> {
     read(bytes).map_err(|refusal| match refusal {
         Refusal::Invalid(field, reason) => {
             TokenizerError::Invalid { file: path.to_owned(), field: field.to_owned(), reason }

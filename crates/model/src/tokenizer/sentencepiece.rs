@@ -86,6 +86,11 @@ pub(crate) struct FieldNames {
 }
 
 impl Pieces {
+    /// Whether pieces are chosen by their scores alone, not by merging.
+    pub(crate) fn is_unigram(&self) -> bool {
+        self.algorithm == Algorithm::Unigram
+    }
+
     /// Makes the tokenizer. `added` are tokens of other files, after or among the pieces.
     pub(crate) fn into_tokenizer(
         self,

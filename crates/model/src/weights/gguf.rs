@@ -51,7 +51,7 @@ pub(crate) struct Array {
 pub(crate) struct GgufFile {
     file: Arc<MappedFile>,
     version: u32,
-    keys: Vec<String>,
+    keys: Keys,
     values: HashMap<String, Value>,
 }
 
@@ -243,6 +243,13 @@ impl GgufFile {
         Ok(entries)
     }
 
+    /// The metadata as it is written: each key with the bytes of the whole pair, in file order. Files of version 2 write
+    /// them as those of version 3 do.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let bytes = self.file.bytes();
+        self.keys.iter().map(|(key, range)| (key.as_str(), bytes.get(range.clone()).unwrap_or_default()))
+    }
+
     /// A value by its key.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
@@ -401,7 +408,7 @@ impl GgufFile {
 
     /// All keys with a short rendering of their values, in file order.
     pub(crate) fn rendered(&self) -> Vec<(String, String)> {
-        self.keys.iter().filter_map(|key| Some((key.clone(), self.render(self.values.get(key)?)))).collect()
+        self.keys.iter().filter_map(|(key, _)| Some((key.clone(), self.render(self.values.get(key)?)))).collect()
     }
 
     fn render(&self, value: &Value) -> String {
@@ -430,10 +437,14 @@ fn read_name<'a>(reader: &mut Reader<'a>, field: &str) -> LoadResult<&'a str> {
     Ok(name)
 }
 
-fn read_metadata(reader: &mut Reader<'_>, count: usize) -> LoadResult<(Vec<String>, HashMap<String, Value>)> {
+/// Keys in file order, with the bytes of each whole pair.
+type Keys = Vec<(String, Range<usize>)>;
+
+fn read_metadata(reader: &mut Reader<'_>, count: usize) -> LoadResult<(Keys, HashMap<String, Value>)> {
     let mut keys = Vec::new();
     let mut values = HashMap::new();
     for index in 0..count {
+        let start = reader.position();
         let key = read_name(reader, &format!("metadata {index}: key"))?;
         let field = shown(key);
         let element = reader.u32(&field)?;
@@ -441,7 +452,7 @@ fn read_metadata(reader: &mut Reader<'_>, count: usize) -> LoadResult<(Vec<Strin
         if values.insert(key.to_owned(), value).is_some() {
             return Err(reader.error(&field, "appears twice"));
         }
-        keys.push(key.to_owned());
+        keys.push((key.to_owned(), start..reader.position()));
     }
     Ok((keys, values))
 }
