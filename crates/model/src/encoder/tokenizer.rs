@@ -128,8 +128,8 @@ impl EncoderTokenizer {
             template
         };
         let shared = Shared {
-            single: typed(tokenizer.template(1)?),
-            pair: tokenizer.template(2).ok().map(typed),
+            single: typed(tokenizer.join_template(1)?),
+            pair: tokenizer.join_template(2).ok().map(typed),
             prompts: settings.prompts.clone(),
             default_prompt: settings.default_prompt.clone(),
             lowercase: settings.lowercase,

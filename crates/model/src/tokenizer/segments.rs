@@ -18,7 +18,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] when the post-processor does not keep the texts whole and in order.
-    pub(crate) fn template(&self, texts: usize) -> Result<Template, TokenizerError> {
+    pub(crate) fn join_template(&self, texts: usize) -> Result<Template, TokenizerError> {
         let inner = &self.inner;
         // Ids that no vocabulary has stand for the texts.
         let mark = |index: usize| u32::MAX - index as u32;

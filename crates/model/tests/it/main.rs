@@ -10,6 +10,8 @@
 mod adapters;
 mod allocations;
 mod checkpoint;
+mod encoders;
+mod encoders_real;
 mod glm;
 mod hostile;
 mod integers;

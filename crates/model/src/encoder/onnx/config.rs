@@ -34,14 +34,19 @@ pub(super) fn config(
     let labels = shapes.get("classifier.weight").and_then(|shape| shape.first().copied());
     let class = if labels.is_some() { "BertForSequenceClassification" } else { "BertModel" };
 
-    let stated = given.get("num_attention_heads").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
+    let stated =
+        given.get("num_attention_heads").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
     let seen = head_counts(graph, hidden);
     let heads = match (heads.or(stated), &seen[..]) {
         (Some(heads), []) => heads,
         (Some(heads), [seen @ ..]) if seen.contains(&heads) => heads,
-        (Some(heads), seen) => return Err(format!("reshapes states to {seen:?} heads, but {heads} were stated")),
+        (Some(heads), seen) => {
+            return Err(format!("reshapes states to {seen:?} heads, but {heads} were stated"));
+        }
         (None, &[heads]) => heads,
-        (None, _) => return Err("does not show its number of attention heads: state it with --heads".to_owned()),
+        (None, _) => {
+            return Err("does not show its number of attention heads: state it with --heads".to_owned());
+        }
     };
 
     let mut put = |name: &str, value: Json| given.insert(name.to_owned(), value);
@@ -60,7 +65,8 @@ pub(super) fn config(
         put("layer_norm_eps", json!(epsilon));
     }
     if let Some(labels) = labels {
-        let named = given.get("id2label").and_then(Json::as_object).is_some_and(|names| names.len() == labels);
+        let named =
+            given.get("id2label").and_then(Json::as_object).is_some_and(|names| names.len() == labels);
         if !named {
             let names = (0..labels).map(|label| (label.to_string(), json!(format!("LABEL_{label}"))));
             given.insert("id2label".to_owned(), Json::Object(names.collect()));

@@ -60,14 +60,19 @@ fn evaluate(graph: &Graph<'_>, name: &str, depth: usize) -> Result<Option<Values
 
 /// A constant that is written as an attribute of another type.
 fn scalar(node: &Node<'_>) -> Option<Values> {
-    let data = match (node.attribute("value_float"), node.attribute("value_int"), node.attribute("value_ints")) {
-        (Some(Attribute::Float(value)), _, _) => return Some(Values { shape: Vec::new(), data: vec![*value] }),
-        (_, Some(Attribute::Integer(value)), _) => {
-            return Some(Values { shape: Vec::new(), data: vec![*value as f32] });
-        }
-        (_, _, Some(Attribute::Integers(values))) => values.iter().map(|value| *value as f32).collect::<Vec<_>>(),
-        _ => return None,
-    };
+    let data =
+        match (node.attribute("value_float"), node.attribute("value_int"), node.attribute("value_ints")) {
+            (Some(Attribute::Float(value)), _, _) => {
+                return Some(Values { shape: Vec::new(), data: vec![*value] });
+            }
+            (_, Some(Attribute::Integer(value)), _) => {
+                return Some(Values { shape: Vec::new(), data: vec![*value as f32] });
+            }
+            (_, _, Some(Attribute::Integers(values))) => {
+                values.iter().map(|value| *value as f32).collect::<Vec<_>>()
+            }
+            _ => return None,
+        };
     Some(Values { shape: vec![data.len()], data })
 }
 
@@ -108,7 +113,8 @@ fn combine(mut left: Values, right: &Values, combine: impl Fn(f32, f32) -> f32) 
     }
     let wrong = || format!("joins the shapes {:?} and {:?}", left.shape, right.shape);
     let missing = left.shape.len().checked_sub(right.shape.len()).ok_or_else(wrong)?;
-    let fits = left.shape[missing..].iter().zip(&right.shape).all(|(whole, part)| part == whole || *part == 1);
+    let fits =
+        left.shape[missing..].iter().zip(&right.shape).all(|(whole, part)| part == whole || *part == 1);
     if !fits || right.data.is_empty() {
         return Err(wrong());
     }

@@ -208,7 +208,9 @@ impl<'a> Tensor<'a> {
                 (8, Wire::Bytes(bytes)) => name = text(bytes)?,
                 (9, Wire::Bytes(bytes)) => tensor.raw = Some(bytes),
                 (10, Wire::Bytes(bytes)) => {
-                    tensor.numbers.extend(bytes.as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value)));
+                    tensor
+                        .numbers
+                        .extend(bytes.as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value)));
                 }
                 (13, _) => tensor.external = true,
                 _ => {}
@@ -218,7 +220,8 @@ impl<'a> Tensor<'a> {
             return Err(format!("has a tensor {name:?} of {} dimensions", dimensions.len()));
         }
         for size in dimensions {
-            let size = usize::try_from(size).map_err(|_| format!("has a tensor {name:?} of {size} values"))?;
+            let size =
+                usize::try_from(size).map_err(|_| format!("has a tensor {name:?} of {size} values"))?;
             tensor.shape.push(size);
         }
         Ok((name, tensor))

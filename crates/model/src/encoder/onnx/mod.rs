@@ -76,7 +76,8 @@ pub fn convert_onnx_bert(
         false => (input.parent().unwrap_or(input), input.to_owned()),
     };
     if output.exists() {
-        let exists = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it exists; name a new directory");
+        let exists =
+            std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it exists; name a new directory");
         return Err(LoadError::write(output, exists));
     }
     let name = output.file_name().ok_or_else(|| {
@@ -84,7 +85,8 @@ pub fn convert_onnx_bert(
     })?;
     let file = MappedFile::open(&model)?;
     // Written aside, so that a directory of this name is always whole.
-    let partial = output.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+    let partial =
+        output.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
     fs::create_dir_all(&partial).map_err(|source| LoadError::write(&partial, source))?;
     let outcome = write(directory, &file, &partial, options).and_then(|report| {
         fs::rename(&partial, output).map_err(|source| LoadError::write(output, source))?;

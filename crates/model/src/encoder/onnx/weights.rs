@@ -111,10 +111,7 @@ fn codes(
 }
 
 /// The name in `transformers`, the graph's own and the place of the matrix of a product.
-fn matrix<'a>(
-    graph: &Graph<'a>,
-    node: &Node<'a>,
-) -> Result<Option<(String, &'a str, Place<'a>)>, String> {
+fn matrix<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Result<Option<(String, &'a str, Place<'a>)>, String> {
     let Some(&value) = node.inputs.get(1) else { return Ok(None) };
     let stored = graph.tensors.contains_key(value);
     let integers = node.operation == "MatMulInteger";
