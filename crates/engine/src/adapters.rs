@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use byzerllm_core::{Error, ErrorKind, Result};
+use byzerllm_core::{Error, ErrorKind, Result, nearest};
 use byzerllm_model::{Adapter, AdapterId, Network};
 use tokio::sync::oneshot;
 
@@ -32,6 +32,8 @@ pub struct AdapterStatus {
     pub bytes: u64,
     /// Requests that use it.
     pub active: usize,
+    /// Requests that have used it.
+    pub requests: u64,
     /// Tells it from every other adapter that the model ever had, also one of the same name.
     pub id: u32,
 }
@@ -53,6 +55,7 @@ impl Drop for Lease {
 struct Loaded {
     id: AdapterId,
     users: Arc<AtomicUsize>,
+    requests: AtomicU64,
     path: PathBuf,
     rank: usize,
     modules: usize,
@@ -64,7 +67,7 @@ struct Loaded {
 pub(crate) struct Names {
     loaded: Mutex<BTreeMap<String, Loaded>>,
     /// One change at a time.
-    changing: tokio::sync::Mutex<()>,
+    changing: Mutex<()>,
 }
 
 impl Names {
@@ -83,8 +86,10 @@ impl Names {
     /// A hold on the adapter of a name.
     pub(crate) fn lease(&self, deployment: &str, name: &str) -> Result<Lease> {
         let loaded = self.loaded();
-        let adapter = loaded.get(name).ok_or_else(|| unknown(deployment, name, loaded.keys()))?;
+        let adapter =
+            loaded.get(name).ok_or_else(|| unknown(deployment, name, loaded.keys().map(String::as_str)))?;
         adapter.users.fetch_add(1, Ordering::Relaxed);
+        adapter.requests.fetch_add(1, Ordering::Relaxed);
         Ok(Lease { slot: adapter.id.0, users: Arc::clone(&adapter.users) })
     }
 
@@ -96,14 +101,15 @@ impl Names {
             modules: loaded.modules,
             bytes: loaded.bytes,
             active: loaded.users.load(Ordering::Relaxed),
+            requests: loaded.requests.load(Ordering::Relaxed),
             id: loaded.id.0,
         };
         self.loaded().iter().map(status).collect()
     }
 
     /// Gives the engine's thread an adapter and waits until it has taken it.
-    pub(crate) async fn load(&self, shared: &Shared, name: &str, adapter: Adapter) -> Result<()> {
-        let _one = self.changing.lock().await;
+    pub(crate) fn load(&self, shared: &Shared, name: &str, adapter: Adapter) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.loaded().contains_key(name) {
             let message =
                 format!("an adapter '{name}' is loaded already; unload it first, or choose another name");
@@ -111,11 +117,12 @@ impl Names {
         }
         let (path, rank) = (adapter.path().to_path_buf(), adapter.rank());
         let (modules, bytes) = (adapter.modules(), adapter.bytes());
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = mpsc::sync_channel(1);
         shared.command(Command::LoadAdapter { adapter: Box::new(adapter), reply })?;
-        let id = answer.await.map_err(|_| shared.ending())??;
-        let users = Arc::default();
-        self.loaded().insert(name.to_owned(), Loaded { id, users, path, rank, modules, bytes });
+        let id = answer.recv().map_err(|_| shared.ending())??;
+        let loaded =
+            Loaded { id, users: Arc::default(), requests: AtomicU64::new(0), path, rank, modules, bytes };
+        self.loaded().insert(name.to_owned(), loaded);
         Ok(())
     }
 
@@ -124,7 +131,7 @@ impl Names {
         let id = {
             let mut loaded = self.loaded();
             let Some(adapter) = loaded.remove(name) else {
-                return Err(unknown(deployment, name, loaded.keys()));
+                return Err(unknown(deployment, name, loaded.keys().map(String::as_str)));
             };
             adapter.id
         };
@@ -135,16 +142,15 @@ impl Names {
 }
 
 /// The error for a name that no adapter has: the nearest one, and some of the others.
-pub fn unknown<'a>(deployment: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {
+pub fn unknown<'a>(deployment: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Error {
     const SHOWN: usize = 20;
     let shown: String = name.chars().take(128).collect();
     let shown = shown.escape_debug();
-    let known: Vec<&String> = known.collect();
-    let nearest = known.iter().min_by_key(|other| distance(name, other));
-    let message = match nearest {
+    let known: Vec<&str> = known.collect();
+    let message = match nearest(name, known.iter().copied()) {
         None => format!("'{deployment}' has no adapter '{shown}': none is loaded"),
         Some(nearest) => {
-            let listed = known.iter().take(SHOWN).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let listed = known.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
             let more = if known.len() > SHOWN { ", …" } else { "" };
             format!(
                 "'{deployment}' has no adapter '{shown}'; did you mean '{nearest}'? loaded ones: {listed}{more}"
@@ -152,28 +158,6 @@ pub fn unknown<'a>(deployment: &str, name: &str, known: impl Iterator<Item = &'a
         }
     };
     Error::new(ErrorKind::NotFound, message).with_param("model")
-}
-
-/// Letters to insert, remove or replace between two names, of which only the beginnings are read.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(128).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(128).enumerate() {
-        let mut left = i + 1;
-        let mut diagonal = i;
-        for (j, y) in b.iter().enumerate() {
-            let above = row.get(j + 1).copied().unwrap_or(0);
-            let best = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            if let Some(cell) = row.get_mut(j) {
-                *cell = left;
-            }
-            (left, diagonal) = (best, above);
-        }
-        if let Some(last) = row.last_mut() {
-            *last = left;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// The slots that the engine's thread knows.
@@ -194,7 +178,7 @@ impl Slots {
         &mut self,
         network: &mut dyn Network,
         adapter: Adapter,
-        reply: oneshot::Sender<Result<AdapterId>>,
+        reply: &mpsc::SyncSender<Result<AdapterId>>,
     ) {
         let result = network.load_adapter(adapter);
         if let Ok(id) = &result {
@@ -253,11 +237,9 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_named() {
-        let known = ["french".to_owned(), "german".to_owned()];
-        let error = unknown("chat", "frensh", known.iter());
+        let error = unknown("chat", "frensh", ["french", "german"].into_iter());
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("did you mean 'french'? loaded ones: french, german"), "{error}");
-        assert!(unknown("chat", "x", [].iter()).to_string().contains("none is loaded"));
-        assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("abc", "abc")), (3, 3, 0));
+        assert!(unknown("chat", "x", std::iter::empty()).to_string().contains("none is loaded"));
     }
 }

@@ -164,7 +164,7 @@ impl Engine {
             Command::Cancel { serial, choice: None } => self.end_request(serial, None),
             Command::Cancel { serial, choice: Some(choice) } => self.cancel_choice(serial, choice),
             Command::LoadAdapter { adapter, reply } => {
-                self.adapters.load(&mut *self.network, *adapter, reply);
+                self.adapters.load(&mut *self.network, *adapter, &reply);
             }
             Command::UnloadAdapter { id, reply } => self.adapters.unload(&mut *self.network, id, reply),
             Command::Stop => return false,

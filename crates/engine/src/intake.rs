@@ -60,7 +60,7 @@ pub(crate) enum Update {
 pub(crate) enum Command {
     Submit { serial: u64, submission: Box<Submission>, updates: updates::UnboundedSender<Update> },
     Cancel { serial: u64, choice: Option<u32> },
-    LoadAdapter { adapter: Box<Adapter>, reply: oneshot::Sender<Result<AdapterId>> },
+    LoadAdapter { adapter: Box<Adapter>, reply: mpsc::SyncSender<Result<AdapterId>> },
     UnloadAdapter { id: AdapterId, reply: oneshot::Sender<()> },
     Stop,
 }

@@ -192,13 +192,13 @@ impl LocalModel {
         self.context_length
     }
 
-    /// Takes an adapter between two steps; requests whose model is `deployment:name` use it from then on. Streams go
+    /// Takes an adapter between two steps, on a thread that may wait for one; requests whose model is `deployment:name` use it from then on. Streams go
     /// on meanwhile.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when the name is taken, [`ErrorKind::Unsupported`] when the network takes none.
-    pub async fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<()> {
-        self.adapters.load(&self.shared, name, adapter).await
+    pub fn load_adapter(&self, name: &str, adapter: Adapter) -> Result<()> {
+        self.adapters.load(&self.shared, name, adapter)
     }
 
     /// Refuses new requests for an adapter at once, and returns when those that use it have ended and its memory is

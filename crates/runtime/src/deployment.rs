@@ -1,5 +1,7 @@
 //! A deployment: its states, who may enter it, and what is told about it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::adapters::AdapterInfo;
 use crate::admission::Admission;
 use crate::answers::Answers;
 use crate::limits::Rates;
@@ -117,17 +120,23 @@ pub(crate) struct Running {
     /// Answers kept for requests that come again, where they are wanted.
     pub(crate) answers: Option<Arc<Answers>>,
     pub(crate) effective: Vec<EffectiveValue>,
-    /// Weights and cache.
+    /// Weights and cache, and the adapters that came with the model.
     pub(crate) reserved: u64,
+    /// Bytes of those adapters.
+    adapter_bytes: u64,
 }
 
 impl Running {
     pub(crate) fn new(spec: &DeploymentSpec, model: LoadedModel, reserved: u64) -> Result<Self> {
-        let effective = effective_values(&[
+        let mut effective = effective_values(&[
             (Origin::Deployment, &spec.defaults),
             (Origin::Checkpoint, &model.handle.defaults),
             (Origin::FrontEnd, spec.front_end_defaults(FrontEnd::OpenAi)),
         ])?;
+        if model.handle.chat.is_none() {
+            // Nothing is generated.
+            effective.clear();
+        }
         let limits = &spec.limits;
         let most = match spec.source() {
             Source::Local(_) => limits.max_sequences.unwrap_or(Limits::MAX_SEQUENCES),
@@ -137,13 +146,25 @@ impl Running {
         let queue_limit = limits.queue_limit.unwrap_or(Limits::QUEUE_LIMIT);
         let rates = Rates::new(limits.requests_per_minute.map(u64::from), limits.tokens_per_minute);
         let admission = Arc::new(Admission::new(concurrency, queue_limit, rates));
-        Ok(Self { model, admission, answers: Answers::new(limits)?, effective, reserved })
+        let adapter_bytes =
+            model.worker.adapters().iter().map(|status| status.bytes).fold(0, u64::saturating_add);
+        Ok(Self { model, admission, answers: Answers::new(limits)?, effective, reserved, adapter_bytes })
     }
 
     /// The kept answers, when the request may be answered from them: its caller wants that, and is still there.
     pub(crate) fn answers(&self, context: &RequestContext) -> Option<&Arc<Answers>> {
         let late = context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         self.answers.as_ref().filter(|_| !context.no_cache && !late)
+    }
+
+    /// Bytes of the adapters that were loaded after the model.
+    pub(crate) fn added_adapters(&self) -> u64 {
+        let loaded = self.model.worker.adapters();
+        loaded
+            .iter()
+            .map(|status| status.bytes)
+            .fold(0, u64::saturating_add)
+            .saturating_sub(self.adapter_bytes)
     }
 
     /// Ends the model's threads, on a thread that may wait for them.
@@ -167,7 +188,7 @@ enum Phase {
     Failed(Error),
 }
 
-/// One deployment. Its spec never changes; a new spec is a new deployment of the same name.
+/// One deployment. Its spec never changes but for its adapters; a new spec is a new deployment of the same name.
 pub(crate) struct Deployment {
     pub(crate) name: Arc<str>,
     pub(crate) spec: DeploymentSpec,
@@ -185,6 +206,8 @@ pub(crate) struct Deployment {
     /// Ends the load of the one that is to replace this one.
     successor: Mutex<Option<CancellationToken>>,
     phase: RwLock<Phase>,
+    /// Those of the spec, as they were changed since.
+    adapters: RwLock<BTreeMap<String, PathBuf>>,
 }
 
 impl Deployment {
@@ -196,6 +219,7 @@ impl Deployment {
     ) -> Arc<Self> {
         Arc::new(Self {
             name: spec.name.as_str().into(),
+            adapters: RwLock::new(spec.adapters.clone()),
             spec,
             created,
             numbers,
@@ -310,6 +334,15 @@ impl Deployment {
         }
     }
 
+    /// The adapters by name, and where they are.
+    pub(crate) fn adapters(&self) -> BTreeMap<String, PathBuf> {
+        self.adapters.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_adapters(&self, adapters: BTreeMap<String, PathBuf>) {
+        *self.adapters.write().unwrap_or_else(PoisonError::into_inner) = adapters;
+    }
+
     fn fraction(&self) -> f32 {
         f32::from_bits(self.progress.load(Ordering::Relaxed))
     }
@@ -319,7 +352,9 @@ impl Deployment {
     }
 
     pub(crate) fn metrics(&self) -> DeploymentMetrics {
-        self.numbers.snapshot(&self.name, self.is_ready())
+        let loaded = self.running().map(|running| running.model.worker.adapters()).unwrap_or_default();
+        let adapters = loaded.into_iter().map(AdapterInfo::from).collect();
+        DeploymentMetrics { adapters, ..self.numbers.snapshot(&self.name, self.is_ready()) }
     }
 
     pub(crate) fn status(&self) -> DeploymentStatus {
@@ -332,7 +367,7 @@ impl Deployment {
             Phase::Failed(error) => (DeploymentState::Failed { error: error.duplicate() }, None),
         };
         DeploymentStatus {
-            spec: self.spec.clone(),
+            spec: DeploymentSpec { adapters: self.adapters(), ..self.spec.clone() },
             state,
             info: running.map(|running| (*running.model.handle.info).clone()),
             created: self.created,

@@ -3,9 +3,11 @@
 //! [`Runtime`] maps names to running models. It loads what a [`DeploymentSpec`] describes, keeps specs across
 //! restarts, fills in generation defaults and limits how many requests a deployment takes at once. It knows no HTTP.
 
+mod adapters;
 mod admission;
 mod answers;
 mod deployment;
+mod encoders;
 mod inspect;
 mod keys;
 mod ledger;

@@ -195,8 +195,9 @@ impl Lifecycle {
 
     async fn deploy_now(self: &Arc<Self>, spec: DeploymentSpec) -> Result<DeploymentStatus> {
         if let Source::Local(path) = spec.source() {
-            let path = path.to_path_buf();
-            blocking(move || check_path(&path)).await?;
+            let paths: Vec<PathBuf> =
+                std::iter::once(path.to_path_buf()).chain(spec.adapters.values().cloned()).collect();
+            blocking(move || paths.iter().try_for_each(|path| check_path(path))).await?;
         }
         self.check_route(&spec)?;
         let _name = self.name_lock(&spec.name).await;
@@ -297,7 +298,7 @@ impl Lifecycle {
         if self.check_wanted(fresh).is_ok() {
             let numbers = Arc::clone(&old.numbers);
             let again =
-                Deployment::loading(old.spec.clone(), old.created, numbers, self.closing.child_token());
+                Deployment::loading(old.status().spec, old.created, numbers, self.closing.child_token());
             self.insert(&again);
             self.restore(again);
         }
@@ -464,8 +465,29 @@ impl Lifecycle {
         blocking(move || work(&state.store)).await
     }
 
+    /// Runs a change that goes on when its caller leaves.
+    pub(crate) async fn task<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.tasks.spawn(work).await {
+            Ok(result) => result,
+            Err(error) => {
+                Err(Error::internal("a background task failed; please report this").with_source(error))
+            }
+        }
+    }
+
+    /// Stores a changed spec of a deployment that is still the listed one.
+    pub(crate) async fn store_again(&self, spec: DeploymentSpec, of: &Arc<Deployment>) -> Result<()> {
+        let _commit = self.commit.lock().await;
+        self.check_wanted(of)?;
+        let (created, sealer) = (of.created, self.sealer.clone());
+        self.with_store(move |store| keep(store, spec, created, sealer.as_ref())).await
+    }
+
     /// Waits until nobody else deploys under this name.
-    async fn name_lock(self: &Arc<Self>, name: &str) -> NameGuard {
+    pub(crate) async fn name_lock(self: &Arc<Self>, name: &str) -> NameGuard {
         let mutex = {
             let mut names = lock(&self.names);
             let entry = names.entry(name.to_owned()).or_default();
@@ -478,11 +500,11 @@ impl Lifecycle {
     }
 
     /// Memory that running models were promised.
-    fn promised(&self) -> u64 {
+    pub(crate) fn promised(&self) -> u64 {
         self.all()
             .iter()
             .filter_map(|deployment| deployment.running().ok())
-            .map(|running| running.reserved)
+            .map(|running| running.reserved.saturating_add(running.added_adapters()))
             .sum()
     }
 
@@ -519,7 +541,7 @@ impl Lifecycle {
 }
 
 /// Holds a name; the last one to let go clears the table.
-struct NameGuard {
+pub(crate) struct NameGuard {
     lifecycle: Arc<Lifecycle>,
     name: String,
     held: Option<tokio::sync::OwnedMutexGuard<()>>,

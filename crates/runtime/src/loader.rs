@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{Error, ErrorKind, ModelHandle, Result};
-use byzerllm_engine::EngineMetrics;
+use byzerllm_engine::{AdapterStatus, EngineMetrics};
 use byzerllm_kernels::ComputePool;
 use byzerllm_providers::ProviderMetrics;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +107,33 @@ pub trait Worker: Send + Sync {
     /// What was counted on the way to a vendor; `None` for a model that is no vendor's. Must not wait.
     fn provider_metrics(&self) -> Option<ProviderMetrics> {
         None
+    }
+
+    /// Loads an adapter beside the model, on a thread that may block. `available` are the bytes that it may take, when
+    /// somebody knows.
+    ///
+    /// # Errors
+    /// What is wrong with the adapter; [`ErrorKind::Unsupported`] for a model that takes none.
+    fn load_adapter(&self, name: &str, path: &Path, _available: Option<u64>) -> Result<()> {
+        let message = format!(
+            "this model takes no adapters: '{name}' of '{}' is for models that our own engine runs",
+            path.display()
+        );
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
+    /// Takes an adapter away: new requests are refused at once. Returns when those that use it have ended and its
+    /// memory is free.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    async fn unload_adapter(&self, name: &str) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, format!("this model has no adapter '{name}'")))
+    }
+
+    /// The adapters that requests can use. Must not wait.
+    fn adapters(&self) -> Vec<AdapterStatus> {
+        Vec::new()
     }
 
     /// Ends the model's threads and waits for them; what still runs fails. Called on a thread that may block.

@@ -1,22 +1,26 @@
 //! The loader of checkpoints on this machine, run by our own engine.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use byzerllm_core::{
-    Error, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
+    Error, ErrorKind, GenerationDefaults, LEGACY_DEFAULTS, ModelHandle, OPENAI_DEFAULTS, Origin, Result,
 };
-use byzerllm_engine::{EngineMetrics, EngineOptions, LocalModel, ModelText};
+use byzerllm_engine::{AdapterStatus, EngineMetrics, EngineOptions, LocalModel, ModelText};
+use byzerllm_kernels::ComputePool;
 use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network, Quantization};
 use serde_json::Value;
 
 use crate::deployment::effective_values;
+use crate::encoders;
 use crate::inspect::{Inspection, MemoryReport, TensorSummary, TypeSummary};
+use crate::lifecycle::check_path;
 use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 use crate::memory;
+use crate::size::format_bytes;
 use crate::spec::{DeploymentSpec, Limits};
 
 /// Loads checkpoints of this machine into our own engine.
@@ -62,10 +66,22 @@ fn need(checkpoint: &Checkpoint, options: &CpuOptions, limits: &Limits) -> Memor
 
 impl Loader for LocalLoader {
     fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed> {
-        Ok(need(&Checkpoint::open(&spec.model)?, &cpu_options(spec), &spec.limits))
+        if let Some(encoder) = encoders::open(&spec.model)? {
+            return encoders::need_of(&encoder, spec);
+        }
+        let checkpoint = Checkpoint::open(&spec.model)?;
+        let mut need = need(&checkpoint, &cpu_options(spec), &spec.limits);
+        for path in spec.adapters.values() {
+            let adapter = checkpoint.adapter_memory_estimate(path)?;
+            need.weight_bytes = need.weight_bytes.saturating_add(adapter);
+        }
+        Ok(need)
     }
 
     fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel> {
+        if let Some(encoder) = encoders::open(&spec.model)? {
+            return encoders::load(&encoder, spec, context);
+        }
         let started = Instant::now();
         let checkpoint = Checkpoint::open(&spec.model)?;
         context.check()?;
@@ -78,6 +94,11 @@ impl Loader for LocalLoader {
         let defaults: GenerationDefaults = checkpoint.generation_defaults().sampling.clone();
         let model =
             Arc::new(LocalModel::start(network, text, engine_options(&spec.limits, context.cache_bytes))?);
+        for (name, path) in &spec.adapters {
+            context.check()?;
+            let adapter = checkpoint.adapter(path, &context.pool)?;
+            model.load_adapter(name, adapter)?;
+        }
         info.context_length = u32::try_from(model.context_length()).ok();
         tracing::info!(
             deployment = %spec.name,
@@ -87,20 +108,27 @@ impl Loader for LocalLoader {
             "loaded"
         );
         Ok(LoadedModel {
-            handle: ModelHandle { info: Arc::new(info), defaults, chat: Some(model.clone()), embed: None, rerank: None },
-            worker: Arc::new(LocalWorker(model)),
+            handle: ModelHandle {
+                info: Arc::new(info),
+                defaults,
+                chat: Some(model.clone()),
+                embed: None,
+                rerank: None,
+            },
+            worker: Arc::new(LocalWorker {
+                model,
+                checkpoint: spec.model.clone(),
+                pool: Arc::clone(&context.pool),
+            }),
         })
     }
 
     fn inspect(&self, path: &Path) -> Result<Inspection> {
+        if let Some(encoder) = encoders::open(path)? {
+            return encoders::inspect(&encoder, path, self.available_memory(0));
+        }
         let checkpoint = Checkpoint::open(path)?;
         let tensors: Vec<TensorSummary> = checkpoint.tensors().into_iter().map(summary).collect();
-        let mut types: BTreeMap<String, TypeSummary> = BTreeMap::new();
-        for tensor in &tensors {
-            let entry = types.entry(tensor.kind.clone()).or_default();
-            entry.tensors += 1;
-            entry.bytes = entry.bytes.saturating_add(tensor.bytes);
-        }
         let mut info = checkpoint.info(Compute::default());
         let chat_template = match checkpoint.chat_template() {
             Ok(template) => template.map(|template| template.source().to_owned()),
@@ -129,14 +157,25 @@ impl Loader for LocalLoader {
             effective: effective(&OPENAI_DEFAULTS)?,
             effective_legacy: effective(&LEGACY_DEFAULTS)?,
             info,
-            types,
+            types: types_of(&tensors),
             tensors,
             chat_template,
         })
     }
 }
 
-fn summary(tensor: byzerllm_model::TensorSummary) -> TensorSummary {
+/// Tensors by encoding.
+pub(crate) fn types_of(tensors: &[TensorSummary]) -> BTreeMap<String, TypeSummary> {
+    let mut types: BTreeMap<String, TypeSummary> = BTreeMap::new();
+    for tensor in tensors {
+        let entry = types.entry(tensor.kind.clone()).or_default();
+        entry.tensors += 1;
+        entry.bytes = entry.bytes.saturating_add(tensor.bytes);
+    }
+    types
+}
+
+pub(crate) fn summary(tensor: byzerllm_model::TensorSummary) -> TensorSummary {
     TensorSummary {
         name: tensor.name,
         kind: tensor.kind.to_owned(),
@@ -145,7 +184,7 @@ fn summary(tensor: byzerllm_model::TensorSummary) -> TensorSummary {
     }
 }
 
-fn parameters(tensor: &TensorSummary) -> u64 {
+pub(crate) fn parameters(tensor: &TensorSummary) -> u64 {
     tensor.shape.iter().fold(1, |product, size| product.saturating_mul(*size))
 }
 
@@ -173,23 +212,52 @@ fn prepare(
     })
 }
 
-struct LocalWorker(Arc<LocalModel>);
+struct LocalWorker {
+    model: Arc<LocalModel>,
+    /// Where the model lies, for adapters that come later.
+    checkpoint: PathBuf,
+    pool: Arc<ComputePool>,
+}
 
 #[async_trait]
 impl Worker for LocalWorker {
     async fn probe(&self, deadline: Instant) -> Result<()> {
-        self.0.probe(deadline).await
+        self.model.probe(deadline).await
     }
 
     fn metrics(&self) -> Option<EngineMetrics> {
-        Some(self.0.metrics())
+        Some(self.model.metrics())
+    }
+
+    fn load_adapter(&self, name: &str, path: &Path, available: Option<u64>) -> Result<()> {
+        check_path(path)?;
+        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let needed = checkpoint.adapter_memory_estimate(path)?;
+        if let Some(available) = available.filter(|&available| needed > available) {
+            let message = format!(
+                "the adapter '{name}' needs {} of memory, and {} are available; unload something first",
+                format_bytes(needed),
+                format_bytes(available)
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let adapter = checkpoint.adapter(path, &self.pool)?;
+        self.model.load_adapter(name, adapter)
+    }
+
+    async fn unload_adapter(&self, name: &str) -> Result<()> {
+        self.model.unload_adapter(name).await
+    }
+
+    fn adapters(&self) -> Vec<AdapterStatus> {
+        self.model.adapters()
     }
 
     fn shutdown(&self) {
-        self.0.shutdown();
+        self.model.shutdown();
         // The memory is free for the next model only when the thread has ended.
         if let Ok(handle) = tokio::runtime::Handle::try_current() {
-            handle.block_on(self.0.closed());
+            handle.block_on(self.model.closed());
         }
     }
 }

@@ -10,6 +10,7 @@ use byzerllm_core::{
 };
 use futures::future::Either;
 
+use crate::adapters::{self, AdapterInfo, split_model};
 use crate::admission::{Admitted, removed};
 use crate::answers::{self, Recorded, Replay};
 use crate::deployment::{Deployment, DeploymentStatus};
@@ -93,6 +94,32 @@ impl Runtime {
         Arc::clone(&self.lifecycle).undeploy(name, drain).await
     }
 
+    /// The adapters that requests of a deployment can use, by name.
+    ///
+    /// # Errors
+    /// As [`Runtime::model`].
+    pub fn adapters(&self, deployment: &str) -> Result<Vec<AdapterInfo>> {
+        self.lifecycle.adapters(deployment)
+    }
+
+    /// Loads a LoRA adapter beside a running model, and stores that. Requests for the model `deployment:name` use it from
+    /// then on; streams go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a deployment or path that does not exist, [`ErrorKind::Conflict`] for a name that is
+    /// taken, and what is wrong with the adapter.
+    pub async fn load_adapter(&self, deployment: &str, name: &str, path: &Path) -> Result<AdapterInfo> {
+        Arc::clone(&self.lifecycle).load_adapter(deployment, name, path).await
+    }
+
+    /// Refuses new requests for an adapter at once, and returns when those that use it have ended and its memory is free.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], naming the nearest adapter.
+    pub async fn unload_adapter(&self, deployment: &str, name: &str) -> Result<()> {
+        Arc::clone(&self.lifecycle).unload_adapter(deployment, name).await
+    }
+
     /// All deployments, by name.
     #[must_use]
     pub fn list(&self) -> Vec<DeploymentStatus> {
@@ -119,7 +146,12 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::NotFound`], or [`ErrorKind::Unavailable`] with the reason.
     pub fn model(&self, name: &str) -> Result<ModelHandle> {
-        Ok(self.lifecycle.find(name)?.running()?.model.handle.clone())
+        let (name, adapter) = split_model(name);
+        let running = self.lifecycle.find(name)?.running()?;
+        if let Some(adapter) = adapter {
+            adapters::find(&running, name, adapter)?;
+        }
+        Ok(running.model.handle.clone())
     }
 
     /// Starts a generation: finds the model, fills in defaults (request, deployment, checkpoint, front end), waits
@@ -129,7 +161,7 @@ impl Runtime {
     /// Before the first event: an unknown or unavailable model, bad parameters, overload, a deadline.
     pub async fn chat(&self, mut context: RequestContext, request: ChatRequest) -> Result<EventStream> {
         self.lifecycle.check_open()?;
-        let deployment = self.lifecycle.find(&request.model)?;
+        let deployment = self.lifecycle.find(split_model(&request.model).0)?;
         let mut measured = Measured::arrive(&deployment.numbers, &request, &context);
         measured.listen(&mut context);
         context.accounting.get_or_insert_with(|| self.lifecycle.ledger.accounting());
@@ -150,6 +182,10 @@ impl Runtime {
         mut request: ChatRequest,
     ) -> Result<Either<Recorded<Admitted>, Replay>> {
         let (running, token) = deployment.enter()?;
+        let adapter = match split_model(&request.model).1 {
+            Some(adapter) => Some(adapters::find(&running, &deployment.name, adapter)?),
+            None => None,
+        };
         let handle = &running.model.handle;
         let model = chat_model(handle, &deployment.name)?;
         let resolved = resolve(&[
@@ -166,7 +202,12 @@ impl Runtime {
         let accepted = Accepted::of(&request);
         let keep = match running.answers(&context) {
             Some(answers) => {
-                let key = answers.chat_key(context.principal.domain, &deployment.name, &request)?;
+                // An adapter that comes under a name that another had is another.
+                let name = match &adapter {
+                    Some(adapter) => format!("{}:{}", deployment.name, adapter.id),
+                    None => deployment.name.to_string(),
+                };
+                let key = answers.chat_key(context.principal.domain, &name, &request)?;
                 if let Some((told, age)) = answers.told(&key) {
                     answers::account(&context, &deployment.name, Task::Chat).await?;
                     measured.admitted();

@@ -109,6 +109,10 @@ pub(crate) fn apply(spec: &mut DeploymentSpec, key: &str, value: &str) -> Result
     if trimmed.starts_with("saas.") {
         return apply_to_provider(spec, trimmed, value);
     }
+    if let Some(name) = trimmed.strip_prefix("adapters.") {
+        spec.adapters.insert(name.to_owned(), value.into());
+        return Ok(());
+    }
     let stripped = trimmed.strip_prefix("generation.").or_else(|| trimmed.strip_prefix("gen."));
     let wanted = stripped.unwrap_or(trimmed);
     let found =

@@ -1,5 +1,6 @@
 //! What a deployment is, as the user describes it and as the store keeps it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -38,6 +39,10 @@ pub struct DeploymentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantization")]
     pub quantization: Option<Quantization>,
+    /// LoRA adapters in PEFT's format, by name: directories, absolute paths. Requests for the model `deployment:name` use
+    /// them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adapters: BTreeMap<String, PathBuf>,
     /// Generation defaults of this deployment; they stand between the request's and the checkpoint's.
     #[serde(default)]
     pub defaults: GenerationDefaults,
@@ -138,6 +143,8 @@ impl Limits {
 }
 
 impl DeploymentSpec {
+    /// Adapters that a deployment may have at once.
+    pub const MAX_ADAPTERS: usize = 64;
     /// The longest name, in characters.
     pub const MAX_NAME: usize = 128;
 
@@ -150,6 +157,7 @@ impl DeploymentSpec {
             route: None,
             compute: Compute::default(),
             quantization: None,
+            adapters: BTreeMap::new(),
             defaults: GenerationDefaults::default(),
             limits: Limits::default(),
             labels: Map::new(),
@@ -221,6 +229,7 @@ impl DeploymentSpec {
     /// [`byzerllm_core::ErrorKind::InvalidRequest`] naming the field.
     pub fn validate(&self) -> Result<()> {
         validate_name(&self.name)?;
+        crate::adapters::validate(&self.adapters)?;
         self.validate_source()?;
         self.defaults.validate()?;
         let limits = &self.limits;
@@ -281,6 +290,7 @@ impl DeploymentSpec {
         let limits = &self.limits;
         let given = [
             ("compute", self.compute != Compute::default()),
+            ("adapters", !self.adapters.is_empty()),
             ("quantization", self.quantization.is_some_and(|bits| bits != Quantization::Off)),
             ("context_length", limits.context_length.is_some()),
             ("max_sequences", limits.max_sequences.is_some()),

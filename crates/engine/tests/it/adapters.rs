@@ -29,7 +29,7 @@ async fn model(compute: Compute, contexts: f64) -> LocalModel {
     let (checkpoint, pool) = (checkpoint(), pool());
     let model = start(&checkpoint, &pool, compute, contexts);
     for name in NAMES {
-        model.load_adapter(name, adapter(&checkpoint, &pool, name)).await.unwrap();
+        model.load_adapter(name, adapter(&checkpoint, &pool, name)).unwrap();
     }
     model
 }
@@ -91,7 +91,7 @@ fn a_cached_block_belongs_to_its_adapter() {
         // The same files under the same name are another adapter once more.
         let (checkpoint, pool) = (checkpoint(), pool());
         model.unload_adapter("patterns").await.unwrap();
-        model.load_adapter("patterns", adapter(&checkpoint, &pool, "patterns")).await.unwrap();
+        model.load_adapter("patterns", adapter(&checkpoint, &pool, "patterns")).unwrap();
         let mut asked = greedy(Input::Tokens(prompt), 2);
         asked.model = "real:patterns".to_owned();
         assert_eq!(ask(&model, asked).await.usage.cached_tokens, 0);
@@ -145,7 +145,7 @@ fn adapters_come_and_go_under_load() {
         let (checkpoint, pool) = (checkpoint(), pool());
         let model = Arc::new(start(&checkpoint, &pool, Compute::Standard, 4.0));
         let prompt = prompt(12);
-        model.load_adapter("first", adapter(&checkpoint, &pool, "stable")).await.unwrap();
+        model.load_adapter("first", adapter(&checkpoint, &pool, "stable")).unwrap();
         let plain = ids(&model, &prompt, sampling(0.0, 60), None).await;
         let first = ids(&model, &prompt, sampling(0.0, 60), Some("first")).await;
         let streams = join_all((0..6).map(|place| {
@@ -156,7 +156,7 @@ fn adapters_come_and_go_under_load() {
             for round in 0..8 {
                 let name = format!("round-{round}");
                 let file = NAMES[round % NAMES.len()];
-                model.load_adapter(&name, adapter(&checkpoint, &pool, file)).await.unwrap();
+                model.load_adapter(&name, adapter(&checkpoint, &pool, file)).unwrap();
                 assert_eq!(ids(&model, &prompt, sampling(0.0, 3), Some(&name)).await.len(), 3);
                 model.unload_adapter(&name).await.unwrap();
             }
@@ -179,11 +179,11 @@ fn names_that_are_wrong_or_taken_are_refused() {
         let error = model.chat(asked, RequestContext::local()).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("did you mean 'patterns'"), "{error}");
-        let error = model.load_adapter("head", adapter(&checkpoint, &pool, "head")).await.unwrap_err();
+        let error = model.load_adapter("head", adapter(&checkpoint, &pool, "head")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         // A network that has no adapters.
         let (fake, _) = crate::text::model(&Shape::default(), 100, |_| {});
-        let error = fake.load_adapter("head", adapter(&checkpoint, &pool, "head")).await.unwrap_err();
+        let error = fake.load_adapter("head", adapter(&checkpoint, &pool, "head")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(fake.adapters().is_empty());
         collect(fake.chat(greedy(Input::Tokens(vec![65]), 2), RequestContext::local()).await.unwrap())

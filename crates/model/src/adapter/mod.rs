@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use byzerllm_kernels::{Compute, Matrix, TensorType};
 use serde_json::{Value as Json, json};
 
 pub use packed::Adapter;
@@ -158,6 +159,17 @@ impl AdapterFile {
             }
         }
         Ok(())
+    }
+
+    /// Bytes at most that its matrices take once packed.
+    pub(crate) fn memory_estimate(&self, source: &Source, weights: &DecoderWeights<'_>) -> LoadResult<u64> {
+        let modules = modules(source, weights);
+        let packed = |rows, columns| Matrix::packed_bytes(TensorType::F32, rows, columns, Compute::Exact);
+        let bytes = |matrices: &Matrices<'_>| {
+            let Matrices { module, rank, .. } = matrices;
+            packed(*rank, module.columns).saturating_add(packed(module.rows, *rank))
+        };
+        Ok(self.matrices(&modules)?.iter().map(bytes).fold(0, u64::saturating_add))
     }
 
     /// The mapped bytes of a tensor.

@@ -188,6 +188,15 @@ impl Checkpoint {
         Ok(weights)
     }
 
+    /// Bytes at most that an adapter takes beside a network of this checkpoint, from the headers of its files.
+    ///
+    /// # Errors
+    /// As [`Self::adapter`].
+    pub fn adapter_memory_estimate(&self, directory: &Path) -> Result<u64, LoadError> {
+        let weights = (self.architecture.weights)(&self.config, &self.source)?;
+        AdapterFile::open(directory)?.memory_estimate(&self.source, &weights)
+    }
+
     /// Opens a LoRA adapter in PEFT's format and packs it for networks of this checkpoint
     /// ([`Network::load_adapter`]).
     ///

@@ -40,6 +40,12 @@ pub(crate) async fn chat(
             (generated, length) => generated.or(length),
         }
         .map(|bound| bound.saturating_mul(choices)),
+        // `deployment:adapter` where the request names an adapter.
+        model: if request.model.contains(':') {
+            request.model.as_str().into()
+        } else {
+            Arc::clone(deployment)
+        },
         ..attempt(&context, deployment, Task::Chat)
     };
     let open = Arc::new(Open::new(accounting.begin(attempt).await?));

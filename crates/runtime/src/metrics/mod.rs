@@ -19,6 +19,7 @@ use byzerllm_providers::ProviderMetrics;
 pub use histogram::Histogram;
 pub(crate) use measured::{Accepted, Measured, Observed};
 
+use crate::adapters::AdapterInfo;
 use crate::loader::Worker;
 use histogram::Durations;
 
@@ -193,6 +194,7 @@ impl Numbers {
             duration: self.duration.snapshot(),
             engine: engines.total(),
             provider: engines.providers(),
+            adapters: Vec::new(),
         }
     }
 }
@@ -231,6 +233,8 @@ pub struct DeploymentMetrics {
     /// What was counted on the way to the vendor, of all models that answered under this name; `None` for models that
     /// are no vendor's.
     pub provider: Option<ProviderMetrics>,
+    /// The adapters of the model that answers now.
+    pub adapters: Vec<AdapterInfo>,
 }
 
 #[cfg(test)]
