@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use byzerllm_runtime::{Compute, SecretText};
+use byzerllm_runtime::{Compute, Quantization, SecretText};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
