@@ -1,10 +1,14 @@
 //! Falcon: ALiBi or rope, one key/value head, one per query head or one per group of them, one or two layer norms
 //! before blocks that stand side by side, or blocks one after the other.
 
+use byzerllm_kernels::{Activation, RopeKind};
+
 use super::Architecture;
 use super::alibi;
+use super::assemble::{Bias, TensorNames};
 use super::families::About;
 use super::fields::Fields;
+use super::gguf;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Names, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
@@ -21,12 +25,21 @@ pub(super) static FALCON: Architecture = Architecture {
     about: About {
         title: "Falcon 1B, 7B, 40B, 180B",
         types: &["falcon", "custom/falcon"],
-        proof: &["falcon-alibi-bf16", "falcon-multi-query-f16", "falcon-rope-gqa-bf16"],
+        proof: &[
+            "falcon-7b-bf16",
+            "falcon-alibi-bf16",
+            "falcon-multi-query-f16",
+            "falcon-rope-gqa-bf16",
+            "gguf/falcon-q8_0",
+            "gguf/falcon-40b-f16",
+        ],
     },
     names: &["FalconForCausalLM"],
-    gguf: &[],
-    config,
-    weights,
+    gguf: &["falcon"],
+    config: |source| if source.is_gguf() { gguf_config(source) } else { config(source) },
+    weights: |config, source| {
+        if source.is_gguf() { gguf_weights(config, source) } else { weights(config, source) }
+    },
 };
 
 /// How the heads of the fused matrix are laid out, and which norms a layer has.
@@ -174,6 +187,28 @@ fn weights<'a>(config: &DecoderConfig, source: &'a Source) -> LoadResult<Decoder
         layers,
         final_norm: source.norm("transformer.ln_f", hidden, true)?,
         head,
+    })
+}
+
+/// Converters write only the models with rope, and their fused matrix as queries, keys and values in this order.
+fn gguf_config(source: &Source) -> LoadResult<DecoderConfig> {
+    let style = gguf::Style {
+        norm: NormKind::Layer,
+        activation: Activation::Gelu,
+        gated: false,
+        rope: Some(RopeKind::Half),
+    };
+    let mut config = gguf::config(source, &style)?;
+    config.layers.iter_mut().for_each(|layer| layer.residual = Residual::Parallel);
+    Ok(config)
+}
+
+fn gguf_weights<'a>(config: &DecoderConfig, source: &'a Source) -> LoadResult<DecoderWeights<'a>> {
+    // With two norms the second one is attention's.
+    let two = source.tensors.contains("blk.0.attn_norm_2.weight");
+    gguf::weights_named(config, source, Bias::default(), |names| match two {
+        true => TensorNames { attention_norm: "attn_norm_2", mlp_norm: Some("attn_norm"), ..names },
+        false => TensorNames { mlp_norm: None, ..names },
     })
 }
 

@@ -200,6 +200,38 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of whole numbers.
+    pub(crate) fn numbers(&self, name: &str) -> LoadResult<Option<Vec<usize>>> {
+        let Values::Json(map) = self.values else { return Ok(None) };
+        let wrong = || self.malformed(name, "must be a list of whole numbers");
+        let number = |value: &Json| value.as_u64().and_then(|value| usize::try_from(value).ok());
+        match map.get(name) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::Array(values)) => values
+                .iter()
+                .map(|value| number(value).ok_or_else(wrong))
+                .collect::<LoadResult<_>>()
+                .map(Some),
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// A list of finite numbers above 0.
+    pub(crate) fn positive_floats(&self, name: &str) -> LoadResult<Option<Vec<f32>>> {
+        let Values::Json(map) = self.values else { return Ok(None) };
+        let wrong = || self.malformed(name, "must be a list of finite numbers above 0");
+        let float = |value: &Json| value.as_f64().map(|value| value as f32);
+        match map.get(name) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::Array(values)) => values
+                .iter()
+                .map(|value| float(value).filter(|value| value.is_finite() && *value > 0.0).ok_or_else(wrong))
+                .collect::<LoadResult<_>>()
+                .map(Some),
+            Some(_) => Err(wrong()),
+        }
+    }
+
     /// An object inside of this one.
     pub(crate) fn object(&self, name: &str) -> LoadResult<Option<Fields<'a>>> {
         match self.values {

@@ -1,8 +1,12 @@
 //! GPT-NeoX and Pythia: layer norms, rope on a part of each head, attention and feed-forward side by side, and one
 //! matrix for queries, keys and values, interleaved per head.
 
+use byzerllm_kernels::{Activation, RopeKind};
+
 use super::Architecture;
+use super::assemble::Bias;
 use super::families::About;
+use super::gguf;
 use super::rope::{self, RopeShape};
 use super::shape::{self, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
@@ -19,13 +23,30 @@ pub(super) static GPT_NEOX: Architecture = Architecture {
     about: About {
         title: "GPT-NeoX, Pythia, Dolly",
         types: &["dolly"],
-        proof: &["gpt-neox-f16", "gpt-neox-serial-bf16"],
+        proof: &["gpt-neox-f16", "gpt-neox-serial-bf16", "gguf/gptneox-q8_0", "gguf/gptneox-serial-f16"],
     },
     names: &["GPTNeoXForCausalLM"],
-    gguf: &[],
-    config,
-    weights,
+    gguf: &["gptneox"],
+    config: |source| if source.is_gguf() { gguf_config(source) } else { config(source) },
+    weights: |config, source| match source.is_gguf() {
+        true => gguf::weights_with(config, source, Bias { qkv: true, out: true, mlp: true }),
+        false => weights(config, source),
+    },
 };
+
+fn gguf_config(source: &Source) -> LoadResult<DecoderConfig> {
+    let style = gguf::Style {
+        norm: NormKind::Layer,
+        activation: Activation::Gelu,
+        gated: false,
+        rope: Some(RopeKind::Half),
+    };
+    let mut config = gguf::config(source, &style)?;
+    if source.fields().flag("use_parallel_residual", true)? {
+        config.layers.iter_mut().for_each(|layer| layer.residual = Residual::Parallel);
+    }
+    Ok(config)
+}
 
 fn config(source: &Source) -> LoadResult<DecoderConfig> {
     let fields = source.fields();

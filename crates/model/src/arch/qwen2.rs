@@ -26,6 +26,12 @@ pub(super) static QWEN2: Architecture = Architecture {
 fn config(source: &Source) -> LoadResult<DecoderConfig> {
     let defaults = Defaults { context: 32_768, kv_heads: None, window: None };
     let mut config = llama::hugging_face_config(source, &defaults)?;
+    windows(source, &mut config)?;
+    Ok(config)
+}
+
+/// Which layers have a window: those that `layer_types` names, or those from `max_window_layers` on.
+pub(super) fn windows(source: &Source, config: &mut DecoderConfig) -> LoadResult<()> {
     let fields = source.fields();
     let window = if fields.flag("use_sliding_window", false)? && !fields.is_null("sliding_window") {
         Some(fields.positive_or("sliding_window", 4096)?)
@@ -51,5 +57,5 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
         };
         layer.attention.window = window.filter(|_| windowed);
     }
-    Ok(config)
+    Ok(())
 }

@@ -28,6 +28,31 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
         Some(scaling) => Some(scaling),
         None => fields.object("rope_parameters")?,
     };
+    read(fields, shape, parameters, DEFAULT_BASE)
+}
+
+/// Reads the rope of one kind of layers, `full_attention` or `sliding_attention`, from `config.json` of a family that
+/// gives parameters per kind. The old spelling has a base of its own for layers with a window, and scales only the
+/// others.
+pub(crate) fn hugging_face_of_kind(
+    fields: &Fields<'_>,
+    shape: &RopeShape<'_>,
+    (kind, default_base): (&str, f32),
+) -> LoadResult<(RopeConfig, usize)> {
+    let parameters = match fields.object("rope_parameters")? {
+        Some(kinds) => kinds.object(kind)?,
+        None if kind == "full_attention" => fields.object("rope_scaling")?,
+        None => None,
+    };
+    read(fields, shape, parameters, default_base)
+}
+
+fn read(
+    fields: &Fields<'_>,
+    shape: &RopeShape<'_>,
+    parameters: Option<Fields<'_>>,
+    default_base: f32,
+) -> LoadResult<(RopeConfig, usize)> {
     if let Some(inner) = &parameters
         && let Some(name) = inner.first_object()
     {
@@ -37,7 +62,7 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
     let inner = |name: &str| parameters.as_ref().map_or(Ok(None), |inner| inner.positive_float(name));
     let base = match inner("rope_theta")? {
         Some(base) => base,
-        None => top(shape.base)?.unwrap_or(DEFAULT_BASE),
+        None => top(shape.base)?.unwrap_or(default_base),
     };
     let share = match inner("partial_rotary_factor")? {
         Some(share) => share,
@@ -50,7 +75,7 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
         return Err(fields.malformed(shape.partial.0, problem));
     }
     let (scaling, context) = match &parameters {
-        Some(parameters) => scaling(fields, parameters, shape.context, base)?,
+        Some(parameters) => scaling(fields, parameters, shape.context, base, rotary_dim)?,
         None => (RopeScaling::None, shape.context),
     };
     let rope = RopeConfig { kind: RopeKind::Half, rotary_dim, base, scaling, two_dimensional: false };
@@ -62,6 +87,7 @@ fn scaling(
     parameters: &Fields<'_>,
     context: usize,
     base: f32,
+    rotary_dim: usize,
 ) -> LoadResult<(RopeScaling, usize)> {
     let name = if parameters.has("rope_type") { "rope_type" } else { "type" };
     let kind = parameters.text(name)?.unwrap_or("default");
@@ -100,9 +126,35 @@ fn scaling(
             };
             Ok((scaling, context))
         }
+        "longrope" | "su" => longrope(parameters, context, original()?, rotary_dim),
         "yarn" => yarn(parameters, context, original()?, base),
         other => Err(parameters.unsupported(name, format!("{other:?} is not supported"))),
     }
+}
+
+/// LongRoPE (arXiv:2402.13753) has one set of divisors for texts up to the original context and another one for longer
+/// texts, and a text that crosses that border would have to be computed again. The first set is used, and the original
+/// context is the end.
+fn longrope(
+    parameters: &Fields<'_>,
+    context: usize,
+    original: usize,
+    rotary_dim: usize,
+) -> LoadResult<(RopeScaling, usize)> {
+    let name = "short_factor";
+    let divisors =
+        parameters.positive_floats(name)?.ok_or_else(|| parameters.malformed(name, "is missing"))?;
+    if divisors.len() != rotary_dim / 2 {
+        let problem = format!("has {} numbers for {} pairs of components", divisors.len(), rotary_dim / 2);
+        return Err(parameters.malformed(name, problem));
+    }
+    let factor = parameters.positive_float("factor")?.unwrap_or(context as f32 / original as f32);
+    let attention_factor = match parameters.positive_float("attention_factor")? {
+        Some(given) => given,
+        None if factor <= 1.0 || original <= 1 => 1.0,
+        None => (1.0 + factor.ln() / (original as f32).ln()).sqrt(),
+    };
+    Ok((RopeScaling::Divisors { divisors, attention_factor }, context.min(original)))
 }
 
 fn yarn(
@@ -146,7 +198,7 @@ fn stretched(original: usize, factor: f32) -> usize {
     ((original as f64 * f64::from(factor)) as usize).min(1 << 30)
 }
 
-/// Reads GGUF metadata and the `rope_freqs` tensor.
+/// Reads GGUF metadata and the `rope_freqs` tensor, or those of LongRoPE, whose short texts' divisors are used.
 pub(crate) fn gguf(
     source: &Source,
     kind: RopeKind,
@@ -170,6 +222,8 @@ pub(crate) fn gguf(
     let scaling = match (fields.text(name)?, factor) {
         (Some("none"), _) | (None | Some("linear"), None) => RopeScaling::None,
         (None | Some("linear"), Some(factor)) => RopeScaling::Linear { factor },
+        // The divisors are tensors.
+        (Some("longrope"), _) if source.tensors.contains(LONGROPE) => RopeScaling::None,
         (Some("yarn"), factor) => gguf_yarn(&fields, factor, context, base)?,
         (Some(other), _) => return Err(fields.unsupported(name, format!("{other:?} is not supported"))),
     };
@@ -193,25 +247,37 @@ fn gguf_yarn(fields: &Fields<'_>, factor: Option<f32>, context: usize, base: f32
     })
 }
 
-/// Converters write Llama 3 scaling as one divisor per frequency.
+/// The divisors of LongRoPE for texts up to the original context.
+pub(crate) const LONGROPE: &str = "rope_factors_short.weight";
+
+/// Converters write Llama 3 scaling as one divisor per frequency, and LongRoPE as it is.
 fn with_divisors(
     source: &Source,
     fields: &Fields<'_>,
     scaling: RopeScaling,
     rotary_dim: usize,
 ) -> LoadResult<RopeScaling> {
-    const TENSOR: &str = "rope_freqs.weight";
-    if !source.tensors.contains(TENSOR) {
+    let name = match source.tensors.contains(LONGROPE) {
+        true => LONGROPE,
+        false => "rope_freqs.weight",
+    };
+    if !source.tensors.contains(name) {
         return Ok(scaling);
     }
-    let mut divisors = source.vector(TENSOR, rotary_dim / 2)?;
+    let mut divisors = source.vector(name, rotary_dim / 2)?;
     if divisors.iter().any(|divisor| !(divisor.is_finite() && *divisor > 0.0)) {
-        return Err(fields.malformed(&format!("tensor {TENSOR}"), "must hold finite numbers above 0"));
+        return Err(fields.malformed(&format!("tensor {name}"), "must hold finite numbers above 0"));
     }
     match scaling {
         RopeScaling::None => {}
         RopeScaling::Linear { factor } => divisors.iter_mut().for_each(|divisor| *divisor *= factor),
-        _ => return Err(fields.unsupported("rope.scaling.type", "cannot be combined with rope_freqs")),
+        _ => {
+            return Err(fields.unsupported("rope.scaling.type", format!("cannot be combined with {name}")));
+        }
     }
-    Ok(RopeScaling::Divisors { divisors, attention_factor: 1.0 })
+    let attention_factor = match name == LONGROPE {
+        true => fields.positive_float("rope.scaling.attn_factor")?.unwrap_or(1.0),
+        false => 1.0,
+    };
+    Ok(RopeScaling::Divisors { divisors, attention_factor })
 }

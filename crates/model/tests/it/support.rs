@@ -104,6 +104,10 @@ pub(crate) const GGUF_FILES: &[&str] = &[
     "phi2-q8_0",
     "phi3-q8_0",
     "phi3-longrope",
+    "falcon-q8_0",
+    "falcon-40b-f16",
+    "gptneox-q8_0",
+    "gptneox-serial-f16",
 ];
 
 pub(crate) fn fixtures() -> PathBuf {
