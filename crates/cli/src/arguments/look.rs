@@ -17,13 +17,15 @@ use super::{LoadArguments, ServerArguments, TlsArguments};
   byzerllm bench --model ./model.gguf --streams 1,16,32 --stages
   byzerllm bench --url http://127.0.0.1:8000 --model chat
   byzerllm bench --model ./model.gguf --perplexity english.txt --perplexity code.txt
+  byzerllm bench --model ./all-MiniLM-L6-v2 --texts texts.txt
 
 A path is measured in this process. With --url any OpenAI-compatible server is measured; its key is read \
 from OPENAI_API_KEY. Every number is the median of the repeats; prompts are synthetic and the same in \
 every run. In this process the ceilings of the machine are measured, too, and each row is held against them: the \
 bytes and operations that its tokens need, and the share of the measured time that they would take at best. \
 With --perplexity the compute modes are compared on texts instead: each window's second half is scored, and \
---compute leaves only that mode and the exact one.")]
+--compute leaves only that mode and the exact one. With --texts an encoder is measured: texts to rows, a single \
+query, and how far each mode's rows are from those of the exact one.")]
 pub(crate) struct BenchArguments {
     /// A path or ORG/NAME, or the model's name when --url is given.
     #[arg(long, value_name = "PATH|ORG/NAME|NAME")]
@@ -57,6 +59,14 @@ pub(crate) struct BenchArguments {
     /// Tokens per window of a text.
     #[arg(long, default_value_t = 1024, value_name = "N", requires = "perplexity", value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
     pub(crate) context: u32,
+    /// For a model that embeds or reranks: measure it on this file, one text a line, or a query, a tab and a passage.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "url", "prompt_tokens", "decode_tokens", "decode_prompt_tokens", "streams", "perplexity",
+    ])]
+    pub(crate) texts: Option<PathBuf>,
+    /// Write the rows of the last mode into this file: 32-bit floats, little-endian, row after row.
+    #[arg(long, value_name = "FILE", requires = "texts")]
+    pub(crate) rows: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) load: LoadArguments,
     /// Print JSON.

@@ -1,9 +1,10 @@
 //! `byzerllm bench`: prefill, decode, time to first token and peak memory, in process or of any server; or, given
-//! texts, the quality of each compute mode.
+//! texts, the quality of each compute mode; or the speed of an encoder on given texts.
 //!
 //! Every number is the median of the repeats. Prompts are synthetic, the same in every run, and differ from each
 //! other from their first token on, so that no prefix cache helps.
 
+mod encoder;
 mod http;
 mod likeness;
 mod local;
@@ -92,6 +93,12 @@ pub(crate) async fn bench(arguments: BenchArguments, output: Output) -> Outcome 
     if !arguments.perplexity.is_empty() {
         return tokio::select! {
             result = perplexity::perplexity(&arguments, output) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end", "Measure again.")),
+        };
+    }
+    if let Some(texts) = arguments.texts.clone() {
+        return tokio::select! {
+            result = encoder::encoder(&arguments, texts, output) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::new("stopped before the end", "Measure again.")),
         };
     }

@@ -28,7 +28,7 @@ enum Limit {
 
 /// One measured row.
 #[derive(Debug, Clone, Serialize)]
-struct Row {
+pub(super) struct Row {
     name: String,
     tokens_per_second: f64,
     /// Weights, cache and embeddings, each read once per step.
@@ -44,7 +44,19 @@ struct Row {
 }
 
 impl Row {
-    fn new(name: String, work: &StepWork, tokens: u32, tokens_per_second: f64, ceilings: &Ceilings) -> Self {
+    /// The share of its ceiling that the row reached, in words.
+    pub(super) fn share(&self) -> String {
+        let limit = if self.limit == Limit::Memory { "memory" } else { "arithmetic" };
+        format!("{:.0} % of {limit}", self.percent)
+    }
+
+    pub(super) fn new(
+        name: String,
+        work: &StepWork,
+        tokens: u32,
+        tokens_per_second: f64,
+        ceilings: &Ceilings,
+    ) -> Self {
         let tokens = f64::from(tokens.max(1));
         let (int8, f32) = (work.int8_operations as f64 / tokens, work.f32_operations as f64 / tokens);
         let bytes = work.bytes() as f64 / tokens;
