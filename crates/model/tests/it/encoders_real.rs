@@ -139,7 +139,9 @@ fn spearman(a: &[f64], b: &[f64]) -> f64 {
 /// The correlation of cosines with what people said of the 1,225 pairs of 50 texts.
 fn lee(checkpoint: &EncoderCheckpoint, compute: Compute) -> Option<f64> {
     let folder = model("lee")?;
-    let texts = std::fs::read_to_string(folder.join("lee.cor")).unwrap();
+    // The file is Latin-1.
+    let bytes = std::fs::read(folder.join("lee.cor")).unwrap();
+    let texts: String = bytes.into_iter().map(char::from).collect();
     let texts: Vec<&str> = texts.lines().filter(|line| !line.trim().is_empty()).collect();
     let people: Vec<Vec<f64>> = std::fs::read_to_string(folder.join("similarities0-1.txt"))
         .unwrap()

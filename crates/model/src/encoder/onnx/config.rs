@@ -75,37 +75,38 @@ pub(super) fn config(
     Ok(given)
 }
 
-/// Numbers of heads that states of this width are reshaped to.
+/// Numbers of heads that states of this width are reshaped to: `[…, heads, width]` at the end of a shape of four,
+/// where either may be left to follow from the other.
 fn head_counts(graph: &Graph<'_>, hidden: usize) -> Vec<usize> {
     let mut counts = BTreeSet::new();
     for node in graph.nodes.iter().filter(|node| node.operation == "Reshape") {
         let Some(shape) = node.inputs.get(1) else { continue };
-        let sizes: Vec<Option<usize>> = match graph.producer(shape) {
+        let sizes: Vec<Option<f32>> = match graph.producer(shape) {
             Some(concat) if concat.operation == "Concat" => {
                 concat.inputs.iter().map(|part| one_size(graph, part)).collect()
             }
             _ => match constant(graph, shape) {
-                Ok(Some(values)) => values.data.iter().map(|value| size(*value)).collect(),
+                Ok(Some(values)) => values.data.into_iter().map(Some).collect(),
                 _ => continue,
             },
         };
-        for pair in sizes.windows(2) {
-            if let &[Some(heads), Some(width)] = pair
-                && heads > 1
-                && width > 1
-                && heads.checked_mul(width) == Some(hidden)
-            {
-                counts.insert(heads);
-            }
+        let &[_, _, Some(heads), Some(width)] = &sizes[..] else { continue };
+        let (heads, width) = match (size(heads), size(width)) {
+            (Some(heads), Some(width)) => (heads, width),
+            (Some(heads), None) if width == -1.0 && heads > 0 => (heads, hidden / heads),
+            (None, Some(width)) if heads == -1.0 && width > 0 => (hidden / width, width),
+            _ => continue,
+        };
+        if heads > 1 && width > 1 && heads.checked_mul(width) == Some(hidden) {
+            counts.insert(heads);
         }
     }
     counts.into_iter().collect()
 }
 
-fn one_size(graph: &Graph<'_>, name: &str) -> Option<usize> {
-    let values = constant(graph, name).ok()??;
-    match values.data[..] {
-        [value] => size(value),
+fn one_size(graph: &Graph<'_>, name: &str) -> Option<f32> {
+    match constant(graph, name).ok()??.data[..] {
+        [value] => Some(value),
         _ => None,
     }
 }
