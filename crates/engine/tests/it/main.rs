@@ -13,6 +13,7 @@ mod limits;
 mod lives;
 mod many;
 mod overhead;
+mod prefix_context;
 mod real;
 mod sampling;
 mod sharing;

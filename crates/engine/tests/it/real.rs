@@ -56,7 +56,7 @@ pub(crate) fn start(
     LocalModel::start(network, text, options).unwrap()
 }
 
-async fn ids(model: &LocalModel, prompt: &[u32], sampling: Sampling) -> Vec<u32> {
+pub(crate) async fn ids(model: &LocalModel, prompt: &[u32], sampling: Sampling) -> Vec<u32> {
     let request =
         TokenRequest { prompt: prompt.to_vec(), sampling, ignore_end: true, ..TokenRequest::default() };
     model.token_stream(request).unwrap().map(|id| id.unwrap()).collect().await
