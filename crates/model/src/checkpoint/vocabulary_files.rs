@@ -22,12 +22,18 @@ const MERGES: &str = "merges.txt";
 const QWEN: &str = "qwen.tiktoken";
 
 /// Classes of `tokenizer_config.json` whose `vocab.json` we can read, and the names of their pre-tokenizers.
-const CLASSES: [(&str, &str); 4] = [
+const CLASSES: [(&str, &str); 7] = [
     ("GPT2Tokenizer", "gpt-2"),
     ("GPT2TokenizerFast", "gpt-2"),
+    ("CodeGenTokenizer", "gpt-2"),
+    ("CodeGenTokenizerFast", "gpt-2"),
+    (MOSS, "gpt-2"),
     ("Qwen2Tokenizer", "qwen2"),
     ("Qwen2TokenizerFast", "qwen2"),
 ];
+
+/// MOSS's class; all tokens that it adds are marks of turns.
+const MOSS: &str = "MossTokenizer";
 
 /// Builds the tokenizer.
 pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
@@ -62,7 +68,10 @@ pub(super) fn tokenizer(directory: &Path) -> LoadResult<Tokenizer> {
     if let (Some(vocab), Some(merges)) = (there(VOCAB), there(MERGES)) {
         let pre = config.pre_tokenizer(directory)?;
         let around = Around { bos: "<|endoftext|>", eos: "<|endoftext|>", adds: (false, false) };
-        let added = config.added(directory, around)?;
+        let mut added = config.added(directory, around)?;
+        if config.class() == Some(MOSS) {
+            added.all_special();
+        }
         let (words, pairs) = (read_bounded(&vocab)?, read_bounded(&merges)?);
         return Ok(Tokenizer::merges_with(&vocab, &words, &pairs, pre, &added)?);
     }
@@ -108,6 +117,11 @@ impl Config {
             if path.is_file() { read_json(&path) } else { Ok(Json::Null) }
         };
         Ok(Self { tokenizer: one(TOKENIZER_CONFIG)?, added: one(ADDED_TOKENS)?, model: one(MODEL_CONFIG)? })
+    }
+
+    /// The class that `tokenizer_config.json` names.
+    fn class(&self) -> Option<&str> {
+        self.tokenizer.get("tokenizer_class").and_then(Json::as_str)
     }
 
     /// Whether the vocabulary is one of ChatGLM's, by its class or by the model's family.
@@ -168,7 +182,7 @@ impl Config {
             let problem = "a space before every text is not supported for this vocabulary";
             return Err(LoadError::unsupported(&path, "add_prefix_space", problem));
         }
-        let class = self.tokenizer.get("tokenizer_class").and_then(Json::as_str).unwrap_or("GPT2Tokenizer");
+        let class = self.class().unwrap_or("GPT2Tokenizer");
         match CLASSES.iter().find(|(name, _)| *name == class) {
             Some((_, pre)) => Ok(pre),
             None => {

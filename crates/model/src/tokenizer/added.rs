@@ -59,6 +59,11 @@ impl AddedTokens {
         }
     }
 
+    /// Makes all of them control tokens.
+    pub(crate) fn all_special(&mut self) {
+        self.tokens.values_mut().for_each(|token| token.special = true);
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty()

@@ -262,6 +262,7 @@ impl Pieces {
         for (id, piece) in (0_u32..).zip(&self.pieces) {
             let special = match piece.kind {
                 PieceKind::Control | PieceKind::Unknown => true,
+                PieceKind::UserDefined | PieceKind::Normal if is_reserved(&piece.text) => true,
                 PieceKind::UserDefined => added.get(id).is_some_and(|token| token.special),
                 _ => match added.get(id) {
                     Some(token) => token.special,
@@ -279,6 +280,7 @@ impl Pieces {
         let too_large = |_| "more than 4 GiB of text".to_owned();
         for (id, piece) in (0_u32..).zip(&self.pieces) {
             let special = matches!(piece.kind, PieceKind::Control | PieceKind::Unknown)
+                || is_reserved(&piece.text)
                 || added.get(id).is_some_and(|token| token.special);
             table
                 .push(&piece.text, special, |text, out| match (piece.kind, fallback_byte(text)) {
@@ -291,6 +293,13 @@ impl Pieces {
         added.extend_table(self.pieces.len(), &mut table).map_err(too_large)?;
         Ok(table)
     }
+}
+
+/// Whether a piece is one of Baichuan's `<reserved_N>`, which mark the turns of a conversation there. Its files call
+/// them pieces like others, so that only the name tells.
+fn is_reserved(text: &str) -> bool {
+    let number = text.strip_prefix("<reserved_").and_then(|rest| rest.strip_suffix('>'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The parser of the table allocates what its first number says.

@@ -218,9 +218,9 @@ fn directories_without_tokenizer_json_have_their_other_files_read() {
     for text in ["Hello 世界", "<|im_start|>user\n1234", "  x\n\n <tool_call>", "nai\u{308}ve"] {
         assert_eq!(tokenizer.encode(text, false).unwrap(), json.encode(text, false).unwrap(), "{text:?}");
     }
-    let error = tokenizer_of(&directory(&files, &serde_json::json!({"tokenizer_class": "CodeGenTokenizer"})))
+    let error = tokenizer_of(&directory(&files, &serde_json::json!({"tokenizer_class": "MvpTokenizer"})))
         .unwrap_err();
-    assert!(error.to_string().contains("CodeGenTokenizer"), "{error}");
+    assert!(error.to_string().contains("MvpTokenizer"), "{error}");
 
     // Ranks, with Llama 3's special tokens from its configuration.
     let class = serde_json::json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "add_bos_token": true,
@@ -238,6 +238,63 @@ fn directories_without_tokenizer_json_have_their_other_files_read() {
     assert!(error.contains("tokenizer.json") && error.contains("tokenizer.model"), "{error}");
     let error = tokenizer_of(&directory(&[("tokenizer.model", b"%PDF")], &class)).unwrap_err().to_string();
     assert!(error.contains("tokenizer.model"), "{error}");
+}
+
+/// Compares conversations, whose control tokens are parsed, and makes sure that strangers cannot write them.
+fn check_chats(tokenizer: &Tokenizer, name: &str, controls: &[&str]) {
+    let rows: Value = serde_json::from_slice(&fixture(name)).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert!(rows.len() >= 4, "{name}");
+    let control: Vec<u32> = controls.iter().map(|text| tokenizer.id(text).unwrap()).collect();
+    assert!(control.iter().all(|id| tokenizer.is_special(*id)), "{name}");
+    for row in rows {
+        let text = row["text"].as_str().unwrap();
+        let expected = ids(&row["ids"]);
+        assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{text:?}");
+        assert!(control.iter().any(|id| expected.contains(id)));
+        let plain = tokenizer.encode_plain(text).unwrap();
+        assert!(!plain.iter().any(|id| control.contains(id)), "{text:?}");
+    }
+}
+
+#[test]
+fn baichuan_reads_its_sentencepiece_and_reserved_tokens() {
+    let config = serde_json::json!({
+        "tokenizer_class": "BaichuanTokenizer", "add_bos_token": false, "add_eos_token": false,
+        "auto_map": {"AutoTokenizer": ["tokenization_baichuan.BaichuanTokenizer", null]},
+        "bos_token": {"content": "<s>"}, "eos_token": {"content": "</s>"}, "pad_token": {"content": "<unk>"},
+    });
+    let files = [("tokenizer.model", &fixture("baichuan.model")[..])];
+    let tokenizer = tokenizer_of(&directory(&files, &config)).unwrap();
+    check(&tokenizer, "baichuan.vectors.json");
+    check_chats(&tokenizer, "baichuan.chats.json", &["<reserved_106>", "<reserved_107>"]);
+    assert!(tokenizer.encode("", true).unwrap().is_empty());
+}
+
+#[test]
+fn qwen_reads_its_ranks_and_special_tokens() {
+    let config = serde_json::json!({"tokenizer_class": "QWenTokenizer", "model_max_length": 8192,
+        "auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", null]}});
+    let tokenizer =
+        tokenizer_of(&directory(&[("qwen.tiktoken", &fixture("ranks.tiktoken"))], &config)).unwrap();
+    check(&tokenizer, "ranks.qwen.vectors.json");
+    check_chats(
+        &tokenizer,
+        "qwen.chats.json",
+        &["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|extra_204|>"],
+    );
+    assert_eq!(tokenizer.vocab_size(), 696 + 208);
+}
+
+#[test]
+fn moss_reads_its_merges_and_marks_of_turns() {
+    let files = ["vocab.json", "merges.txt", "added_tokens.json"];
+    let files = files.map(|name| (name, fixture(&format!("moss/{name}"))));
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let config = serde_json::from_slice(&fixture("moss/tokenizer_config.json")).unwrap();
+    let tokenizer = tokenizer_of(&directory(&files, &config)).unwrap();
+    check(&tokenizer, "moss/vectors.json");
+    check_chats(&tokenizer, "moss/chats.json", &["<eoh>", "<eom>"]);
 }
 
 proptest! {
