@@ -56,6 +56,10 @@ class Asking(Connection):
             "engine": engine,
         }
         details = info.get("details") or {}
+        if task := details.get("task"):
+            meta["task"] = task
+            meta["embedding_mode"] = task == "embed"
+            meta["support_stream"] = task not in ("embed", "rerank")
         if vendor:
             meta["model_name"] = details.get("model", "")
             meta["embedding_mode"] = "embeddings" in (details.get("tasks") or ())

@@ -10,7 +10,6 @@ def _refuse(name: str, what: str) -> NoReturn:
     raise UnsupportedError(f"ByzerLLM.{name}: {what} not supported by this version", param=name)
 
 
-_RERANKING = "reranking is"
 _TRAINING = "training is"
 
 Config = Mapping[str, Any]
@@ -18,12 +17,6 @@ Config = Mapping[str, Any]
 
 class NotYet:
     """Raises `UnsupportedError` for what does not exist yet."""
-
-    def emb_rerank(
-        self, model: str | None = None, sentence_pairs: Any = [], extract_params: Config = {}
-    ) -> NoReturn:
-        """Raises `UnsupportedError`: reranking is not supported by this version."""
-        _refuse("emb_rerank", _RERANKING)
 
     def sft(
         self,

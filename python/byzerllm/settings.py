@@ -233,8 +233,7 @@ class Settings:
         return self
 
     def setup_default_re_rank_model_name(self: Self, name: str) -> Self:
-        """The model of rerankings that name none. Kept for later: `ByzerLLM.emb_rerank` raises `UnsupportedError`
-        in this version.
+        """The model of rerankings that name none; without one it is the default model of embeddings.
 
         Args:
             name: the name of a deployment.

@@ -1,7 +1,7 @@
 """The requests that Byzer-LLM's client sent to a worker, for programs that send them themselves.
 
 A request is a flat dictionary: `instruction`, perhaps `history`, generation keys, and for other work than answering one of
-`tokenizer`, `apply_chat_template`, `meta`, `embedding`. Each becomes a dictionary of `predict`, `metadata` and `input`.
+`tokenizer`, `apply_chat_template`, `meta`, `embedding`, `embed_rerank`. Each becomes a dictionary of `predict`, `metadata` and `input`.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from byzerllm import running
-from byzerllm.errors import InvalidRequestError, UnsupportedError
+from byzerllm.errors import InvalidRequestError
 from byzerllm.parameters import boolean
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ def _without_answer(llm: "ByzerLLM", model: str, item: dict[str, Any]) -> Any:
         return llm.tokenize(model, item["instruction"])[0].output
     if _is(item, "apply_chat_template"):
         return llm.apply_chat_template(model, item["instruction"])
+    # Every request has a `max_length`, which says how long an answer may become.
+    config = {
+        key: value for key, value in item.items() if key not in ("instruction", "history", "max_length", *_WORK)
+    }
     if _is(item, "embed_rerank"):
-        raise UnsupportedError("reranking is not supported by this version", param="embed_rerank")
+        return llm.emb_rerank(model, item["instruction"], config)[0].output
     if _is(item, "embedding"):
-        config = {key: value for key, value in item.items() if key not in ("instruction", "history", *_WORK)}
         return llm.emb(model, str(item["instruction"]), config)[0].output
     if _is(item, "meta"):
         return [llm.get_meta(model)]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byzerllm_client::Client;
-use byzerllm_core::{ChatRequest, EmbeddingRequest, Error, Message, RequestContext};
+use byzerllm_core::{ChatRequest, EmbeddingRequest, Error, Message, RequestContext, RerankRequest};
 use byzerllm_runtime::{DeploymentSpec, Runtime};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -345,21 +345,32 @@ impl Endpoint {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let request: EmbeddingRequest = convert::deserialized(request, "request")?;
-        let limit = timeout.map(|timeout| seconds(py, "timeout", timeout)).transpose()?;
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = until(py, timeout)?;
         let (process, target) = self.target(py)?;
         let work = async move {
             match target {
-                Target::Embedded(runtime) => {
-                    let context = RequestContext { deadline, ..RequestContext::local() };
-                    runtime.embed(context, request).await
-                }
-                Target::Remote(client) => match deadline {
-                    Some(deadline) => tokio::time::timeout_at(deadline.into(), client.embed(&request))
-                        .await
-                        .unwrap_or_else(|_| Err(crate::call::too_late())),
-                    None => client.embed(&request).await,
-                },
+                Target::Embedded(runtime) => runtime.embed(context(deadline), request).await,
+                Target::Remote(client) => in_time(deadline, client.embed(&request)).await,
+            }
+        };
+        convert::serialized(py, &process.run(py, work)?)
+    }
+
+    /// Scores pairs of texts.
+    #[pyo3(signature = (request, timeout=None))]
+    fn rerank<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let request: RerankRequest = convert::deserialized(request, "request")?;
+        let deadline = until(py, timeout)?;
+        let (process, target) = self.target(py)?;
+        let work = async move {
+            match target {
+                Target::Embedded(runtime) => runtime.rerank(context(deadline), request).await,
+                Target::Remote(client) => in_time(deadline, client.rerank(&request)).await,
             }
         };
         convert::serialized(py, &process.run(py, work)?)
@@ -381,6 +392,29 @@ fn facts(runtime: &Runtime, name: &str) -> Result<Value, Error> {
     let handle = runtime.model(name)?;
     let status = runtime.status(name)?;
     Ok(json!({ "info": *handle.info, "labels": status.spec.labels, "created": status.created }))
+}
+
+/// When a request with so many seconds must be over.
+fn until(py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let limit = timeout.map(|timeout| seconds(py, "timeout", timeout)).transpose()?;
+    Ok(limit.and_then(|limit| Instant::now().checked_add(limit)))
+}
+
+fn context(deadline: Option<Instant>) -> RequestContext {
+    RequestContext { deadline, ..RequestContext::local() }
+}
+
+/// A server's answer, when it comes in time.
+async fn in_time<T>(
+    deadline: Option<Instant>,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
+            .await
+            .unwrap_or_else(|_| Err(crate::call::too_late())),
+        None => answer.await,
+    }
 }
 
 fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
