@@ -352,6 +352,8 @@ def make_requests() -> None:
         "count": (11, {"model": "m", "messages": [user, {"role": "assistant", "content": "The"}], "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}),
         "responses": (12, {"model": "m", "input": [user, {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}, {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}]}, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}, {"type": "function_call_output", "call_id": "c", "output": "42"}], "instructions": "i", "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}], "tool_choice": {"type": "function", "name": "f"}, "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}, "reasoning": {"effort": "high"}, "metadata": {"a": "b"}, "include": ["reasoning.encrypted_content"], "store": False, "stream": True, "stream_options": {}}),
         "responses-text": (12, {"model": "m", "input": "Hi", "max_output_tokens": 5}),
+        "rerank": (13, {"model": "m", "query": {"text": "q"}, "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": False, "scale": "probability", "use_activation": True, "truncate": True, "truncate_prompt_tokens": -1, "user": "u"}),
+        "score": (14, {"model": "m", "text_1": "q", "text_2": ["a", "b"], "truncate_prompt_tokens": 8}),
     }
     for name, (route, body) in bodies.items():
         write("request", name, bytes([route]) + json.dumps(body, separators=(",", ":")).encode())
