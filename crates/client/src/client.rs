@@ -83,6 +83,38 @@ impl Client {
         Ok(())
     }
 
+    /// The LoRA adapters of a deployment.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn adapters(&self, deployment: &str) -> Result<Vec<Value>> {
+        let path = ["byzerllm", "v1", "deployments", deployment, "adapters"];
+        match self.http.json(Method::GET, &path, &[], None).await? {
+            Value::Array(list) => Ok(list),
+            _ => Err(self.odd("the list of adapters")),
+        }
+    }
+
+    /// Loads a LoRA adapter beside a running model: a directory on the server's machine.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn load_adapter(&self, deployment: &str, name: &str, directory: &Path) -> Result<Value> {
+        let path = ["byzerllm", "v1", "deployments", deployment, "adapters"];
+        let body = json!({"name": name, "path": directory});
+        self.http.json(Method::POST, &path, &[], Some(&body)).await
+    }
+
+    /// Unloads a LoRA adapter and returns when no request uses it any more.
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn unload_adapter(&self, deployment: &str, name: &str) -> Result<()> {
+        let path = ["byzerllm", "v1", "deployments", deployment, "adapters", name];
+        self.http.send(Method::DELETE, &path, &[], None).await?;
+        Ok(())
+    }
+
     /// The statuses of all deployments.
     ///
     /// # Errors

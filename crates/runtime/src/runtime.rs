@@ -126,12 +126,17 @@ impl Runtime {
         self.lifecycle.all().iter().map(|deployment| deployment.status()).collect()
     }
 
-    /// One deployment.
+    /// One deployment; `deployment:adapter` is its deployment where it has the adapter.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], naming those that exist.
     pub fn status(&self, name: &str) -> Result<DeploymentStatus> {
-        Ok(self.lifecycle.find(name)?.status())
+        let (name, adapter) = split_model(name);
+        let deployment = self.lifecycle.find(name)?;
+        if let Some(adapter) = adapter {
+            adapters::find(&*deployment.running()?, name, adapter)?;
+        }
+        Ok(deployment.status())
     }
 
     /// What was counted about each deployment, by name. Never waits.

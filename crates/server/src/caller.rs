@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use byzerllm_core::{Domain, Error, ErrorKind, Principal, RequestContext, RequestId, Result, Takeover};
-use byzerllm_runtime::{KeyGrant, Scopes};
+use byzerllm_runtime::{KeyGrant, Scopes, split_model};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -90,9 +90,9 @@ impl Caller {
         self.rights.access == Access::Inference && !self.rights.scopes.every_deployment()
     }
 
-    /// Whether a deployment is visible.
-    pub(crate) fn may_ask(&self, deployment: &str) -> bool {
-        !self.is_limited() || self.rights.scopes.deployment(deployment)
+    /// Whether a deployment is visible, and with it its adapters (`deployment:adapter`).
+    pub(crate) fn may_ask(&self, model: &str) -> bool {
+        !self.is_limited() || self.rights.scopes.deployment(split_model(model).0)
     }
 
     /// Refuses a deployment that is not for this caller.
@@ -155,6 +155,8 @@ mod tests {
     fn a_body_must_name_one_allowed_model() {
         let caller = limited();
         assert!(caller.check_body(br#"{"model": "a", "prompt": {"model": "b"}}"#).unwrap());
+        assert!(caller.check_body(br#"{"model": "a:adapter"}"#).unwrap());
+        assert!(caller.check_body(br#"{"model": "b:a"}"#).is_err());
         for body in
             [&br#"{"model": "b"}"#[..], br#"{"\u006dodel": "b"}"#, br#"{"model": "A"}"#, br#"{"model": "*"}"#]
         {

@@ -10,8 +10,8 @@ use byzerllm_runtime::Runtime;
 use crate::auth::admit;
 use crate::error::{ApiError, finish};
 use crate::routes::{
-    admin, budgets, chat, completions, embeddings, health, keys, messages, metrics, models, native, openapi,
-    prices, rerank, responses, tokenize, usage,
+    adapters, admin, budgets, chat, completions, embeddings, health, keys, messages, metrics, models, native,
+    openapi, prices, rerank, responses, tokenize, usage,
 };
 use crate::server::Timeouts;
 use crate::state::{AppState, ServerOptions};
@@ -83,6 +83,16 @@ fn table() -> Vec<Route> {
         route(read.clone(), "/byzerllm/v1/models/{name}", Inference, get(native::model)),
         route(read.clone(), "/byzerllm/v1/deployments", Admin, get(admin::list)),
         route(write.clone(), "/byzerllm/v1/deployments", Admin, post(admin::deploy)),
+        route(read.clone(), "/byzerllm/v1/deployments/{name}/adapters", Admin, get(adapters::list)),
+        route(write.clone(), "/byzerllm/v1/deployments/{name}/adapters", Admin, post(adapters::load)),
+        route(
+            remove.clone(),
+            "/byzerllm/v1/deployments/{name}/adapters/{adapter}",
+            Admin,
+            delete(adapters::unload),
+        ),
+        route(write.clone(), "/v1/load_lora_adapter", Admin, post(adapters::load_lora)),
+        route(write.clone(), "/v1/unload_lora_adapter", Admin, post(adapters::unload_lora)),
         route(read.clone(), "/byzerllm/v1/keys", Admin, get(keys::list)),
         route(write.clone(), "/byzerllm/v1/keys", Admin, post(keys::create)),
         route(write.clone(), "/byzerllm/v1/keys/{name}/rotate", Admin, post(keys::rotate)),

@@ -8,7 +8,7 @@ mod process;
 mod text;
 
 use byzerllm_runtime::{
-    BreakerState, DeploymentMetrics, EngineMetrics, Histogram, LedgerMetrics, ProviderMetrics,
+    AdapterInfo, BreakerState, DeploymentMetrics, EngineMetrics, Histogram, LedgerMetrics, ProviderMetrics,
 };
 
 pub(crate) use http::HttpMetrics;
@@ -23,6 +23,7 @@ pub(crate) fn page(deployments: &[DeploymentMetrics], ledger: &LedgerMetrics, ht
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     requests(&mut page, deployments);
     engines(&mut page, deployments);
+    adapters(&mut page, deployments);
     providers(&mut page, deployments);
     spending(&mut page, ledger);
     http.write(&mut page);
@@ -165,6 +166,33 @@ fn engines(page: &mut Page, deployments: &[DeploymentMetrics]) {
         for metrics in deployments {
             if let Some(engine) = &metrics.engine {
                 page.sample(&[("deployment", &metrics.deployment)], read(engine));
+            }
+        }
+    }
+}
+
+fn adapters(page: &mut Page, deployments: &[DeploymentMetrics]) {
+    type Read = fn(&AdapterInfo) -> u64;
+    let numbers: [(Kind, &str, &str, Read); 3] = [
+        (
+            Kind::Counter,
+            "byzerllm_adapter_requests_total",
+            "Requests that used a LoRA adapter since it was loaded.",
+            |it| it.requests,
+        ),
+        (Kind::Gauge, "byzerllm_adapter_requests_active", "Requests that use a LoRA adapter now.", |it| {
+            it.active
+        }),
+        (Kind::Gauge, "byzerllm_adapter_bytes", "Bytes that a LoRA adapter takes.", |it| it.bytes),
+    ];
+    for (kind, name, help, read) in numbers {
+        page.metric(kind, name, help);
+        for metrics in deployments {
+            for adapter in &metrics.adapters {
+                page.sample(
+                    &[("deployment", &metrics.deployment), ("adapter", &adapter.name)],
+                    read(adapter),
+                );
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Paths and classes of access come from the router's table, schemas from the types that parse and answer, limits
 //! from [`crate::limits`]. Only words, examples and which types belong to a route stand in [`operations`].
 
+mod adapters;
 mod ledger;
 mod operations;
 mod schemas;

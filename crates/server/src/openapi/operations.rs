@@ -395,7 +395,7 @@ fn ours(method: &Method, path: &str) -> Option<Operation> {
             )
             .takes(of::<native::InspectBody>, || json!({ "path": "/models/model.gguf" }))
         }
-        _ => return keys(method, path),
+        _ => return super::adapters::operation(method, path).or_else(|| keys(method, path)),
     };
     Some(described)
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use byzerllm_runtime::DeploymentState;
+use byzerllm_runtime::{DeploymentState, split_model};
 
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -14,7 +14,7 @@ pub(crate) async fn list(State(state): State<AppState>, caller: Caller) -> Json<
     let ready = |status: &byzerllm_runtime::DeploymentStatus| {
         matches!(status.state, DeploymentState::Ready) && caller.may_ask(&status.spec.name)
     };
-    let data = state.runtime.list().into_iter().filter(ready).map(Model::from).collect();
+    let data = state.runtime.list().into_iter().filter(ready).flat_map(Model::with_adapters).collect();
     Json(ModelList { object: "list", data })
 }
 
@@ -25,5 +25,10 @@ pub(crate) async fn get(
 ) -> Result<Json<Model>, ApiError> {
     // The handle says why a model that exists does not answer.
     state.runtime.model(&id)?;
-    Ok(Json(Model::from(state.runtime.status(&id)?)))
+    let (deployment, adapter) = split_model(&id);
+    let status = state.runtime.status(deployment)?;
+    Ok(Json(match adapter {
+        Some(adapter) => Model::of_adapter(&status, adapter),
+        None => Model::from(status),
+    }))
 }

@@ -1,5 +1,6 @@
 //! The JSON of OpenAI's API, of Anthropic's and of our own, in and out. Nothing here knows HTTP or the runtime.
 
+pub(crate) mod adapters;
 pub(crate) mod anthropic;
 pub(crate) mod chat;
 pub(crate) mod chat_answer;

@@ -23,6 +23,11 @@ const PUBLIC: &[(&str, &str)] = &[
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
+    ("POST", "/v1/rerank"),
+    ("POST", "/v2/rerank"),
+    ("POST", "/rerank"),
+    ("POST", "/v1/score"),
+    ("POST", "/score"),
     ("POST", "/v1/responses"),
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
@@ -37,6 +42,11 @@ const PUBLIC: &[(&str, &str)] = &[
 const ADMIN: &[(&str, &str)] = &[
     ("GET", "/byzerllm/v1/deployments"),
     ("POST", "/byzerllm/v1/deployments"),
+    ("GET", "/byzerllm/v1/deployments/{name}/adapters"),
+    ("POST", "/byzerllm/v1/deployments/{name}/adapters"),
+    ("DELETE", "/byzerllm/v1/deployments/{name}/adapters/{adapter}"),
+    ("POST", "/v1/load_lora_adapter"),
+    ("POST", "/v1/unload_lora_adapter"),
     ("GET", "/byzerllm/v1/keys"),
     ("POST", "/byzerllm/v1/keys"),
     ("POST", "/byzerllm/v1/keys/{name}/rotate"),
@@ -80,7 +90,7 @@ async fn every_route_and_method_is_on_a_list() {
     for path in paths {
         for name in methods {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
-            let concrete = path.replace("{id}", "chat").replace("{name}", "chat");
+            let concrete = path.replace("{id}", "chat").replace("{name}", "chat").replace("{adapter}", "french");
             let mut request = request(method, &concrete, Body::from("{}"));
             request.headers_mut().insert("content-type", "application/json".parse().unwrap());
             let status = app.send(request).await.status;
