@@ -21,6 +21,7 @@ mod budgets;
 mod chat;
 mod completion;
 mod connection;
+mod convert;
 mod deploy;
 mod doctor;
 mod generate;
@@ -129,6 +130,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Prices(arguments) => tokio.block_on(prices::prices(arguments, output)),
         Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
         Command::Models(arguments) => models::models(arguments, output),
+        Command::Convert(arguments) => convert::convert(arguments, output),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod ask;
+mod convert;
 mod deploy;
 mod keys;
 mod ledger;
@@ -16,6 +17,7 @@ mod serve;
 mod simulate;
 
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
+pub(crate) use convert::{ConvertAction, ConvertArguments, OnnxBertArguments, PoolingWord};
 pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments, VendorsArguments};
 pub(crate) use keys::{
     CreateKeyArguments, KeysAction, KeysArguments, KeysPlaceArguments, ListKeysArguments, RevokeKeyArguments,
@@ -95,6 +97,8 @@ pub(crate) enum Command {
     Pull(PullArguments),
     /// Show, check and remove the models that were pulled.
     Models(ModelsArguments),
+    /// Make a model directory of another format's file.
+    Convert(ConvertArguments),
     /// Show what a model file or deployment is, without loading it.
     Inspect(InspectArguments),
     /// Talk to a model in the terminal.

@@ -19,6 +19,7 @@ fn help_of_every_command() {
         "prices",
         "pull",
         "models",
+        "convert",
         "inspect",
         "chat",
         "generate",
@@ -35,6 +36,7 @@ fn help_of_every_command() {
     for action in ["create", "list", "rotate", "revoke"] {
         insta::assert_snapshot!(format!("help_keys_{action}"), world.run(&["keys", action, "--help"]).ok());
     }
+    insta::assert_snapshot!("help_convert_onnx_bert", world.run(&["convert", "onnx-bert", "--help"]).ok());
     for (command, actions) in
         [("budgets", &["set", "list", "remove"][..]), ("prices", &["list", "set", "import", "remove"])]
     {
