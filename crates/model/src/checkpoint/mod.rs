@@ -379,10 +379,19 @@ impl Checkpoint {
         options: &CpuOptions,
         progress: &dyn Fn(f32),
     ) -> Result<Box<dyn Network>, LoadError> {
+        Ok(Box::new(self.decoder(pool, options, progress)?))
+    }
+
+    /// Packs the weights.
+    pub(crate) fn decoder(
+        &self,
+        pool: &Arc<ComputePool>,
+        options: &CpuOptions,
+        progress: &dyn Fn(f32),
+    ) -> LoadResult<CpuDecoder> {
         let weights = self.marked_weights(options.quantization)?;
-        let decoder = CpuDecoder::new(self.config.clone(), &weights, Arc::clone(pool), options, progress)
-            .map_err(|source| LoadError::Network { path: self.path.clone(), source })?;
-        Ok(Box::new(decoder))
+        CpuDecoder::new(self.config.clone(), &weights, Arc::clone(pool), options, progress)
+            .map_err(|source| LoadError::Network { path: self.path.clone(), source })
     }
 
     /// The weights, those marked that quantization at load changes.

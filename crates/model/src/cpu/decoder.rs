@@ -152,6 +152,43 @@ impl CpuDecoder {
         })
     }
 
+    /// Sums up the squares of what goes into each matrix from now on.
+    pub(crate) fn watch(&mut self) {
+        for layer in &mut self.layers {
+            layer.qkv.watch();
+            layer.out.watch();
+            for mlp in &mut layer.mlp {
+                mlp.up.watch();
+                mlp.down.watch();
+            }
+        }
+        self.head.watch();
+    }
+
+    /// The sums of squares of the inputs of each matrix, under its names in GGUF files. Experts are left out: each sees
+    /// few of the tokens.
+    pub(crate) fn watched(&self) -> Vec<(String, Vec<f64>)> {
+        let mut found = Vec::new();
+        let mut put = |names: &[String], linear: &Linear| {
+            for name in names {
+                found.extend(linear.squares().map(|squares| (name.clone(), squares)));
+            }
+        };
+        for (index, layer) in self.layers.iter().enumerate() {
+            let names = |parts: &[&str]| -> Vec<String> {
+                parts.iter().map(|part| format!("blk.{index}.{part}.weight")).collect()
+            };
+            put(&names(&["attn_q", "attn_k", "attn_v"]), &layer.qkv);
+            put(&names(&["attn_output"]), &layer.out);
+            if let [mlp] = &layer.mlp[..] {
+                put(&names(&["ffn_gate", "ffn_up"]), &mlp.up);
+                put(&names(&["ffn_down"]), &mlp.down);
+            }
+        }
+        put(&["output.weight".to_owned(), "token_embd.weight".to_owned()], &self.head);
+        found
+    }
+
     /// Looks up, scales and normalizes the embeddings into the residual stream `(T, H)`.
     fn embed(&mut self, turn: &Turn<'_>, batch: &PackedBatch<'_>) -> Result<(), KernelError> {
         let hidden = self.config.hidden_size;

@@ -1,6 +1,6 @@
 //! Packed weights of one layer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use byzerllm_kernels::{
     AttentionShape, CacheType, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
@@ -16,6 +16,8 @@ use crate::quantize;
 pub(super) struct Linear {
     pub(super) matrix: Matrix,
     bias: Option<Vec<f32>>,
+    /// Sums of the squares of each input, where somebody wants to know them.
+    squares: Option<Mutex<Vec<f64>>>,
 }
 
 impl Linear {
@@ -41,14 +43,30 @@ impl Linear {
             Some(order) => matrix.with_column_order(Arc::clone(order))?,
             None => matrix,
         };
-        Ok(Self { matrix, bias: weights.bias.clone() })
+        Ok(Self { matrix, bias: weights.bias.clone(), squares: None })
     }
 
     /// `input` `(T, K)` to `output` `(T, N)`, which is resized.
     pub(super) fn apply(&self, turn: &Turn<'_>, input: &[f32], output: &mut Vec<f32>, scratch: &mut Scratch) {
         let tokens = input.len() / self.matrix.cols();
         resize(output, tokens * self.matrix.rows());
+        if let Some(squares) = &self.squares {
+            let mut squares = squares.lock().unwrap_or_else(PoisonError::into_inner);
+            for row in input.chunks_exact(self.matrix.cols()) {
+                squares.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value).powi(2));
+            }
+        }
         self.matrix.apply(turn, input, self.bias.as_deref(), output, scratch);
+    }
+
+    /// Sums up the squares of each input from now on.
+    pub(super) fn watch(&mut self) {
+        self.squares = Some(Mutex::new(vec![0.0; self.matrix.cols()]));
+    }
+
+    /// The sums so far.
+    pub(super) fn squares(&self) -> Option<Vec<f64>> {
+        Some(self.squares.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::atomic::AtomicDirectory;
 use super::error::QuantizeError;
 use super::families::Family;
+use super::sentencepiece;
 use crate::arch::source::Format;
 use crate::checkpoint::Checkpoint;
 use crate::config::PositionEncoding;
@@ -162,6 +163,11 @@ fn llama3(factor: f32, low: f32, high: f32, original: f32) -> Json {
 /// The tokenizer of a GGUF file as `tokenizer.json` and `tokenizer_config.json`, and the generation defaults.
 fn tokenizer(checkpoint: &Checkpoint, directory: &AtomicDirectory) -> Result<(), QuantizeError> {
     let tokenizer = checkpoint.tokenizer()?;
+    if let Format::Gguf { file, .. } = &checkpoint.source().format
+        && let Some(model) = sentencepiece::model(&file.vocabulary()?)
+    {
+        directory.write("tokenizer.model", &model)?;
+    }
     let json = tokenizer.to_json().map_err(LoadError::from)?;
     directory.write("tokenizer.json", json.to_string().as_bytes())?;
     let ids = checkpoint.special_ids(&tokenizer);

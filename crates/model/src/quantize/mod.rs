@@ -8,6 +8,7 @@ mod families;
 mod gguf_values;
 mod gptq;
 mod hugging_face;
+mod sentencepiece;
 mod tensors;
 mod types;
 mod vocabulary;

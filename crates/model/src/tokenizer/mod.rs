@@ -142,6 +142,14 @@ impl Tokenizer {
             let decoder = ByteLevel::new(false, true, true);
             json["decoder"] = serde_json::to_value(DecoderWrapper::ByteLevel(decoder)).map_err(failed)?;
         }
+        if json["decoder"].is_null() && !byte_level {
+            json["decoder"] = json!({"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ]});
+        }
         let around = [&self.inner.prefix, &self.inner.suffix];
         if json["post_processor"].is_null() && around.iter().any(|ids| !ids.is_empty()) {
             json["post_processor"] = self.template(around);

@@ -18,6 +18,7 @@ mod integers;
 mod lora;
 mod parity;
 mod quantize;
+mod quantize_files;
 mod real_vocabularies;
 mod support;
 mod template;
