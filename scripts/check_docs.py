@@ -2,7 +2,7 @@
 
 A fenced block is `bash` or `python` and is run, or `text` and is not. A comment `<!-- prints: WORDS -->` on the line
 after a block says what its standard output must contain. Blocks run against a server that has SmolLM2 deployed as
-`chat`, in a directory that holds `model.gguf`; with `<!-- alone, prints: WORDS -->` no server is found. Blocks that call
+`chat`, in a directory that holds `model.gguf` and tiny models named `embedder` and `reranker`; with `<!-- alone, prints: WORDS -->` no server is found. Blocks that call
 make run in the checkout, with ONCE=1.
 """
 
@@ -115,6 +115,8 @@ def world(environment: wheel.Environment) -> Iterator["World"]:
         with Step("model") as step:
             model = models.fetch(models.SMOLLM2, str(environment.python), step)
         (directory / "model.gguf").symlink_to(model)
+        for link, name in (("embedder", "bert-mean"), ("reranker", "xlm-roberta-rank-bf16")):
+            (directory / link).symlink_to(ROOT / "crates" / "model" / "tests" / "fixtures" / "encoders" / name)
         (directory / ".venv").symlink_to(environment.path)
         server, log = run.start(str(environment.bin / "byzerllm"), port, directory / "server-state", directory / "log")
         try:
