@@ -1,6 +1,7 @@
 """Embedding models (嵌入模型): BGE on this machine, Baichuan's as a vendor's.
 
-Changed: the path of the model is that of the variable MODEL; `v[0].output` for the README's `v.output`.
+Changed: the path of the model is that of the variable MODEL; `v[0].output` for the README's `v.output`; another address of the vendor
+is that of BAICHUAN_URL.
 """
 
 import os
@@ -32,11 +33,13 @@ chat_name = "baichuan_emb"
 if llm.is_model_exist(chat_name):
     llm.undeploy(udf_name=chat_name)
 
+url = os.environ.get("BAICHUAN_URL")
+address = {"saas.base_url": url} if url else {}
 llm.deploy(
     model_path="",
     pretrained_model_type="saas/baichuan",
     udf_name=chat_name,
-    infer_params={"saas.api_key": "", "saas.model": "Baichuan-Text-Embedding"},
+    infer_params={"saas.api_key": "xxxxxxx", "saas.model": "Baichuan-Text-Embedding", **address},
 )
 llm.setup_default_emb_model_name(chat_name)
 

@@ -211,6 +211,34 @@ def scripted(target, pieces, template):
     return str(target)
 
 
+def long_reranker(target, positions=256):
+    """A tiny reranker that reads longer pairs: its rows of positions come again."""
+    limit = {"max_position_embeddings": positions}
+    edited(
+        CHECKPOINTS / "encoders" / "distilbert-rank",
+        target,
+        config=limit,
+        tokenizer_config={"model_max_length": positions},
+    )
+    path = target / "model.safetensors"
+    file = path.read_bytes()
+    size = int.from_bytes(file[:8], "little")
+    header, tensors = json.loads(file[8 : 8 + size]), b""
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        begin, stop = (8 + size + place for place in entry["data_offsets"])
+        data = file[begin:stop]
+        if "position_embeddings" in name:
+            row = len(data) // entry["shape"][0]
+            data = (data * (positions // entry["shape"][0] + 1))[: positions * row]
+            entry["shape"][0] = positions
+        entry["data_offsets"] = [len(tensors), len(tensors) + len(data)]
+        tensors += data
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+    return str(target)
+
+
 @pytest.fixture
 def untemplated(tmp_path):
     """A checkpoint without a chat template."""

@@ -450,13 +450,27 @@ NAMES = {
     "Embeddings and reranking": [
         (
             "emb",
-            "has(ByzerLLM.emb, 'model, request, extract_params={}') and raises(Exception, lambda: llm.emb(chat, LLMRequest('x')))",
-            "by vendors' models; models of this machine that embed are not there yet",
+            (
+                "has(ByzerLLM.emb, 'model, request, extract_params={}') and llm.deploy(embedder, 'custom/bge', 'emb', {}) "
+                "and len(llm.emb('emb', LLMRequest('wow'))[0].output) == 32"
+            ),
+            "a text that is too long is an error unless `truncate` allows the cut",
         ),
-        ("emb_query", "has(ByzerLLM.emb_query, 'v, model=None')", "as `emb`"),
+        (
+            "emb_query",
+            (
+                "has(ByzerLLM.emb_query, 'v, model=None') and llm.deploy(embedder, 'custom/m3e', 'emb', {}) "
+                "and len(llm.emb_query('wow', 'emb')[0].output) == 32"
+            ),
+        ),
         (
             "emb_rerank",
-            "has(ByzerLLM.emb_rerank, 'model=None, sentence_pairs=[], extract_params={}') and llm.emb_rerank(chat, ['a', 'b'])",
+            (
+                "has(ByzerLLM.emb_rerank, 'model=None, sentence_pairs=[], extract_params={}') "
+                "and llm.deploy(reranker, 'custom/bge_rerank', 'rr', {}) "
+                "and llm.emb_rerank('rr', ['a', 'b'])[0].output[0] == ['a', 'b']"
+            ),
+            "`metadata` says the scale; too long is an error unless `truncate` allows the cut",
         ),
     ],
     "Tokens, templates, meta": [
@@ -508,7 +522,14 @@ NAMES = {
             'pretrained_model_type="saas/…"',
             "llm.deploy('', 'saas/openai', 'x', {'saas.api_key': 'k', 'saas.model': 'm'})",
         ),
-        ('pretrained_model_type="custom/bge"', "llm.deploy(checkpoint, 'custom/bge', 'x', {})"),
+        (
+            'pretrained_model_type="custom/bge", "custom/m3e"',
+            "llm.deploy(embedder, 'custom/bge', 'emb', {})['embedding_mode'] is True",
+        ),
+        (
+            'pretrained_model_type="custom/bge_rerank"',
+            "llm.deploy(reranker, 'custom/bge_rerank', 'rr', {})['task'] == 'rerank'",
+        ),
         (
             'pretrained_model_type="custom/qwen_vl_chat"',
             "llm.deploy(checkpoint, 'custom/qwen_vl_chat', 'x', {})",
@@ -518,8 +539,13 @@ NAMES = {
             "llm.deploy(checkpoint, 'custom/stable_diffusion', 'x', {})",
         ),
         (
-            "quatization, quantization, backend.*",
-            "llm.deploy(checkpoint, 'custom/auto', 'other', {'quatization': 'false', 'backend.max_model_len': '64'})['max_model_len'] == 64",
+            "quatization, quantization",
+            "llm.deploy(checkpoint, 'custom/auto', 'other', {'quatization': '8'})['backend'] == 'transformers'",
+            "4 and 8 bits on the CPU; `true` is 4; anything else is an error",
+        ),
+        (
+            "backend.*",
+            "llm.deploy(checkpoint, 'custom/auto', 'other', {'backend.max_model_len': '64'})['max_model_len'] == 64",
             "without effect where our engine decides itself, and told so",
         ),
     ],

@@ -321,26 +321,27 @@ def test_deploy_sends_a_typed_spec(llm, place, caplog):
     llm.setup_gpus_per_worker(4).setup_num_workers(1).setup_infer_backend(InferBackend.DeepSpeed)
     with caplog.at_level(logging.WARNING, "byzerllm"):
         meta = llm.deploy(
-            "/models/x", "custom/llama2", "two", {"generation.temperature": "0.5", "quatization": "4"}
+            "/models/x", "custom/llama2", "two", {"generation.temperature": "0.5", "quatization": "4", "n_threads": 4}
         )
     [spec] = place.specs
     assert spec == {
         "name": "two",
         "model": "/models/x",
         "compute": "standard",
+        "quantization": "4",
         "defaults": {"temperature": 0.5},
         "limits": {"concurrency": 100, "queue_limit": 1000},
         "labels": {
             "backend": "ray/deepspeed",
             "pretrained_model_type": "custom/llama2",
             "sys_conf": {"num_gpus": 4, "maxConcurrency": 1, "infer_backend": "ray/deepspeed"},
-            "without_effect": ["quatization='4'", "num_gpus=4", "infer_backend='ray/deepspeed'"],
+            "without_effect": ["n_threads=4", "num_gpus=4", "infer_backend='ray/deepspeed'"],
         },
     }
     assert meta["model_deploy_type"] == "proprietary" and meta["architectures"] == ["LlamaForCausalLM"]
     own_engine = [record.message for record in caplog.records if "own engine" in record.message]
     assert len(own_engine) == 1
-    assert all(word in own_engine[0] for word in ("num_gpus=4", "ray/deepspeed", "quatization"))
+    assert all(word in own_engine[0] for word in ("num_gpus=4", "ray/deepspeed", "n_threads"))
     assert sum("byzerllm serve" in record.message for record in caplog.records) == 1
 
 

@@ -147,6 +147,8 @@ def namespace() -> dict[str, Any]:
         "llm": ByzerLLM(),
         "chat": CHAT,
         "checkpoint": CHECKPOINT,
+        "embedder": str(CHECKPOINTS / "encoders" / "bert-mean"),
+        "reranker": str(CHECKPOINTS / "encoders" / "distilbert-rank"),
         "short": {"max_length": 2, "temperature": 0},
         "long": {"max_length": 64, "temperature": 0},
         "stand_in": ray_stand_in,
@@ -192,7 +194,7 @@ def deployed(tmp_path_factory):
     llm = ByzerLLM()
     llm.deploy(roomy, udf_name=CHAT)
     yield
-    for name in (CHAT, "other", "x"):
+    for name in (CHAT, "other", "x", "emb", "rr"):
         llm.undeploy(name, force=True)
     logging.getLogger("byzerllm").setLevel(logging.NOTSET)
     if before is None:

@@ -3,6 +3,8 @@
 Most of them talk to a tiny checkpoint that answers what a test wrote for it, so that what they print is known.
 """
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -10,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, REPOSITORY, scripted
+from conftest import CHECKPOINTS, PATIENCE, REPOSITORY, long_reranker, scripted
 
 from byzerllm.utils.client import ByzerLLM
 
 FOLDER = REPOSITORY / "examples" / "byzer_compat"
+ENCODERS = CHECKPOINTS / "encoders"
 MODELS = os.environ.get("BYZERLLM_TEST_MODELS")
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 GREETING = "Hello! How can I help you?"
@@ -39,8 +42,6 @@ def calculate_time_range():
 
 # Programs that wait for parts of this project: the file, and the word of the refusal.
 LATER = {
-    "04_embedding.py": "embedding models",
-    "05_rerank.py": "rerank models",
     "13_multimodal.py": "vision models",
 }
 
@@ -112,6 +113,27 @@ def test_03_outside_the_cluster(answering, tmp_path, start_server):
     ByzerLLM().deploy(model_path=answering(GREETING), udf_name="llama2_chat", infer_params={})
     assert printed("03_outside_the_cluster.py", tmp_path) == f"{GREETING}\n"
     assert server.process.poll() is None
+
+
+def test_04_embedding(tmp_path, simulated):
+    baichuan = simulated("baichuan", "--api-key", "xxxxxxx")
+    output = printed(
+        "04_embedding.py",
+        tmp_path,
+        MODEL=str(ENCODERS / "bert-mean"),
+        BAICHUAN_URL=baichuan.parameters["saas.base_url"],
+    )
+    ours, theirs = (json.loads(line) for line in output.splitlines())
+    assert len(ours) == 32 and abs(sum(number * number for number in ours) - 1) < 1e-5
+    assert len(theirs) > 0
+
+
+def test_05_rerank(tmp_path):
+    one, many = printed("05_rerank.py", tmp_path, MODEL=long_reranker(tmp_path / "reranker")).splitlines()
+    pair, score = ast.literal_eval(one)
+    assert pair == ["query", "passage"] and isinstance(score, float)
+    [[first, best], [second, worst]] = ast.literal_eval(many)
+    assert first[0] == second[0] == "what is panda?" and best >= worst
 
 
 def test_06_quantization(answering, tmp_path):

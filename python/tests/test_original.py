@@ -9,7 +9,7 @@ from datetime import date
 
 import pydantic
 import pytest
-from conftest import scripted
+from conftest import CHECKPOINTS, scripted
 
 import byzerllm
 from byzerllm.utils.client import ByzerLLM, InferBackend, Templates
@@ -229,10 +229,18 @@ def calculate_time_range():
     assert answer[0].value == TimeRange(start=f"{year}-03-01", end=f"{year}-07-31"), answer[0].metadata
 
 
-# test_emb_rerank.py, test_data_analysis.py and tests/auto need models or agents that are not there yet.
+# test_emb_rerank.py
 
 
-@pytest.mark.parametrize(("kind", "what"), [("custom/bge_rerank", "rerank"), ("custom/bge", "embedding")])
-def test_what_waits_says_so(checkpoint, kind, what):
-    with pytest.raises(byzerllm.errors.UnsupportedError, match=what):
-        ByzerLLM().deploy(model_path=checkpoint, pretrained_model_type=kind, udf_name="x", infer_params={})
+def test_rerank_by_the_default_model_of_embeddings(start_server):
+    start_server()
+    llm = ByzerLLM()
+    llm.setup_gpus_per_worker(0).setup_num_workers(1)
+    model = str(CHECKPOINTS / "encoders" / "bert-rank-torch")
+    llm.deploy(model_path=model, pretrained_model_type="custom/bge_rerank", udf_name="emb_rerank", infer_params={})
+    llm.setup_default_emb_model_name("emb_rerank")
+    pair, score = llm.emb_rerank(sentence_pairs=("query", "passage"))[0].output
+    assert pair == ["query", "passage"] and isinstance(score, float)
+
+
+# test_data_analysis.py and tests/auto need agents that are not there yet.

@@ -100,9 +100,15 @@ def test_words_are_truth_values_as_they_say(llm, checkpoint, caplog):
             infer_params={"quatization": "false", "use_cache": False, "message_format": "false"},
         )
     assert "without_effect" not in llm._endpoint.status("chat")["spec"]["labels"]
-    for value in (4, "8", True, "true"):
-        llm.deploy(checkpoint, udf_name="chat", infer_params={"quatization": value})
-        assert "quatization" in llm._endpoint.status("chat")["spec"]["labels"]["without_effect"][0]
+    for value, bits in ((4, "4"), ("8", "8"), (True, "4"), ("true", "4"), (False, "off")):
+        for key in ("quatization", "quantization"):
+            llm.undeploy("chat", force=True)
+            llm.deploy(checkpoint, udf_name="chat", infer_params={key: value})
+            status = llm._endpoint.status("chat")
+            assert status["spec"]["quantization"] == bits
+            assert status["info"]["details"].get("quantization", {"asked": "off"})["asked"] == bits
+    with pytest.raises(InvalidRequestError, match="use 4, 8, true"):
+        llm.deploy(checkpoint, udf_name="other", infer_params={"quatization": "5"})
     llm.chat_oai(HELLO, model="chat", llm_config={**SHORT, "gen.early_stopping": "false"})
     with pytest.raises(InvalidRequestError, match="verbose"):
         ByzerLLM(verbose="perhaps")
