@@ -8,6 +8,7 @@
 
 mod adapters;
 mod answers;
+mod encoder;
 mod fake;
 mod limits;
 mod lives;
