@@ -79,6 +79,9 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
             output.note(oddity);
         }
     }
+    if let Some(notice) = status.pointer("/info/details/quantization/notice").and_then(Value::as_str) {
+        output.note(notice);
+    }
     if arguments.json {
         return output.json(&status);
     }

@@ -34,6 +34,7 @@ mod models;
 mod output;
 mod prices;
 mod program;
+mod quantize;
 mod query;
 #[cfg(test)]
 mod reference;
@@ -131,6 +132,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Pull(arguments) => tokio.block_on(models::pull(arguments, output)),
         Command::Models(arguments) => models::models(arguments, output),
         Command::Convert(arguments) => convert::convert(arguments, output),
+        Command::Quantize(arguments) => tokio.block_on(quantize::quantize(arguments, output)),
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),

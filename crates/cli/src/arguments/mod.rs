@@ -12,6 +12,7 @@ mod ledger;
 mod look;
 mod models;
 mod program;
+mod quantize;
 mod route;
 mod serve;
 mod simulate;
@@ -33,6 +34,7 @@ pub(crate) use look::{
 };
 pub(crate) use models::{HubArguments, ModelsAction, ModelsArguments, PullArguments};
 pub(crate) use program::RunArguments;
+pub(crate) use quantize::{FormatArgument, QuantizeArguments};
 pub(crate) use route::RouteArguments;
 pub(crate) use serve::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
 pub(crate) use simulate::SimulateArguments;
@@ -101,6 +103,8 @@ pub(crate) enum Command {
     Convert(ConvertArguments),
     /// Show what a model file or deployment is, without loading it.
     Inspect(InspectArguments),
+    /// Write a model with fewer bits per weight, or in another format.
+    Quantize(QuantizeArguments),
     /// Talk to a model in the terminal.
     Chat(ChatArguments),
     /// Answer one prompt on standard output.

@@ -8,7 +8,7 @@ mod encoder;
 mod http;
 mod likeness;
 mod local;
-mod perplexity;
+pub(crate) mod perplexity;
 mod report;
 mod roofline;
 mod stages;

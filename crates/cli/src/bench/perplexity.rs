@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use byzerllm_core::{Error, ErrorKind};
 use byzerllm_kernels::{ComputePool, Mask, PoolOptions};
 use byzerllm_model::{
-    Checkpoint, Compute, CpuOptions, Network, Output as Wanted, PackedBatch, SequenceInput, Tokenizer,
+    Checkpoint, Compute, CpuOptions, Network, Output as Wanted, PackedBatch, Quantization, SequenceInput,
+    Tokenizer,
 };
 use serde::Serialize;
 
@@ -27,7 +28,7 @@ const STEP: usize = 128;
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     model: String,
     /// Tokens per window.
     context: usize,
@@ -54,7 +55,11 @@ struct File {
 /// A compute mode over all texts.
 #[derive(Debug, Serialize)]
 struct Mode {
+    /// What it is of several checkpoints or quantizations.
+    name: String,
     compute: Compute,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantization: Option<Quantization>,
     /// The number formats and instructions that were used.
     kernels: String,
     #[serde(flatten)]
@@ -96,9 +101,20 @@ impl Score {
     }
 }
 
+/// A checkpoint and how it is computed. The first one of several is what the others are held against.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    /// What it is called in the report.
+    pub(crate) label: String,
+    /// The checkpoint.
+    pub(crate) path: PathBuf,
+    /// How it is computed.
+    pub(crate) options: CpuOptions,
+}
+
 /// A network in one mode and what it has shown so far, per text.
 struct Candidate {
-    compute: Compute,
+    subject: Subject,
     network: Box<dyn Network>,
     likenesses: Vec<Vec<Likeness>>,
     forward: Duration,
@@ -125,8 +141,8 @@ pub(super) async fn perplexity(arguments: &BenchArguments, output: Output) -> Ou
         Some(Compute::Exact) => vec![Compute::Exact],
         Some(other) => vec![Compute::Exact, other],
     };
-    let measuring =
-        tokio::task::spawn_blocking(move || measure(&path, &texts, context, threads, &modes, output));
+    let subjects = subjects(&path, &modes, arguments.load.quantization);
+    let measuring = tokio::task::spawn_blocking(move || measure(&subjects, &texts, context, threads, output));
     let report = measuring
         .await
         .map_err(|error| Failure::new(format!("measuring failed: {error}"), "Please report this."))??;
@@ -136,23 +152,39 @@ pub(super) async fn perplexity(arguments: &BenchArguments, output: Output) -> Ou
     report.lines().into_iter().try_for_each(|line| output.line(line))
 }
 
-fn measure(
-    path: &Path,
+/// The modes, and with quantization at load the exact one without it before them.
+fn subjects(path: &Path, modes: &[Compute], quantization: Option<Quantization>) -> Vec<Subject> {
+    let subject = |label: String, options| Subject { label, path: path.to_owned(), options };
+    let plain = |compute: Compute| subject(compute.to_string(), CpuOptions::new(compute));
+    match quantization.filter(|bits| *bits != Quantization::Off) {
+        None => modes.iter().map(|compute| plain(*compute)).collect(),
+        Some(bits) => {
+            let quantized = modes.iter().map(|compute| {
+                subject(format!("{compute}, {bits} bits"), CpuOptions::new(*compute).quantized(bits))
+            });
+            std::iter::once(plain(Compute::Exact)).chain(quantized).collect()
+        }
+    }
+}
+
+/// Scores texts with every subject; all must have one vocabulary.
+pub(crate) fn measure(
+    subjects: &[Subject],
     files: &[PathBuf],
     context: usize,
     threads: Option<usize>,
-    modes: &[Compute],
     output: Output,
 ) -> Outcome<Report> {
+    let path = subjects.first().map(|subject| subject.path.as_path()).unwrap_or(Path::new(""));
     let checkpoint = Checkpoint::open(path).map_err(Error::from)?;
     let tokenizer = checkpoint.tokenizer().map_err(Error::from)?;
     let texts = files.iter().map(|file| read(file, &tokenizer, context)).collect::<Outcome<Vec<_>>>()?;
     let begin = begin_token(&tokenizer)?;
     let pool = Arc::new(ComputePool::new(PoolOptions { threads, pin: true, ..PoolOptions::default() })?);
     let mut candidates = Vec::new();
-    for &compute in modes {
-        output.note(format_args!("loading, {compute}"));
-        candidates.push(Candidate::load(&checkpoint, &pool, compute, context)?);
+    for subject in subjects {
+        output.note(format_args!("loading, {}", subject.label));
+        candidates.push(Candidate::load(subject, &pool, context)?);
     }
     for text in &texts {
         for candidate in &mut candidates {
@@ -195,13 +227,9 @@ fn begin_token(tokenizer: &Tokenizer) -> Outcome<Option<u32>> {
 }
 
 impl Candidate {
-    fn load(
-        checkpoint: &Checkpoint,
-        pool: &Arc<ComputePool>,
-        compute: Compute,
-        context: usize,
-    ) -> Outcome<Self> {
-        let mut network = checkpoint.network(pool, &CpuOptions::new(compute)).map_err(Error::from)?;
+    fn load(subject: &Subject, pool: &Arc<ComputePool>, context: usize) -> Outcome<Self> {
+        let checkpoint = Checkpoint::open(&subject.path).map_err(Error::from)?;
+        let mut network = checkpoint.network(pool, &subject.options).map_err(Error::from)?;
         let traits = network.traits();
         if traits.context_length < context {
             let message =
@@ -210,7 +238,7 @@ impl Candidate {
         }
         let blocks = vec![context.div_ceil(traits.block_tokens); traits.cache_groups.len()];
         network.allocate_cache(&blocks)?;
-        Ok(Self { compute, network, likenesses: Vec::new(), forward: Duration::ZERO })
+        Ok(Self { subject: subject.clone(), network, likenesses: Vec::new(), forward: Duration::ZERO })
     }
 
     /// The rows of the next tokens of a window, of which those from `scored` on are wanted.
@@ -318,7 +346,10 @@ impl Report {
             .iter()
             .zip(whole)
             .map(|(candidate, score)| Mode {
-                compute: candidate.compute,
+                name: candidate.subject.label.clone(),
+                compute: candidate.subject.options.compute,
+                quantization: Some(candidate.subject.options.quantization)
+                    .filter(|bits| *bits != Quantization::Off),
                 kernels: candidate.network.traits().compute.clone(),
                 relative_perplexity: score.perplexity / exact,
                 score,
@@ -337,7 +368,7 @@ impl Report {
         }
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines =
             vec![format!("{}: {} tokens scored in windows of {}", self.model, self.tokens, self.context)];
         let mut header = vec!["mode".to_owned()];
@@ -349,7 +380,7 @@ impl Report {
         header.extend(["perplexity", "over exact", "divergence", "same best token"].map(str::to_owned));
         let mut rows = vec![header];
         for mode in &self.modes {
-            let mut row = vec![mode.compute.to_string()];
+            let mut row = vec![mode.name.clone()];
             row.extend(mode.files.iter().map(|score| format!("{:.4}", score.perplexity)));
             row.extend([
                 format!("{:.4}", mode.score.perplexity),

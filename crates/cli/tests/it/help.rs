@@ -21,6 +21,7 @@ fn help_of_every_command() {
         "models",
         "convert",
         "inspect",
+        "quantize",
         "chat",
         "generate",
         "run",
