@@ -310,7 +310,7 @@ pub(crate) async fn list(arguments: ListArguments, output: Output) -> Outcome {
         return Ok(());
     }
     let mut rows =
-        vec![["NAME", "STATE", "ACTIVE", "CONTEXT", "WEIGHTS", "MODEL"].map(str::to_owned).to_vec()];
+        vec![["NAME", "STATE", "ACTIVE", "TASK", "CONTEXT", "WEIGHTS", "MODEL"].map(str::to_owned).to_vec()];
     rows.extend(statuses.iter().map(row));
     for line in table(&rows) {
         output.line(line)?;
@@ -332,6 +332,7 @@ fn row(status: &DeploymentStatus) -> Vec<String> {
         status.spec.name.clone(),
         state_word(&status.state),
         status.active.to_string(),
+        task(status).unwrap_or_else(dash),
         status
             .info
             .as_ref()
@@ -343,6 +344,13 @@ fn row(status: &DeploymentStatus) -> Vec<String> {
         },
         source(&status.spec),
     ]
+}
+
+/// What a loaded model of this machine is for; others may be for several things.
+fn task(status: &DeploymentStatus) -> Option<String> {
+    let (Source::Local(_), Some(info)) = (status.spec.source(), &status.info) else { return None };
+    let task = info.details.get("task").and_then(Value::as_str);
+    Some(task.unwrap_or("generate").to_owned())
 }
 
 /// What answers: a path, a vendor with its model, or other deployments.

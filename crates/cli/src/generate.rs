@@ -117,9 +117,14 @@ pub(crate) async fn print_into(stream: &mut EventStream, output: Output, answer:
 }
 
 /// What a notice means for the reader; nothing when only programs care.
-fn notice_words(notice: &Notice) -> Option<String> {
+pub(crate) fn notice_words(notice: &Notice) -> Option<String> {
     match notice {
-        Notice::Truncated { from, to, .. } => Some(format!("(the input was cut from {from} to {to} tokens)")),
+        Notice::Truncated { input: None, from, to } => {
+            Some(format!("(the input was cut from {from} to {to} tokens)"))
+        }
+        Notice::Truncated { input: Some(input), from, to } => {
+            Some(format!("(input {input} was cut from {from} to {to} tokens)"))
+        }
         Notice::Ignored { parameter } => Some(format!("({parameter} had no effect)")),
         Notice::FailedOver { to } => Some(format!("({to} answers instead)")),
         Notice::Restarted => Some("\n(the answer starts again)".to_owned()),

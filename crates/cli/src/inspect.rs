@@ -97,19 +97,18 @@ fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<St
     if let Some(languages) = &info.languages {
         facts.push(("languages", languages.join(", ")));
     }
-    facts.extend([
-        (
-            "memory",
-            format!(
-                "{} weights + {} cache per full context; {} available, {}",
-                bytes(memory.weight_bytes),
-                bytes(memory.context_bytes),
-                memory.available_bytes.map_or_else(|| "unknown".to_owned(), bytes),
-                if memory.fits { paint.green("fits") } else { paint.red("does not fit") }
-            ),
-        ),
-        ("cache", format!("{} by default", bytes(memory.cache_bytes))),
-    ]);
+    let fits = if memory.fits { paint.green("fits") } else { paint.red("does not fit") };
+    let available = memory.available_bytes.map_or_else(|| "unknown".to_owned(), bytes);
+    let weights = bytes(memory.weight_bytes);
+    if generates(inspection) {
+        let context = bytes(memory.context_bytes);
+        let needed = format!("{weights} weights + {context} cache per full context");
+        facts.push(("memory", format!("{needed}; {available} available, {fits}")));
+        facts.push(("cache", format!("{} by default", bytes(memory.cache_bytes))));
+    } else {
+        facts
+            .push(("memory", format!("{weights} weights and working memory; {available} available, {fits}")));
+    }
     let mut rows: Vec<Vec<String>> =
         facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     // Both are told better elsewhere in this report.
@@ -147,6 +146,9 @@ fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<St
         lines.extend(table(&rows));
     }
 
+    if !generates(inspection) {
+        return lines;
+    }
     lines.push(String::new());
     lines.push(paint.bold("generation defaults (through the OpenAI API)"));
     lines.extend(effective(&inspection.effective));
@@ -164,6 +166,12 @@ fn report(inspection: &Inspection, every_tensor: bool, output: Output) -> Vec<St
         None => lines.push("no chat template: only raw prompts".to_owned()),
     }
     lines
+}
+
+/// Whether the model writes text; encoders have no defaults of generation and keep no cache.
+fn generates(inspection: &Inspection) -> bool {
+    let task = inspection.info.details.get("task").and_then(serde_json::Value::as_str);
+    task.is_none_or(|task| task == "generate")
 }
 
 fn effective(values: &[EffectiveValue]) -> Vec<String> {

@@ -24,6 +24,7 @@ mod connection;
 mod convert;
 mod deploy;
 mod doctor;
+mod encode;
 mod generate;
 mod inspect;
 mod keys;
@@ -136,6 +137,8 @@ fn dispatch(command: Command, output: Output) -> Outcome {
         Command::Inspect(arguments) => tokio.block_on(inspect::inspect(arguments, output)),
         Command::Chat(arguments) => chat::chat(arguments, output, tokio.handle()),
         Command::Generate(arguments) => tokio.block_on(generate::generate(arguments, output)),
+        Command::Embed(arguments) => tokio.block_on(encode::embed(arguments, output)),
+        Command::Rerank(arguments) => tokio.block_on(encode::rerank(arguments, output)),
         Command::Run(arguments) => program::run(&arguments),
         Command::Simulate(arguments) => tokio.block_on(simulate::simulate(arguments, output)),
         Command::Query(arguments) => tokio.block_on(query::query(arguments, output)),

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use byzerllm_core::{ChatRequest, EventStream, Input, RequestContext, Sampling};
+use byzerllm_core::{
+    ChatRequest, EmbeddingRequest, Embeddings, EventStream, Input, RequestContext, RerankRequest,
+    RerankScores, Sampling,
+};
 use byzerllm_runtime::{DeploymentSpec, Runtime, RuntimeOptions};
 
 use crate::arguments::{LoadArguments, SamplingArguments};
@@ -80,6 +83,30 @@ impl Talker {
             Place::Here(runtime) => Ok(runtime.chat(RequestContext::local(), request).await?),
             Place::There(connection) => match connection.client.chat(&request).await {
                 Ok(stream) => Ok(stream),
+                Err(error) => Err(connection.explain(error).await),
+            },
+        }
+    }
+
+    /// Turns texts into vectors.
+    pub(crate) async fn embed(&self, request: EmbeddingRequest) -> Outcome<Embeddings> {
+        let request = EmbeddingRequest { model: self.name.clone(), ..request };
+        match &self.place {
+            Place::Here(runtime) => Ok(runtime.embed(RequestContext::local(), request).await?),
+            Place::There(connection) => match connection.client.embed(&request).await {
+                Ok(embeddings) => Ok(embeddings),
+                Err(error) => Err(connection.explain(error).await),
+            },
+        }
+    }
+
+    /// Scores pairs of texts.
+    pub(crate) async fn rerank(&self, request: RerankRequest) -> Outcome<RerankScores> {
+        let request = RerankRequest { model: self.name.clone(), ..request };
+        match &self.place {
+            Place::Here(runtime) => Ok(runtime.rerank(RequestContext::local(), request).await?),
+            Place::There(connection) => match connection.client.rerank(&request).await {
+                Ok(scores) => Ok(scores),
                 Err(error) => Err(connection.explain(error).await),
             },
         }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod ask;
 mod convert;
 mod deploy;
+mod encode;
 mod keys;
 mod ledger;
 mod look;
@@ -20,6 +21,7 @@ mod simulate;
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
 pub(crate) use convert::{ConvertAction, ConvertArguments, OnnxBertArguments, PoolingWord};
 pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments, VendorsArguments};
+pub(crate) use encode::{EmbedArguments, RerankArguments};
 pub(crate) use keys::{
     CreateKeyArguments, KeysAction, KeysArguments, KeysPlaceArguments, ListKeysArguments, RevokeKeyArguments,
     RotateKeyArguments,
@@ -109,6 +111,10 @@ pub(crate) enum Command {
     Chat(ChatArguments),
     /// Answer one prompt on standard output.
     Generate(GenerateArguments),
+    /// Turn texts into vectors.
+    Embed(EmbedArguments),
+    /// Put passages in the order in which they answer a query.
+    Rerank(RerankArguments),
     /// Run a Python program of Byzer-LLM, with a stand-in for Ray where no cluster answers.
     Run(RunArguments),
     /// Ask a deployment one question, as Byzer-LLM's command line does.

@@ -4,7 +4,7 @@ use byzerllm_core::nearest;
 use byzerllm_core::{Error, ErrorKind, Result};
 
 /// A word, and what the name of the file's architecture then contains; nothing means that the file decides.
-static CHAT: &[(&str, &[&str])] = &[
+static KNOWN: &[(&str, &[&str])] = &[
     ("auto", &[]),
     ("llama", &["llama"]),
     ("llama2", &["llama", "mistral", "yi"]),
@@ -19,13 +19,13 @@ static CHAT: &[(&str, &[&str])] = &[
     ("moss", &["moss"]),
     ("alpha_moss", &["moss"]),
     ("dolly", &["neox", "gpt"]),
+    ("bge", &["bert"]),
+    ("m3e", &["bert"]),
+    ("bge_rerank", &["bert"]),
 ];
 
-/// Words for models that do not chat.
+/// Words for models that neither chat nor embed nor rerank.
 static OTHER_TASKS: &[(&str, &str)] = &[
-    ("bge", "embedding"),
-    ("m3e", "embedding"),
-    ("bge_rerank", "rerank"),
     ("qwen_vl_chat", "vision"),
     ("visualglm", "vision"),
     ("stable_diffusion", "image"),
@@ -53,7 +53,7 @@ impl Family {
     /// Checks the word; none is `custom/auto`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for models that do not chat, [`ErrorKind::NotFound`] for unknown vendors,
+    /// [`ErrorKind::Unsupported`] for models of tasks that are not there yet, [`ErrorKind::NotFound`] for unknown vendors,
     /// [`ErrorKind::InvalidRequest`] for other words that nobody knows.
     pub fn of(word: &str) -> Result<Self> {
         let word = if word.is_empty() { "custom/auto" } else { word };
@@ -76,12 +76,12 @@ impl Family {
         if let Some((_, task)) = OTHER_TASKS.iter().find(|(other, _)| *other == name) {
             return Err(unsupported(task));
         }
-        if let Some((_, architectures)) = CHAT.iter().find(|(chat, _)| *chat == name) {
+        if let Some((_, architectures)) = KNOWN.iter().find(|(known, _)| *known == name) {
             return Ok(Self { word: word.to_owned(), architectures });
         }
         let near = nearest(
             name,
-            CHAT.iter().map(|(word, _)| *word).chain(OTHER_TASKS.iter().map(|(word, _)| *word)),
+            KNOWN.iter().map(|(word, _)| *word).chain(OTHER_TASKS.iter().map(|(word, _)| *word)),
         );
         Err(Error::invalid(
             PARAM,
@@ -124,8 +124,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chat_families_are_known_with_and_without_custom() {
-        for (name, _) in CHAT {
+    fn families_are_known_with_and_without_custom() {
+        for (name, _) in KNOWN {
             assert_eq!(Family::of(&format!("custom/{name}")).unwrap().word(), format!("custom/{name}"));
             assert!(Family::of(name).is_ok());
         }
@@ -138,6 +138,8 @@ mod tests {
         assert_eq!(mismatch("custom/llama2", &["LlamaForCausalLM"]), None);
         assert_eq!(mismatch("auto", &["Qwen2ForCausalLM"]), None);
         assert_eq!(mismatch("qwen", &[""]), None);
+        assert_eq!(mismatch("custom/bge_rerank", &["XLMRobertaForSequenceClassification"]), None);
+        assert_eq!(mismatch("custom/bge", &["BertModel"]), None);
         assert!(mismatch("llama2", &["Qwen2ForCausalLM"]).unwrap().contains("Qwen2ForCausalLM"));
     }
 }

@@ -370,7 +370,7 @@ mod tests {
             ("saas/opneai", json!({}), ErrorKind::NotFound, "'saas/openai'"),
             ("saas/openai", json!({"saas.api_kye": "k"}), ErrorKind::InvalidRequest, "'saas.api_key'"),
             ("saas/openai", json!({"temprature": "1"}), ErrorKind::InvalidRequest, "'temperature'"),
-            ("custom/bge", json!({}), ErrorKind::Unsupported, "embedding"),
+            ("custom/whisper", json!({}), ErrorKind::Unsupported, "transcription"),
             ("custom/lama2", json!({}), ErrorKind::InvalidRequest, "'custom/llama2'"),
             (
                 "",

@@ -124,7 +124,7 @@ fn what_cannot_be_deployed_is_refused_by_name() {
     let world = World::new();
     for (word, message) in [
         ("saas/opneai", "there is no vendor 'saas/opneai'; did you mean 'saas/openai'?"),
-        ("custom/bge", "'custom/bge': embedding models are not supported"),
+        ("custom/whisper", "'custom/whisper': transcription models are not supported"),
         ("custom/lama2", "Did you mean 'custom/llama2'?"),
     ] {
         let done = world.run(&["deploy", "--model", "a", "--pretrained_model_type", word]);

@@ -25,6 +25,8 @@ fn help_of_every_command() {
         "chat",
         "generate",
         "run",
+        "embed",
+        "rerank",
         "query",
         "simulate",
         "bench",

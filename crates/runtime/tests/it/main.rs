@@ -6,6 +6,7 @@ mod chat;
 mod deploy;
 mod drain;
 mod embed;
+mod encoders;
 mod ledger;
 mod ledger_bill;
 mod ledger_kill;
