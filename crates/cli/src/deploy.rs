@@ -131,6 +131,9 @@ fn asked(arguments: &DeployArguments) -> Outcome<Asked> {
     if arguments.quantization.is_some() {
         spec.quantization = arguments.quantization;
     }
+    for (name, path) in &arguments.adapters {
+        spec.adapters.insert(name.clone(), std::path::absolute(path)?);
+    }
     for (key, value) in &arguments.set {
         set(&mut spec, key, value)?;
     }

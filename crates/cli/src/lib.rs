@@ -15,6 +15,7 @@ use crate::arguments::{Arguments, Command};
 use crate::output::{FAILED, Failure, MISUSED, Outcome, Output};
 use crate::traces::Traces;
 
+mod adapters;
 mod arguments;
 mod bench;
 mod budgets;
@@ -122,6 +123,7 @@ fn dispatch(command: Command, output: Output) -> Outcome {
     let outcome = match command {
         Command::Serve(arguments) => tokio.block_on(serve::serve(arguments, output)),
         Command::Deploy(arguments) => tokio.block_on(deploy::deploy(arguments, output)),
+        Command::Adapters(arguments) => tokio.block_on(adapters::adapters(arguments, output)),
         Command::Undeploy(arguments) => tokio.block_on(deploy::undeploy(arguments, output)),
         Command::List(arguments) => tokio.block_on(deploy::list(arguments, output)),
         Command::Stat(arguments) => tokio.block_on(stat::stat(arguments, output)),

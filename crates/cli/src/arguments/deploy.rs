@@ -19,6 +19,7 @@ use super::{BYZER, ByzerArguments, HubArguments, RouteArguments, ServerArguments
     after_help = "Examples:
   byzerllm deploy --name chat --model ./model.gguf --url http://127.0.0.1:8000
   byzerllm deploy --name chat --model ./model-directory --compute exact
+  byzerllm deploy --name chat --model ./model-directory --adapter french=./adapters/french
   byzerllm deploy --name chat --model Qwen/Qwen2.5-0.5B-Instruct
   byzerllm deploy --name chat --model ./model.gguf --set temperature=0.2 --set context_length=4096
   byzerllm deploy --name gpt --type saas/openai --set saas.api_key=env:OPENAI_API_KEY --set saas.model=gpt-4o-mini
@@ -52,6 +53,9 @@ pub(crate) struct DeployArguments {
     /// Bring a checkpoint's floats to 4 or 8 bits while it is loaded, or off [default: off].
     #[arg(long, value_name = "BITS")]
     pub(crate) quantization: Option<Quantization>,
+    /// A LoRA adapter in PEFT's format, on the server's machine; requests for NAME:ADAPTER use it. May be repeated.
+    #[arg(long = "adapter", value_name = "ADAPTER=PATH", value_parser = adapter)]
+    pub(crate) adapters: Vec<(String, PathBuf)>,
     /// A default or limit of the deployment, or a vendor's parameter as saas.KEY; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, SecretText)>,
@@ -60,6 +64,14 @@ pub(crate) struct DeployArguments {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) byzer: ByzerDeployArguments,
+}
+
+/// The name of an adapter and its directory.
+fn adapter(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
+        _ => Err("write NAME=PATH, for example french=./adapters/french".to_owned()),
+    }
 }
 
 /// The options that make it Byzer-LLM's form.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod adapters;
 mod ask;
 mod convert;
 mod deploy;
@@ -18,6 +19,9 @@ mod route;
 mod serve;
 mod simulate;
 
+pub(crate) use adapters::{
+    AdaptersAction, AdaptersArguments, AddAdapterArguments, ListAdaptersArguments, RemoveAdapterArguments,
+};
 pub(crate) use ask::{ChatArguments, GenerateArguments, LoadArguments, QueryArguments, SamplingArguments};
 pub(crate) use convert::{ConvertAction, ConvertArguments, OnnxBertArguments, PoolingWord};
 pub(crate) use deploy::{DeployArguments, ListArguments, StatArguments, UndeployArguments, VendorsArguments};
@@ -85,6 +89,8 @@ pub(crate) enum Command {
     Undeploy(UndeployArguments),
     /// Show a server's deployments.
     List(ListArguments),
+    /// Load, unload and list LoRA adapters of a deployment.
+    Adapters(AdaptersArguments),
     /// Show how busy a deployment is.
     Stat(StatArguments),
     /// Show the vendors whose models can be deployed, or one's parameters.

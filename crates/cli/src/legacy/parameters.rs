@@ -15,11 +15,11 @@ static ALIASES: &[(&str, &str)] = &[
     ("backend.max_num_seqs", "max_sequences"),
     ("n_ctx", "context_length"),
     ("quatization", "quantization"),
+    ("backend.quantization", "quantization"),
 ];
 
 /// Options of the engines that Byzer-LLM drove; ours decides these things itself.
 static WITHOUT_EFFECT: &[&str] = &[
-    "backend.quantization",
     "use_cache",
     "backend.use_cache",
     "message_format",
@@ -56,6 +56,7 @@ static WITHOUT_EFFECT: &[&str] = &[
     "backend.enable_chunked_prefill",
     "backend.num_gpu_blocks_override",
     "backend.cpu_offload_gb",
+    "backend.enable_lora",
     "backend.max_cpu_loras",
     "backend.max_loras",
     "backend.max_lora_rank",
@@ -100,8 +101,6 @@ static REFUSED: &[(&str, &str)] = &[
     ("lora_path", ADAPTER),
     ("lora_base", ADAPTER),
     ("lora_scale", ADAPTER),
-    ("backend.enable_lora", ADAPTER),
-    ("backend.lora_modules", ADAPTER),
     ("embedding", "embeddings are not supported by this version; leave it out"),
     ("backend.tokenizer", "a checkpoint brings its own tokenizer; leave it out"),
     ("backend.speculative_model", "drafts by a second model are not supported by this version; leave it out"),
@@ -140,6 +139,9 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
         let message = format!("{shown} is only for pretrained_model_type 'saas/…'; leave it out");
         return Err(Error::invalid(shown, message));
     }
+    if matches!(key, "adapters" | "backend.lora_modules") {
+        return adapters(spec, key, value);
+    }
     if WITHOUT_EFFECT.contains(&key) || is_typed(key) {
         let off = matches!(text(value).to_lowercase().as_str(), "" | "false");
         return Ok(if off { Effect::Applied } else { Effect::None });
@@ -161,7 +163,7 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
         return Ok(Effect::Unknown(unknown(key, name)));
     }
     let written = match (name, text(value).as_str()) {
-        ("seed", "-1") | ("quatization" | "quantization", "") => return Ok(Effect::Applied),
+        ("seed", "-1") | ("quatization" | "quantization" | "backend.quantization", "") => return Ok(Effect::Applied),
         ("top_k", "-1") => "0".to_owned(),
         ("stopping_sequences", list) if value.is_string() => {
             let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -177,6 +179,26 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
 }
 
 /// Sets a vendor's parameter. Python's `None` and the empty text leave it out, as Byzer-LLM's programs have it.
+/// LoRA adapters: an object of names and directories, also as text.
+fn adapters(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Result<Effect> {
+    let wrong = || {
+        let message = format!(
+            "{key} must be an object of names and directories, as {{\"french\": \"/adapters/french\"}}"
+        );
+        Error::invalid(key.to_owned(), message)
+    };
+    let parsed = match value {
+        Value::String(text) => serde_json::from_str(text).map_err(|_| wrong())?,
+        other => other.clone(),
+    };
+    for (name, path) in parsed.as_object().ok_or_else(wrong)? {
+        let path = path.as_str().filter(|path| !path.is_empty()).ok_or_else(wrong)?;
+        let path = std::path::absolute(path).map_err(|error| wrong().with_source(error))?;
+        spec.adapters.insert(name.clone(), path);
+    }
+    Ok(Effect::Applied)
+}
+
 fn apply_to_vendor(provider: &mut ProviderSpec, key: &str, value: &Value) -> Result<Effect> {
     let vendor = byzerllm_providers::find(&provider.vendor)?;
     let parameter = match byzerllm_providers::find_parameter(vendor, key) {
