@@ -191,7 +191,7 @@ def model_directory(arguments: argparse.Namespace, model: Model, step: Step) -> 
         return original, original
     if not (folder / "finished").is_file():
         shutil.rmtree(converted, ignore_errors=True)
-        run([arguments.binary, "convert", "onnx-bert", original, converted])
+        run([arguments.binary, "convert", "onnx-bert", original, converted, "--pooling", "cls"])
         (folder / "finished").touch()
     return converted, original
 
