@@ -196,8 +196,10 @@ fn prepare(
 ) -> Result<(Box<dyn Network>, ModelText)> {
     std::thread::scope(|scope| {
         let text = scope.spawn(|| -> Result<ModelText> {
+            let tokenizer = checkpoint.tokenizer()?;
             Ok(ModelText {
-                tokenizer: checkpoint.tokenizer()?,
+                end_tokens: checkpoint.stop_tokens(&tokenizer),
+                tokenizer,
                 template: checkpoint.chat_template()?,
                 end_tokens: checkpoint.end_tokens(),
                 name: spec.name.clone(),

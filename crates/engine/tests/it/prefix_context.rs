@@ -1,11 +1,12 @@
 //! A network that reads the context of a prompt in both directions (ChatGLM-6B), in a crowd and in too little cache.
 
+use byzerllm_core::{Input, Message, Role};
 use byzerllm_model::{Checkpoint, Compute};
 use futures::future::join_all;
 use serde_json::Value;
 
 use crate::real::{fixtures, ids, pool, sampling, start};
-use crate::text::block_on;
+use crate::text::{ask, block_on, greedy};
 
 fn prompts(value: &Value) -> Vec<Vec<u32>> {
     serde_json::from_value(value.clone()).unwrap()
@@ -49,4 +50,22 @@ fn answers_do_not_depend_on_the_crowd_or_on_preemptions() {
         assert!(crowded.metrics().preemptions > 0, "{compute:?}");
         assert_eq!(roomy.metrics().prefix_hit_tokens, 0, "{compute:?}");
     }
+}
+
+#[test]
+fn a_conversation_is_the_prompt_that_was_published() {
+    let checkpoint = Checkpoint::open(&fixtures().join("chatglm-6b-f16")).unwrap();
+    let model = start(&checkpoint, &pool(), Compute::Exact, 4.0);
+    let tokenizer = checkpoint.tokenizer().unwrap();
+    let prompt = tokenizer.encode("a tin", true).unwrap();
+    block_on(async {
+        let asked = greedy(Input::Messages(vec![Message::new(Role::User, "a tin")]), 12);
+        let typed = greedy(Input::Text("a tin".to_owned()), 12);
+        let (asked, typed) = (ask(&model, asked).await, ask(&model, typed).await);
+        let found = ids(&model, &prompt, sampling(0.0, 12)).await;
+        // The end token may come earlier: the texts are then the beginning of what the ids say.
+        assert!(tokenizer.decode(&found, true).starts_with(asked.choices[0].text.as_str()));
+        assert_eq!(asked.choices[0].text, typed.choices[0].text);
+        assert_eq!(asked.usage.prompt_tokens, prompt.len() as u32);
+    });
 }

@@ -112,6 +112,11 @@ impl Extras {
         SpecialTokens::from_tokenizer_config(&self.tokenizer_config)
     }
 
+    /// `tokenizer_config.json`, or null.
+    pub(super) fn tokenizer_config(&self) -> &Json {
+        &self.tokenizer_config
+    }
+
     pub(super) fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }

@@ -3,6 +3,8 @@
 //! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
 
 pub(crate) mod hugging_face;
+mod chat_format;
+mod prompt_format;
 mod vocabulary_files;
 
 use std::path::{Path, PathBuf};
@@ -226,15 +228,26 @@ impl Checkpoint {
         }
     }
 
-    /// The checkpoint's chat template, when it has one.
+    /// The checkpoint's chat template, or the prompt format that its family was published with, as a template.
     ///
     /// # Errors
     /// When the template is not valid.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, LoadError> {
-        match (self.gguf(), &self.extras) {
-            (Some(file), _) => gguf_template(file),
-            (None, Some(extras)) => extras.chat_template(),
-            (None, None) => Ok(None),
+        let own = match (self.gguf(), &self.extras) {
+            (Some(file), _) => gguf_template(file)?,
+            (None, Some(extras)) => extras.chat_template()?,
+            (None, None) => None,
+        };
+        match (own, prompt_format::of(self)) {
+            (None, Some(format)) => {
+                let template = ChatTemplate::new(format.template, SpecialTokens::default());
+                template.map(Some).map_err(|source| LoadError::Template {
+                    path: self.path.clone(),
+                    field: "published prompt format",
+                    source,
+                })
+            }
+            (own, _) => Ok(own),
         }
     }
 
@@ -285,6 +298,19 @@ impl Checkpoint {
             unk: id(tokens.unk).or_else(|| from_gguf("unknown")),
             pad: id(tokens.pad).or_else(|| from_gguf("padding")).or_else(|| first("pad_token_id")),
         }
+    }
+
+    /// The end tokens, and those that the family's published prompt format ends an answer with.
+    #[must_use]
+    pub fn stop_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let mut ids = self.end_tokens();
+        let stops = prompt_format::of(self).map(|format| format.stops).unwrap_or_default();
+        for id in stops.iter().filter_map(|token| tokenizer.id(token)) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     /// All tensors, in file order.
@@ -432,6 +458,9 @@ impl Checkpoint {
         if let Some(adapter) = &self.source.adapter {
             put("adapter", adapter.summary());
         }
+        if let Some(format) = prompt_format::of(self).filter(|_| !self.has_chat_template()) {
+            put("prompt_format", json!(format.name));
+        }
         put("vocab_size", json!(config.vocab_size));
         put("hidden_size", json!(config.hidden_size));
         put("layers", json!(config.layers.len()));
@@ -457,7 +486,7 @@ impl Checkpoint {
             architectures: vec![self.class.clone()],
             engine: "byzerllm".into(),
             context_length: u32::try_from(config.context_length).ok(),
-            chat_template: self.has_chat_template(),
+            chat_template: self.has_chat_template() || prompt_format::of(self).is_some(),
             weight_bytes: self.memory_estimate_for(options),
             compute: compute.as_str().into(),
             languages: self.languages(),

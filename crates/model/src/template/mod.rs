@@ -9,6 +9,8 @@ mod environment;
 mod methods;
 mod operators;
 mod program;
+pub(crate) mod formats;
+pub(crate) mod published;
 mod python;
 mod tojson;
 

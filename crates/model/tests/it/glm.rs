@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use byzerllm_core::{Message, Role};
 use byzerllm_model::config::Residual;
 use byzerllm_model::{Checkpoint, Compute, LoadError, Tokenizer};
 use serde_json::{Value, json};
@@ -240,4 +241,93 @@ fn glm4_ranks_encode_as_tiktoken() {
     assert!(tokenizer.is_special(507));
     let named = Fixture::directory("glm-4-bf16").checkpoint.tokenizer().unwrap();
     assert_eq!(named.id("<|endoftext|>"), Some(280));
+}
+
+/// A conversation rendered by the fixture's format, its files changed.
+fn rendered(name: &str, changes: &Value, messages: &[(Role, &str)]) -> Result<String, String> {
+    let copy = copy_of(name);
+    let path = copy.path().join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (field, value) in changes.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    let template = Checkpoint::open(copy.path()).unwrap().chat_template().unwrap().unwrap();
+    let messages: Vec<Message> = messages.iter().map(|(role, text)| Message::new(*role, *text)).collect();
+    template.render(&messages, None, true).map_err(|error| error.to_string())
+}
+
+/// The formats as `THUDM` published them: `chat` of ChatGLM-6B, `build_prompt` of ChatGLM2-6B, `PROMPT.md` of
+/// ChatGLM3, `apply_chat_template` of GLM-4-9B-chat. Where the first two have no place for a system message, as
+/// FastChat's conversation of that name.
+#[test]
+fn checkpoints_without_a_template_have_the_published_format() {
+    let (system, user, assistant) = (Role::System, Role::User, Role::Assistant);
+    let one = [(user, "你好")];
+    let three = [(user, "1+1?"), (assistant, "2"), (user, "2+2?")];
+    let led = [(system, "Be brief."), (user, "你好")];
+    let second = json!({});
+    let third = json!({"name_or_path": "THUDM/chatglm3-6b"});
+    for (name, changes, messages, expected) in [
+        ("chatglm-6b-f16", &second, &one[..], "你好[gMASK]<sop>"),
+        (
+            "chatglm-6b-f16",
+            &second,
+            &three[..],
+            "[Round 0]\n问：1+1?\n答：2\n[Round 1]\n问：2+2?\n答：[gMASK]<sop>",
+        ),
+        ("chatglm-6b-f16", &second, &led[..], "Be brief.\n[Round 0]\n问：你好\n答：[gMASK]<sop>"),
+        ("chatglm2-f16", &second, &one[..], "[gMASK]sop[Round 1]\n\n问：你好\n\n答："),
+        (
+            "chatglm2-f16",
+            &second,
+            &three[..],
+            "[gMASK]sop[Round 1]\n\n问：1+1?\n\n答：2\n\n[Round 2]\n\n问：2+2?\n\n答：",
+        ),
+        ("chatglm2-f16", &second, &led[..], "[gMASK]sopBe brief.\n\n[Round 1]\n\n问：你好\n\n答："),
+        ("chatglm2-f16", &third, &one[..], "[gMASK]sop<|user|>\n 你好<|assistant|>"),
+        ("chatglm2-f16", &third, &led[..], "[gMASK]sop<|system|>\n Be brief.<|user|>\n 你好<|assistant|>"),
+        ("glm-4-bf16", &second, &one[..], "[gMASK]<sop><|user|>\n你好<|assistant|>"),
+        (
+            "glm-4-bf16",
+            &second,
+            &three[..],
+            "[gMASK]<sop><|user|>\n1+1?<|assistant|>\n2<|user|>\n2+2?<|assistant|>",
+        ),
+    ] {
+        assert_eq!(rendered(name, changes, messages).as_deref(), Ok(expected), "{name}");
+    }
+    let tool = [(Role::Tool, "3")];
+    assert_eq!(
+        rendered("glm-4-bf16", &second, &tool).as_deref(),
+        Ok("[gMASK]<sop><|observation|>\n3<|assistant|>")
+    );
+    for name in ["chatglm-6b-f16", "chatglm2-f16"] {
+        let refusal = rendered(name, &second, &tool).unwrap_err();
+        assert!(refusal.contains("user and assistant"), "{refusal}");
+    }
+    // A template of the checkpoint's own wins.
+    let own = json!({"chat_template": "{{ messages[0].content }}!"});
+    assert_eq!(rendered("glm-4-bf16", &own, &one).as_deref(), Ok("你好!"));
+}
+
+#[test]
+fn answers_end_where_the_published_code_ends_them() {
+    for (name, tokens) in [
+        ("chatglm-6b-f16", &["<eop>"][..]),
+        ("chatglm2-f16", &["</s>"]),
+        ("glm-4-bf16", &["<|endoftext|>", "<|user|>", "<|observation|>"]),
+    ] {
+        let checkpoint = Fixture::directory(name).checkpoint;
+        let tokenizer = checkpoint.tokenizer().unwrap();
+        let stops = checkpoint.stop_tokens(&tokenizer);
+        for token in tokens {
+            assert!(stops.contains(&tokenizer.id(token).unwrap()), "{name}: {token} is not in {stops:?}");
+        }
+        assert!(checkpoint.info(Compute::Exact).chat_template);
+    }
+    let info = Fixture::directory("chatglm2-f16").checkpoint.info(Compute::Exact);
+    assert_eq!(info.details["prompt_format"], "chatglm2");
+    let llama = Fixture::directory("llama-tied-f32").checkpoint;
+    assert_eq!(llama.stop_tokens(&llama.tokenizer().unwrap()), llama.end_tokens());
 }
