@@ -201,7 +201,6 @@ fn prepare(
                 end_tokens: checkpoint.stop_tokens(&tokenizer),
                 tokenizer,
                 template: checkpoint.chat_template()?,
-                end_tokens: checkpoint.end_tokens(),
                 name: spec.name.clone(),
             })
         });

@@ -3,7 +3,6 @@
 //! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
 
 pub(crate) mod hugging_face;
-mod chat_format;
 mod prompt_format;
 mod vocabulary_files;
 

@@ -9,7 +9,6 @@ mod environment;
 mod methods;
 mod operators;
 mod program;
-pub(crate) mod formats;
 pub(crate) mod published;
 mod python;
 mod tojson;
