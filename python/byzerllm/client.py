@@ -160,6 +160,60 @@ class ByzerLLM(Implementations, Asking, Embedding, PromptMethod, SqlBridge, NotY
         except NotFoundError:
             pass
 
+    def load_adapter(self, udf_name: str, name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Loads a LoRA adapter in PEFT's format beside a running model; `model="udf_name:name"` uses it.
+
+        Args:
+            udf_name: the name of the deployment.
+            name: what to call the adapter.
+            path: its directory; a relative path starts here.
+
+        Raises:
+            NotFoundError: there is no such deployment or directory.
+            InvalidRequestError, UnsupportedError: the adapter does not fit the model.
+            ConflictError: the deployment has an adapter of this name.
+            UnauthenticatedError, PermissionDeniedError: the server takes no such order from this client.
+
+        Example:
+            >>> llm.load_adapter("chat", "french", "/adapters/french")["rank"]
+            16
+        """
+        directory = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        return self._endpoint.load_adapter(udf_name, name, directory)
+
+    def unload_adapter(self, udf_name: str, name: str) -> None:
+        """Refuses new requests for an adapter at once, and returns when the running ones have ended.
+
+        Args:
+            udf_name: the name of the deployment.
+            name: the adapter.
+
+        Raises:
+            NotFoundError: there is no such deployment or adapter.
+            UnauthenticatedError, PermissionDeniedError: the server takes no such order from this client.
+
+        Example:
+            >>> llm.unload_adapter("chat", "french")
+        """
+        self._forget(f"{udf_name}:{name}")
+        self._endpoint.unload_adapter(udf_name, name)
+
+    def adapters(self, udf_name: str) -> list[dict[str, Any]]:
+        """The LoRA adapters that requests of a deployment can use.
+
+        Args:
+            udf_name: the name of the deployment.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+            UnauthenticatedError, PermissionDeniedError: the server does not tell this client.
+
+        Example:
+            >>> [adapter["name"] for adapter in llm.adapters("chat")]
+            ['french']
+        """
+        return self._endpoint.adapters(udf_name)
+
     def is_model_exist(self, udf_name: str) -> bool:
         """Whether a deployment exists, ready or not.
 

@@ -1,5 +1,6 @@
 //! `Endpoint`: deployments here or on a server, behind the same methods.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -178,6 +179,46 @@ impl Endpoint {
         match target {
             Target::Embedded(runtime) => process.run(py, runtime.undeploy(name, drain)),
             Target::Remote(client) => process.run(py, client.undeploy(name, Some(drain))),
+        }
+    }
+
+    /// The LoRA adapters of a deployment.
+    fn adapters<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                let adapters = runtime.adapters(name).map_err(|error| error::exception(py, &error))?;
+                convert::serialized(py, &adapters)
+            }
+            Target::Remote(client) => convert::serialized(py, &process.run(py, client.adapters(name))?),
+        }
+    }
+
+    /// Loads a LoRA adapter beside a running model.
+    fn load_adapter<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        adapter: &str,
+        path: PathBuf,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => {
+                convert::serialized(py, &process.run(py, runtime.load_adapter(name, adapter, &path))?)
+            }
+            Target::Remote(client) => {
+                convert::to_python(py, &process.run(py, client.load_adapter(name, adapter, &path))?)
+            }
+        }
+    }
+
+    /// Unloads a LoRA adapter and returns when no request uses it any more.
+    fn unload_adapter(&self, py: Python<'_>, name: &str, adapter: &str) -> PyResult<()> {
+        let (process, target) = self.target(py)?;
+        match target {
+            Target::Embedded(runtime) => process.run(py, runtime.unload_adapter(name, adapter)),
+            Target::Remote(client) => process.run(py, client.unload_adapter(name, adapter)),
         }
     }
 
