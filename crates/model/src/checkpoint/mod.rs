@@ -2,6 +2,7 @@
 //!
 //! Opening maps the files and checks every header, field, name and shape; it packs nothing and takes milliseconds.
 
+mod chat_format;
 pub(crate) mod hugging_face;
 mod prompt_format;
 mod vocabulary_files;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Checkpoint, vocabulary_files};
+use super::{Checkpoint, chat_format, vocabulary_files};
 use crate::arch::source::Format;
 use crate::template::published::{CHATGLM_6B, CHATGLM2, CHATGLM3, GLM4, PromptFormat};
 
@@ -11,7 +11,7 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Option<&'static PromptFormat> {
     match checkpoint.class.as_str() {
         "ChatGLMModel" | "ChatGLMForConditionalGeneration" => Some(chatglm(checkpoint)),
         "GlmForCausalLM" | "Glm4ForCausalLM" => Some(&GLM4),
-        _ => None,
+        _ => chat_format::of(checkpoint),
     }
 }
 

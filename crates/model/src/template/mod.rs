@@ -6,6 +6,7 @@
 mod budget;
 mod clock;
 mod environment;
+pub(crate) mod formats;
 mod methods;
 mod operators;
 mod program;
