@@ -168,6 +168,8 @@ fn layer<'a>(
     let hidden = config.hidden_size;
     let name = |part: &str| format!("{}.{index}.{part}", names.layer);
     let norm = |part: &str| reading.norm(source, &name(part), hidden);
+    // First, so that a layer too many is named by its first tensor.
+    let attention_norm = norm(names.attention_norm)?;
     let attention = &layer.attention;
     let (query, key) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
     let head_norm = |part: &str| match attention.head_norm {
@@ -198,7 +200,7 @@ fn layer<'a>(
         }
     };
     Ok(LayerWeights {
-        attention_norm: Some(norm(names.attention_norm)?),
+        attention_norm: Some(attention_norm),
         attention_post_norm: names.attention_post_norm.map(norm).transpose()?,
         mlp_norm: names.mlp_norm.map(norm).transpose()?,
         mlp_post_norm: names.mlp_post_norm.map(norm).transpose()?,

@@ -14,29 +14,56 @@ pub(crate) struct About {
 }
 
 /// A family of models that can be loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// Its name and those of well-known models that it covers.
-    pub title: &'static str,
+    pub title: String,
     /// Its class names in `architectures` of `config.json`; the first one is the family's own.
-    pub classes: &'static [&'static str],
+    pub classes: Vec<&'static str>,
     /// Its names in `general.architecture` of GGUF files.
     pub gguf: &'static [&'static str],
     /// The `pretrained_model_type`s under which Byzer-LLM deployed such models, beside `custom/auto`.
     pub types: &'static [&'static str],
-    /// The fixtures that hold it to its reference: directories of `tests/fixtures`, GGUF files as `gguf/STEM`.
-    pub proof: &'static [&'static str],
+    /// What its models can do: `chat`, `embed`, `rerank`.
+    pub tasks: Vec<&'static str>,
+    /// What holds it to its reference: directories of `tests/fixtures`, GGUF files there as `gguf/STEM`, or words.
+    pub proof: Vec<&'static str>,
 }
 
 /// All families of decoders, in the order of the registry.
 #[must_use]
 pub fn decoder_families() -> Vec<Family> {
     let family = |known: &&'static super::Architecture| Family {
-        title: known.about.title,
-        classes: known.names,
+        title: known.about.title.to_owned(),
+        classes: known.names.to_vec(),
         gguf: known.gguf,
         types: known.about.types,
-        proof: known.about.proof,
+        tasks: vec!["chat"],
+        proof: known.about.proof.to_vec(),
     };
     ARCHITECTURES.iter().map(family).collect()
+}
+
+/// All families of encoders, in the order of their registry.
+#[must_use]
+pub fn encoder_families() -> Vec<Family> {
+    let family = |known: &&'static crate::encoder::EncoderFamily| {
+        let mut tasks = Vec::new();
+        // Families that exist only as GGUF have no class; the file says what it is for.
+        if !known.embed.is_empty() || known.rerank.is_empty() {
+            tasks.push("embed");
+        }
+        if !known.rerank.is_empty() {
+            tasks.push("rerank");
+        }
+        Family {
+            title: format!("{}: {}", known.title, known.models),
+            classes: [known.embed, known.rerank].concat(),
+            gguf: known.gguf,
+            types: known.old_types,
+            tasks,
+            proof: vec![known.proof],
+        }
+    };
+    crate::encoder::FAMILIES.iter().map(family).collect()
 }

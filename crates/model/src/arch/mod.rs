@@ -33,7 +33,7 @@ use crate::config::DecoderConfig;
 use crate::decoder_weights::DecoderWeights;
 use crate::load_error::LoadResult;
 use families::About;
-pub use families::{Family, decoder_families};
+pub use families::{Family, decoder_families, encoder_families};
 use source::Source;
 
 /// A family.

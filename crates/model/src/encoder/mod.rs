@@ -20,6 +20,7 @@ use byzerllm_core::Result;
 pub use checkpoint::{EncoderCheckpoint, task_of};
 pub use config::{DenseConfig, EncoderConfig, EncoderHead, EncoderPositions, HeadActivation, Pooling};
 pub use cpu::CpuEncoder;
+pub(crate) use families::{EncoderFamily, FAMILIES};
 pub use onnx::{OnnxOptions, OnnxReport, convert_onnx_bert};
 pub use settings::{EncoderSettings, Origin, Similarity};
 pub use tokenizer::{EncodedInput, EncoderTokenizer};

@@ -237,6 +237,11 @@ fn gguf_values_that_contradict_each_other_are_named() {
     for heads in [0, 3, 8, u32::MAX] {
         replace("llama.attention.head_count_kv", 2, heads, "llama-q4_0", "llama.attention.head_count_kv");
     }
+    for count in [5, 2000, u32::MAX] {
+        replace("llama.expert_used_count", 2, count, "mixtral-q8_0", "llama.expert_used_count");
+    }
+    replace("llama.expert_count", 4, 2000, "mixtral-q8_0", "llama.expert_count");
+    replace("llama.expert_count", 4, 3, "mixtral-q8_0", "blk.0.ffn_gate_inp.weight");
     replace("llama.embedding_length", 64, 0, "llama-q4_0", "llama.embedding_length");
     replace("llama.embedding_length", 64, 96, "llama-q4_0", "token_embd.weight");
     replace("llama.feed_forward_length", 128, 1 << 29, "llama-q4_0", "blk.0.ffn_gate.weight");
@@ -444,6 +449,54 @@ fn absurd_configurations_are_named() {
     refuse("falcon-rope-gqa-bf16", "num_kv_heads", json!(3), "num_kv_heads");
     refuse("falcon-rope-gqa-bf16", "parallel_attn", json!(false), "parallel_attn");
     refuse("falcon-rope-gqa-bf16", "num_ln_in_parallel_attn", json!(3), "num_ln_in_parallel_attn");
+}
+
+#[test]
+fn absurd_fields_of_single_families_are_named() {
+    let refuse = |fixture: &str, field: &str, value: Value, named: &str| {
+        let copy = with_config(fixture, |config| {
+            config.insert(field.into(), value);
+        });
+        assert!(opens_within_bounds(copy.path(), 300_000).is_err(), "{fixture} {field}");
+        refused(copy.path(), "", named);
+    };
+    for per_token in [0, 5, 1_000_000] {
+        refuse("mixtral-bf16", "num_experts_per_tok", json!(per_token), "num_experts_per_tok");
+    }
+    for count in [0, 1_000_000, 1_000_000_000_000_u64] {
+        refuse("mixtral-bf16", "num_local_experts", json!(count), "num_local_experts");
+    }
+    refuse("mixtral-bf16", "num_local_experts", json!(5), "model.layers.0.block_sparse_moe.gate.weight");
+    refuse("mixtral-fused-f16", "num_local_experts", json!(3), "model.layers.0.mlp.gate.weight");
+    refuse("mixtral-fused-f16", "sliding_window", json!(0), "sliding_window");
+    refuse("mixtral-fused-f16", "intermediate_size", json!(64), "model.layers.0.mlp.experts.gate_up_proj");
+    refuse("qwen3-moe-bf16", "num_experts_per_tok", json!(7), "num_experts_per_tok");
+    refuse("qwen3-moe-bf16", "decoder_sparse_step", json!(0), "decoder_sparse_step");
+    refuse("qwen3-moe-bf16", "mlp_only_layers", json!([-1]), "mlp_only_layers");
+    for cap in [json!(0), json!(-3), json!("no")] {
+        refuse("gemma2-bf16", "attn_logit_softcapping", cap.clone(), "attn_logit_softcapping");
+        refuse("gemma2-bf16", "final_logit_softcapping", cap, "final_logit_softcapping");
+    }
+    refuse("gemma2-bf16", "query_pre_attn_scalar", json!(0), "query_pre_attn_scalar");
+    refuse("gemma2-bf16", "sliding_window", json!(0), "sliding_window");
+    refuse("gemma2-bf16", "layer_types", json!(["full_attention"]), "layer_types");
+    refuse("gemma2-bf16", "use_bidirectional_attention", json!(true), "use_bidirectional_attention");
+    refuse("gemma3-old-f16", "sliding_window_pattern", json!(0), "sliding_window_pattern");
+    refuse("gemma3-old-f16", "rope_local_base_freq", json!(-1), "rope_local_base_freq");
+    refuse("gpt2-f16", "n_positions", json!(65), "transformer.wpe.weight");
+    refuse("gpt2-f16", "n_head", json!(7), "n_embd");
+    refuse("gpt2-f16", "add_cross_attention", json!(true), "add_cross_attention");
+    refuse("gpt-bigcode-bf16", "multi_query", json!(false), "transformer.h.0.attn.c_attn.weight");
+    refuse("starcoder2-bf16", "norm_epsilon", json!(2), "norm_epsilon");
+    for factors in [json!([1.0]), json!([1, 1, 1, 1, 1, 0]), json!(7), json!(null)] {
+        let rope = json!({
+            "rope_type": "longrope",
+            "short_factor": factors,
+            "partial_rotary_factor": 0.75,
+            "original_max_position_embeddings": 64,
+        });
+        refuse("phi3-longrope-f16", "rope_parameters", rope, "rope_parameters.short_factor");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod allocations;
 mod checkpoint;
 mod encoders;
 mod encoders_real;
+mod families;
 mod glm;
 mod hostile;
 mod integers;
