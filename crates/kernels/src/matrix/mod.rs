@@ -11,6 +11,7 @@ mod input;
 mod integer;
 mod layout;
 mod pack;
+mod sink;
 mod words;
 
 use std::fmt;
@@ -20,18 +21,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::activation::{self, Activation};
+use crate::activation::Activation;
 use crate::error::KernelError;
 use crate::isa::Isa;
-use crate::lanes::{LANES, Lanes};
 use crate::memory::{AlignedBytes, GroupInfo, Scratch, Shared, grown};
-use crate::norm::{load_some, store_some};
 use crate::quant::{TensorType, TensorView};
 use crate::threads::Turn;
 use activations::quantize_rows;
 pub use input::ProductInput;
 pub(crate) use input::{InputWriter, load_group};
 use layout::{GROUP, PANEL, Packing, SUPER, with_packing};
+use sink::{Sink, Target};
 
 /// How products are computed. Results differ between the modes; within one they never depend on the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -395,15 +395,6 @@ enum Source<'a> {
     Codes(&'a [i8], &'a [GroupInfo]),
 }
 
-/// What becomes of the sums of a batch.
-#[derive(Clone, Copy)]
-enum Target {
-    /// Rows of so many floats.
-    Floats { output: Shared<f32>, stride: usize },
-    /// The input of the next product.
-    Input { writer: InputWriter, activation: Option<Activation> },
-}
-
 /// Rows with their columns in another order.
 fn gather<'a>(turn: &Turn<'_>, input: &[f32], order: &[u32], into: &'a mut [f32]) -> &'a [f32] {
     let cols = order.len();
@@ -415,84 +406,6 @@ fn gather<'a>(turn: &Turn<'_>, input: &[f32], order: &[u32], into: &'a mut [f32]
         to.iter_mut().zip(order).for_each(|(to, &column)| *to = from[column as usize]);
     });
     into
-}
-
-/// Where a panel's sums go.
-struct Sink<'a> {
-    target: Target,
-    first: usize,
-    columns: usize,
-    bias: Option<&'a [f32]>,
-}
-
-impl Sink<'_> {
-    /// Whether single vectors can be stored. Otherwise a row's whole panel is rounded at once.
-    fn takes_vectors(&self) -> bool {
-        matches!(self.target, Target::Floats { .. })
-    }
-
-    /// Writes `count` rows from `row` on, from sums of one panel width each, the bias added.
-    ///
-    /// # Safety
-    /// No other task writes these rows of this panel, they exist, and `sums` has so many rows.
-    #[inline(always)]
-    unsafe fn store_rows<L: Lanes>(&self, row: usize, count: usize, sums: *const f32) {
-        for index in 0..count {
-            // SAFETY: promised by the caller.
-            unsafe {
-                let sums = sums.add(index * PANEL);
-                let sums = [L::load(sums), L::load(sums.add(LANES))];
-                match self.target {
-                    Target::Floats { .. } => {
-                        self.store::<L>(row + index, 0, sums[0]);
-                        self.store::<L>(row + index, 1, sums[1]);
-                    }
-                    Target::Input { writer, activation } => {
-                        let mut values = [self.biased::<L>(0, sums[0]), self.biased::<L>(1, sums[1])];
-                        if let Some(activation) = activation {
-                            // No closure: it would be compiled without the instructions of `L`.
-                            values[0] = activation::apply::<L>(activation, values[0]);
-                            values[1] = activation::apply::<L>(activation, values[1]);
-                        }
-                        writer.store_group::<L>(row + index, self.first / GROUP, values);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes sixteen sums of a row, the bias added: vector `vector` of the panel. Only where it
-    /// [`Sink::takes_vectors`].
-    ///
-    /// # Safety
-    /// No other task writes this row of this panel, and it exists.
-    #[inline(always)]
-    unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, sums: L::F) {
-        let first = vector * LANES;
-        if let Target::Floats { output, stride } = self.target
-            && first < self.columns
-        {
-            let columns = LANES.min(self.columns - first);
-            // SAFETY: promised by the caller.
-            unsafe {
-                let sums = self.biased::<L>(vector, sums);
-                let output = output.part(row * stride + self.first + first, columns);
-                store_some::<L>(output, 0, sums);
-            }
-        }
-    }
-
-    /// Sums of vector `vector` of the panel with their bias.
-    #[inline(always)]
-    unsafe fn biased<L: Lanes>(&self, vector: usize, sums: L::F) -> L::F {
-        match self.bias {
-            // SAFETY: vectors are loaded from slices.
-            Some(bias) if vector * LANES < bias.len() => unsafe {
-                L::add(sums, load_some::<L>(bias, vector * LANES))
-            },
-            _ => sums,
-        }
-    }
 }
 
 /// Panels and rows cut into tasks: panels first; rows only where there are too few panels for all workers.
