@@ -15,6 +15,7 @@ mod local;
 mod messages;
 mod models;
 mod program;
+mod quantize;
 mod route;
 mod simulate;
 #[cfg(feature = "otel")]

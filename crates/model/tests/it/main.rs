@@ -20,6 +20,7 @@ mod lora;
 mod parity;
 mod quantize;
 mod quantize_files;
+mod quantize_real;
 mod real_vocabularies;
 mod support;
 mod template;
