@@ -3,6 +3,7 @@
 
 mod attention;
 mod data;
+mod encoders;
 mod products;
 mod rows;
 mod vocabulary;
@@ -18,6 +19,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     products::benches(&mut criterion, &turn);
     attention::benches(&mut criterion, &turn);
+    encoders::benches(&mut criterion, &turn);
     rows::benches(&mut criterion, &turn);
     vocabulary::benches(&mut criterion, &turn);
     criterion.final_summary();
