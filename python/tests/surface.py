@@ -519,6 +519,11 @@ NAMES = {
         ("undeploy", "has(ByzerLLM.undeploy, 'udf_name, force=False') and llm.undeploy('nobody') is None"),
         ("is_model_exist", "llm.is_model_exist(chat) and not llm.is_model_exist('nobody')"),
         (
+            'pretrained_model_type="custom/llama2", "custom/qwen" and the other types that chat',
+            "llm.deploy(checkpoint, 'custom/qwen', 'other', {})['backend'] == 'transformers'",
+            "a type that contradicts the checkpoint is an error that says what to write",
+        ),
+        (
             'pretrained_model_type="saas/…"',
             "llm.deploy('', 'saas/openai', 'x', {'saas.api_key': 'k', 'saas.model': 'm'})",
         ),

@@ -28,7 +28,7 @@ mod wire;
 mod work;
 
 pub use adapter::Adapter;
-pub use arch::{Family, decoder_families, encoder_families, supported_architectures};
+pub use arch::{Family, decoder_families, encoder_families, supported_architectures, type_contradiction};
 pub use batch::{FREED, InputEmbeddings, Output, PackedBatch, Rows, SequenceInput};
 pub use byzerllm_kernels::{Compute, Mask};
 pub use checkpoint::{Checkpoint, CheckpointFormat, TensorSummary};

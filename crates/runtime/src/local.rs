@@ -11,7 +11,7 @@ use byzerllm_core::{
 };
 use byzerllm_engine::{AdapterStatus, EngineMetrics, EngineOptions, LocalModel, ModelText};
 use byzerllm_kernels::ComputePool;
-use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network, Quantization};
+use byzerllm_model::{Checkpoint, Compute, CpuOptions, Network, Quantization, type_contradiction};
 use serde_json::Value;
 
 use crate::deployment::effective_values;
@@ -64,6 +64,18 @@ fn need(checkpoint: &Checkpoint, options: &CpuOptions, limits: &Limits) -> Memor
     }
 }
 
+/// The label that keeps the `pretrained_model_type` under which a program of Byzer-LLM deployed.
+const TYPE: &str = "pretrained_model_type";
+
+/// Refuses a checkpoint of another family than its type says, before anything is loaded.
+fn check_type(spec: &DeploymentSpec, class: &str) -> Result<()> {
+    let word = spec.labels.get(TYPE).and_then(Value::as_str);
+    match word.filter(|_| !class.is_empty()).and_then(|word| type_contradiction(word, class)) {
+        Some(problem) => Err(Error::invalid(TYPE, format!("{}: {problem}", spec.model.display()))),
+        None => Ok(()),
+    }
+}
+
 impl Loader for LocalLoader {
     fn need(&self, spec: &DeploymentSpec) -> Result<MemoryNeed> {
         if let Some(encoder) = encoders::open(&spec.model)? {
@@ -80,10 +92,13 @@ impl Loader for LocalLoader {
 
     fn load(&self, spec: &DeploymentSpec, context: &LoadContext) -> Result<LoadedModel> {
         if let Some(encoder) = encoders::open(&spec.model)? {
+            let info = encoder.info(spec.compute);
+            check_type(spec, info.architectures.first().map_or("", String::as_str))?;
             return encoders::load(&encoder, spec, context);
         }
         let started = Instant::now();
         let checkpoint = Checkpoint::open(&spec.model)?;
+        check_type(spec, checkpoint.architecture())?;
         context.check()?;
         let (network, text) = prepare(&checkpoint, spec, context)?;
         context.check()?;

@@ -15,7 +15,7 @@ fn deploy_query_stat_and_undeploy_as_before() {
     let serving = world.serve();
     let model = fixture("llama-tied-f32");
     let form =
-        ["deploy", "--model", "chat", "--pretrained_model_type", "custom/qwen", "--model_path", &model];
+        ["deploy", "--model", "chat", "--pretrained_model_type", "custom/llama2", "--model_path", &model];
     let more = [
         "--gpus_per_worker",
         "4",
@@ -38,7 +38,6 @@ fn deploy_query_stat_and_undeploy_as_before() {
     assert!(done.out.starts_with("chat is ready at "), "{done:?}");
     for words in [
         "without effect here: backend.gpu_memory_utilization='0.9', num_gpus=4.0, infer_backend",
-        "pretrained_model_type says 'custom/qwen', but the model is a LlamaForCausalLM",
         "--ray-address has no effect",
     ] {
         assert_eq!(done.err.matches(words).count(), 1, "{words} in {done:?}");
@@ -56,6 +55,14 @@ fn deploy_query_stat_and_undeploy_as_before() {
     assert_eq!(strict.code, 1, "{strict:?}");
     assert!(strict.err.contains("num_gpus=4.0") && strict.err.contains("strict"), "{strict:?}");
     assert_eq!(world.run(&["stat", "--model", "strict"]).code, 1, "nothing was deployed");
+
+    let wrong =
+        ["deploy", "--model", "wrong", "--pretrained_model_type", "custom/qwen", "--model_path", &model];
+    let wrong = world.run(&wrong);
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+    for words in ["'custom/qwen' stands for", "LlamaForCausalLM", "write 'llama' or 'custom/auto'"] {
+        assert!(wrong.err.contains(words), "{words} in {wrong:?}");
+    }
 
     let other = fixture("qwen2-bf16");
     let again = world.run(&["deploy", "--model", "chat", "--model-path", &other]);

@@ -18,6 +18,7 @@ mod gpt2;
 mod gpt_neox;
 mod llama;
 mod mixtral;
+mod old_types;
 mod phi;
 mod phi3;
 mod qwen;
@@ -34,6 +35,7 @@ use crate::decoder_weights::DecoderWeights;
 use crate::load_error::LoadResult;
 use families::About;
 pub use families::{Family, decoder_families, encoder_families};
+pub use old_types::type_contradiction;
 use source::Source;
 
 /// A family.

@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use byzerllm_core::{Message, Role};
-use byzerllm_model::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
+use byzerllm_model::{
+    ChatTemplate, Checkpoint, Compute, SpecialTokens, TemplateError, template_from_tokenizer_config,
+};
 use serde_json::{Map, Value, json};
+
+use crate::support::{copy_of, fixtures};
 
 fn fixture(path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")))
@@ -280,4 +284,51 @@ fn templates_are_found_in_tokenizer_configs() {
     let expected =
         SpecialTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), ..SpecialTokens::default() };
     assert_eq!(SpecialTokens::from_tokenizer_config(&config), expected);
+}
+
+/// A fixture without its template, and with other words in its `config.json`.
+fn without_template(fixture: &str, words: &Value) -> tempfile::TempDir {
+    let copy = copy_of(fixture);
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(copy.path().join(name)).unwrap()).unwrap()
+    };
+    let (mut tokenizer, mut config) = (read("tokenizer_config.json"), read("config.json"));
+    tokenizer.as_object_mut().unwrap().remove("chat_template");
+    config.as_object_mut().unwrap().extend(words.as_object().unwrap().clone());
+    std::fs::write(copy.path().join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn a_checkpoint_without_a_template_has_its_familys_format() {
+    let dolly = serde_json::json!({"custom_pipelines": {"text-generation": {
+        "impl": "instruct_pipeline.InstructionTextGenerationPipeline", "pt": "AutoModelForCausalLM"}}});
+    let named = |name: &str| serde_json::json!({"_name_or_path": name});
+    let nothing = serde_json::json!({});
+    for (fixture, words, expected) in [
+        ("baichuan2-7b-f16", &nothing, Some("baichuan2")),
+        ("baichuan-13b-bf16", &nothing, Some("baichuan")),
+        ("baichuan-7b-bf16", &nothing, None),
+        ("qwen-bf16", &nothing, Some("qwen")),
+        ("moss-bf16", &nothing, Some("moss")),
+        ("codegen-f16", &nothing, None),
+        ("gpt-neox-f16", &nothing, None),
+        ("gpt-neox-f16", &dolly, Some("dolly")),
+        ("llama-tied-f32", &named("lmsys/vicuna-7b-v1.5"), Some("vicuna")),
+        ("llama-tied-f32", &named("meta-llama/Llama-2-7b-chat-hf"), Some("llama2")),
+        ("llama-tied-f32", &named("meta-llama/Llama-2-7b-hf"), None),
+    ] {
+        let directory = without_template(fixture, words);
+        let checkpoint = Checkpoint::open(directory.path()).unwrap();
+        let info = checkpoint.info(Compute::Fast);
+        let found = info.details.get("prompt_format").and_then(Value::as_str);
+        assert_eq!(found, expected, "{fixture}");
+        assert_eq!(info.chat_template, expected.is_some(), "{fixture}");
+        assert_eq!(checkpoint.chat_template().unwrap().is_some(), expected.is_some(), "{fixture}");
+    }
+    // The checkpoint's own template goes first, and nothing is said of another.
+    let own = Checkpoint::open(&fixtures().join("qwen-bf16")).unwrap();
+    assert!(!own.info(Compute::Fast).details.contains_key("prompt_format"));
+    assert!(!own.chat_template().unwrap().unwrap().source().contains("helpful assistant"));
 }

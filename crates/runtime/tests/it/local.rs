@@ -165,3 +165,21 @@ async fn the_engine_tells_what_it_does() {
     assert_eq!(metrics.first_token.count(), 2);
     runtime.shutdown(Duration::from_secs(60)).await;
 }
+
+#[tokio::test]
+async fn a_type_that_contradicts_the_checkpoint_is_refused_before_loading() {
+    let runtime = Runtime::open(options(None)).await.unwrap();
+    let of = |word: &str| {
+        let mut spec = exact("chat", "llama-tied-f32");
+        spec.labels.insert("pretrained_model_type".to_owned(), word.into());
+        spec
+    };
+    let error = runtime.deploy(of("custom/baichuan2")).await.unwrap_err();
+    assert_eq!((error.kind(), error.param()), (ErrorKind::InvalidRequest, Some("pretrained_model_type")));
+    for words in ["llama-tied-f32", "'custom/baichuan2'", "LlamaForCausalLM", "'llama' or 'custom/auto'"] {
+        assert!(error.message().contains(words), "{words}: {error}");
+    }
+    runtime.deploy(of("custom/llama2")).await.unwrap();
+    runtime.undeploy("chat", Duration::from_secs(60)).await.unwrap();
+    runtime.shutdown(Duration::from_secs(60)).await;
+}
