@@ -100,8 +100,8 @@ fn config(checkpoint: &Checkpoint) -> Result<Map<String, Json>, QuantizeError> {
         "head_dim": attention.head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": config.context_length,
-        "rms_norm_eps": layer.norm.epsilon,
-        "rope_theta": rope.base,
+        "rms_norm_eps": plain(layer.norm.epsilon),
+        "rope_theta": plain(rope.base),
         "rope_scaling": scaling(checkpoint, rope)?,
         "tie_word_embeddings": config.head.tied,
         "bos_token_id": checkpoint.generation_defaults().bos_token_id,
@@ -119,6 +119,11 @@ fn config(checkpoint: &Checkpoint) -> Result<Map<String, Json>, QuantizeError> {
         Json::Object(fields) => Ok(fields),
         _ => Ok(Map::new()),
     }
+}
+
+/// A float with the digits that its 32 bits have, not those that 64 bits would add.
+fn plain(value: f32) -> Json {
+    value.to_string().parse::<f64>().map_or(Json::Null, Json::from)
 }
 
 /// `rope_scaling` of `config.json`.

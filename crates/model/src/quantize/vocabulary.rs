@@ -212,16 +212,39 @@ fn byte_level(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<GgufVoca
         vocabulary.token_types.push(kind);
     }
     let expected: Vec<_> = PROBES.iter().map(|probe| tokenizer.encode(probe, false).ok()).collect();
+    let cuts = cuts(&json);
+    let mut like = None;
     for name in pre::NAMES {
         let named = GgufVocabulary { pre: name.to_owned(), ..vocabulary.clone() };
         let Ok(other) = Tokenizer::from_gguf(named.clone()) else { continue };
         let found = PROBES.iter().map(|probe| other.encode(probe, false).ok());
-        if found.eq(expected.iter().cloned()) {
+        if !found.eq(expected.iter().cloned()) {
+            continue;
+        }
+        // A vocabulary can be such that two ways come to the same; the one with the same steps is meant.
+        if other.to_json().is_ok_and(|json| self::cuts(&json) == cuts) {
             return Ok(named);
         }
+        like.get_or_insert(named);
+    }
+    if let Some(named) = like {
+        return Ok(named);
     }
     Err(unsupported(&format!(
         "cuts words in a way that has no name in GGUF files (of {})",
         pre::NAMES.join(", ")
     )))
+}
+
+/// The steps of a pre-tokenizer, without what only concerns offsets.
+fn cuts(tokenizer: &Json) -> Vec<Json> {
+    let steps = &tokenizer["pre_tokenizer"];
+    let mut steps = match steps["pretokenizers"].as_array() {
+        Some(steps) => steps.clone(),
+        None => vec![steps.clone()],
+    };
+    for step in steps.iter_mut().filter_map(Json::as_object_mut) {
+        step.remove("trim_offsets");
+    }
+    steps
 }
