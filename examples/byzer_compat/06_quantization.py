@@ -1,6 +1,7 @@
 """Quantization (量化): `{"quatization": "4"}` with transformers, `{"backend.quantization": "AWQ"}` with vLLM.
 
-Changed: the path of the models is that of the variable MODEL; a chat with each, which the README leaves out.
+Changed: the paths of the models are those of the variables MODEL and AWQ_MODEL; a chat with each, which the README leaves
+out.
 """
 
 import os
@@ -23,7 +24,7 @@ llm.deploy(
 
 llm.setup_gpus_per_worker(1).setup_num_workers(1).setup_infer_backend(InferBackend.VLLM)
 llm.deploy(
-    model_path=os.environ.get("MODEL", "/home/winubuntu/models/Yi-6B-Chat-4bits"),
+    model_path=os.environ.get("AWQ_MODEL", "/home/winubuntu/models/Yi-6B-Chat-4bits"),
     pretrained_model_type="custom/auto",
     udf_name="chat",
     infer_params={"backend.quantization": "AWQ"},

@@ -549,6 +549,11 @@ NAMES = {
             "4 and 8 bits on the CPU; `true` is 4; anything else is an error",
         ),
         (
+            "backend.quantization",
+            "llm.deploy(awq, 'custom/auto', 'awq', {'backend.quantization': 'AWQ'})['backend']",
+            "`GPTQ` and `AWQ` must be what the checkpoint is",
+        ),
+        (
             "backend.*",
             "llm.deploy(checkpoint, 'custom/auto', 'other', {'backend.max_model_len': '64'})['max_model_len'] == 64",
             "without effect where our engine decides itself, and told so",

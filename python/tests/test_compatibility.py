@@ -147,6 +147,7 @@ def namespace() -> dict[str, Any]:
         "llm": ByzerLLM(),
         "chat": CHAT,
         "checkpoint": CHECKPOINT,
+        "awq": str(CHECKPOINTS / "awq-gemm"),
         "embedder": str(CHECKPOINTS / "encoders" / "bert-mean"),
         "reranker": str(CHECKPOINTS / "encoders" / "distilbert-rank"),
         "short": {"max_length": 2, "temperature": 0},

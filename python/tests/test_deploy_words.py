@@ -64,14 +64,14 @@ def test_one_notice_tells_what_has_no_effect_and_the_list_keeps_it(llm, checkpoi
     llm.setup_gpus_per_worker(4).setup_num_workers(1).setup_infer_backend(InferBackend.VLLM)
     with caplog.at_level(logging.WARNING, logger="byzerllm"):
         for _ in range(2):
-            llm.deploy(checkpoint, "custom/auto", "chat", {"backend.quantization": "AWQ"})
+            llm.deploy(checkpoint, "custom/auto", "chat", {"backend.use_cache": "true"})
     told = [record.message for record in caplog.records if "without effect" in record.message]
     assert len(told) == 1
-    for words in ("backend.quantization='AWQ'", "num_gpus=4", "infer_backend='ray/vllm'"):
+    for words in ("backend.use_cache='true'", "num_gpus=4", "infer_backend='ray/vllm'"):
         assert words in told[0]
     [status] = llm._endpoint.list()
     assert status["spec"]["labels"]["without_effect"] == [
-        "backend.quantization='AWQ'",
+        "backend.use_cache='true'",
         "num_gpus=4",
         "infer_backend='ray/vllm'",
     ]

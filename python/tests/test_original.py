@@ -63,10 +63,10 @@ def test_deepseek_code(llm, checkpoint):
     assert asked["instruction"] == "#write a quick sort algorithm"
 
 
-def test_yi_quantized(llm, checkpoint):
+def test_yi_quantized(llm):
     llm.setup_gpus_per_worker(1).setup_num_workers(1).setup_infer_backend(InferBackend.VLLM)
     llm.deploy(
-        model_path=checkpoint,
+        model_path=str(CHECKPOINTS / "awq-gemm"),
         pretrained_model_type="custom/auto",
         udf_name="chat",
         infer_params={"backend.quantization": "AWQ"},

@@ -34,7 +34,8 @@ pub struct DeploymentSpec {
     #[serde(default)]
     #[schemars(schema_with = "compute")]
     pub compute: Compute,
-    /// What a checkpoint's floats are brought to while it is loaded: 4 or 8 bits (true means 4), or `off`. When absent
+    /// What a checkpoint's floats are brought to while it is loaded: 4 or 8 bits (true means 4), or `off`; `gptq` and `awq` say what the
+    /// checkpoint must be. When absent
     /// they stay as the file has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantization")]
@@ -76,7 +77,7 @@ fn compute(_: &mut SchemaGenerator) -> Schema {
 
 /// The words, numbers and truths that [`Quantization`] is read from.
 fn quantization(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": ["4", "8", "off", 4, 8, true, false] })
+    json_schema!({ "enum": ["4", "8", "off", "gptq", "awq", 4, 8, true, false] })
 }
 
 /// What a deployment may use. What is absent is chosen by the runtime.

@@ -249,6 +249,8 @@ mod tests {
             (json!(true), Some(Quantization::Four)),
             (json!("8"), Some(Quantization::Eight)),
             (json!(8.0), Some(Quantization::Eight)),
+            (json!("GPTQ"), Some(Quantization::Gptq)),
+            (json!("AWQ"), Some(Quantization::Awq)),
             (json!("false"), Some(Quantization::Off)),
             (json!(false), Some(Quantization::Off)),
             (json!(""), None),
@@ -256,6 +258,7 @@ mod tests {
         ] {
             assert_eq!(of(json!({"quatization": value})), expected, "{value}");
             assert_eq!(of(json!({"quantization": value})), expected, "{value}");
+            assert_eq!(of(json!({"backend.quantization": value})), expected, "{value}");
         }
         assert_eq!(translated(json!({"quatization": "4"}), json!({})).ignored, [""; 0]);
     }
@@ -386,6 +389,7 @@ mod tests {
             ("", json!({"compute": "slow"}), ErrorKind::InvalidRequest, "exact"),
             ("", json!({"quatization": "5"}), ErrorKind::InvalidRequest, "use 4, 8, true"),
             ("", json!({"quantization": "int4"}), ErrorKind::InvalidRequest, "use 4, 8, true"),
+            ("", json!({"backend.quantization": "SqueezeLLM"}), ErrorKind::InvalidRequest, "gptq or awq"),
             ("", json!({"n_ctx": "many"}), ErrorKind::InvalidRequest, "n_ctx"),
             ("", json!({"temperature": true}), ErrorKind::InvalidRequest, "temperature"),
         ] {

@@ -422,6 +422,16 @@ impl Checkpoint {
 
     /// The weights, those marked that quantization at load changes.
     fn marked_weights(&self, quantization: Quantization) -> LoadResult<DecoderWeights<'_>> {
+        if let Some(declared) = quantization.declared() {
+            let found = self.source.integers.as_ref().map(IntegerFormat::method);
+            if found != Some(declared) {
+                let problem = match found {
+                    Some(found) => format!("the checkpoint is one of {found}, not of {declared}: write {found}"),
+                    None => format!("the checkpoint is not one of {declared}: leave it out, or write 4 or 8"),
+                };
+                return Err(LoadError::unsupported(&self.path, "quantization", problem));
+            }
+        }
         let mut weights = self.weights()?;
         quantization.mark(&mut weights);
         Ok(weights)
@@ -477,7 +487,10 @@ impl Checkpoint {
         put("instruction_set", json!(compute.instructions(Isa::active())));
         put("weights", Json::Object(self.representations(options)));
         put("cache_type", json!(options.cache.as_str()));
-        if options.quantization != Quantization::Off
+        if let Some(format) = &self.source.integers {
+            put("quantization_method", json!(format.method()));
+        }
+        if options.quantization.changes()
             && let Ok(report) = self.quantization_report(options.quantization)
         {
             put("quantization", report.json());

@@ -11,7 +11,8 @@ use serde_json::{Value as Json, json};
 
 use crate::decoder_weights::{DecoderWeights, LinearWeights, MatrixPart};
 
-/// How many bits the weights of a checkpoint of floats are brought to while it is loaded.
+/// How many bits the weights of a checkpoint of floats are brought to while it is loaded, or how they are said to be
+/// quantized already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quantization {
     /// They stay as the file has them.
@@ -20,11 +21,15 @@ pub enum Quantization {
     Four,
     /// 8 bits: Q8_0 where 32 divides the columns.
     Eight,
+    /// The checkpoint is one of GPTQ; any other is refused.
+    Gptq,
+    /// The checkpoint is one of AWQ; any other is refused.
+    Awq,
 }
 
 impl Quantization {
     /// Every choice.
-    pub const ALL: [Quantization; 3] = [Quantization::Four, Quantization::Eight, Quantization::Off];
+    pub const ALL: [Quantization; 5] = [Self::Four, Self::Eight, Self::Off, Self::Gptq, Self::Awq];
 
     /// The word that options and status use.
     #[must_use]
@@ -33,7 +38,20 @@ impl Quantization {
             Self::Off => "off",
             Self::Four => "4",
             Self::Eight => "8",
+            Self::Gptq => "gptq",
+            Self::Awq => "awq",
         }
+    }
+
+    /// Whether it changes weights while they are loaded.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self, Self::Four | Self::Eight)
+    }
+
+    /// The method that the checkpoint is said to be packed by.
+    pub(crate) fn declared(self) -> Option<&'static str> {
+        matches!(self, Self::Gptq | Self::Awq).then(|| self.as_str())
     }
 
     /// What a matrix of this encoding becomes; `None` when it stays.
@@ -41,7 +59,7 @@ impl Quantization {
     pub fn target(self, kind: TensorType, columns: usize) -> Option<TensorType> {
         let more_than_8_bits = kind.is_float();
         let target = match self {
-            Self::Off => return None,
+            Self::Off | Self::Gptq | Self::Awq => return None,
             Self::Eight => TensorType::Q8_0,
             Self::Four if columns.is_multiple_of(TensorType::Q4K.block_len()) => TensorType::Q4K,
             Self::Four => TensorType::Q4_0,
@@ -54,7 +72,7 @@ impl Quantization {
     #[must_use]
     pub fn head_target(self, kind: TensorType, columns: usize) -> Option<TensorType> {
         match self {
-            Self::Off => None,
+            Self::Off | Self::Gptq | Self::Awq => None,
             Self::Four | Self::Eight => Self::Eight.target(kind, columns),
         }
     }
@@ -139,7 +157,7 @@ impl QuantizationReport {
             }
         }
         let bits = asked.as_str();
-        let notice = if asked == Quantization::Off || kept == 0 {
+        let notice = if !asked.changes() || kept == 0 {
             None
         } else if quantized == 0 && narrow > 0 {
             Some(format!(
@@ -177,9 +195,11 @@ impl FromStr for Quantization {
             "4" | "true" => Ok(Self::Four),
             "8" => Ok(Self::Eight),
             "off" | "false" => Ok(Self::Off),
+            "gptq" => Ok(Self::Gptq),
+            "awq" => Ok(Self::Awq),
             _ => {
                 let shown: String = word.chars().take(32).collect();
-                Err(format!("unknown quantization {shown:?}: use 4, 8, true (which is 4), false or off"))
+                Err(format!("unknown quantization {shown:?}: use 4, 8, true (which is 4), false or off, or gptq or awq for checkpoints of these"))
             }
         }
     }
@@ -199,7 +219,7 @@ impl<'de> Deserialize<'de> for Quantization {
             type Value = Quantization;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("4, 8, true, false or \"off\"")
+                out.write_str("4, 8, true, false, \"off\", \"gptq\" or \"awq\"")
             }
 
             fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Quantization, E> {
@@ -237,6 +257,8 @@ mod tests {
             ("8", Quantization::Eight),
             ("false", Quantization::Off),
             ("\"off\"", Quantization::Off),
+            ("\"GPTQ\"", Quantization::Gptq),
+            ("\"awq\"", Quantization::Awq),
         ] {
             assert_eq!(read(text).unwrap(), expected, "{text}");
         }
