@@ -46,6 +46,9 @@ fn check(spec: &DeploymentSpec) -> Result<()> {
     if spec.limits.cache_bytes.is_some() {
         return refuse("limits.cache_bytes", "keeps no keys and values");
     }
+    if !spec.adapters.is_empty() {
+        return refuse("adapters", "takes no adapters");
+    }
     if !matches!(spec.quantization, None | Some(Quantization::Off)) {
         return refuse("quantization", "computes in 8 bits with compute fast anyway");
     }
