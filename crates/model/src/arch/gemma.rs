@@ -1,7 +1,7 @@
 //! Gemma 1 to 3 (text): embeddings scaled by the root of the width, norms that multiply with `1 + w`, from Gemma 2 on a
 //! second norm after each block and windows in most layers, caps in Gemma 2, norms of heads and two ropes in Gemma 3.
 
-use byzerllm_kernels::{Activation, RopeKind};
+use byzerllm_kernels::Activation;
 
 use super::Architecture;
 use super::assemble::{self, Bias, LLAMA_NAMES, Reading, TensorNames};
@@ -221,7 +221,6 @@ fn gguf_config(source: &Source, version: Version) -> LoadResult<DecoderConfig> {
         if version == Version::Three
             && let PositionEncoding::Rope(rope) = &mut attention.position
         {
-            debug_assert_eq!(rope.kind, RopeKind::Half);
             rope.base = fields.positive_float("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
             rope.scaling = RopeScaling::None;
         }

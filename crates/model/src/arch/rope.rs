@@ -28,7 +28,7 @@ pub(crate) fn hugging_face(fields: &Fields<'_>, shape: &RopeShape<'_>) -> LoadRe
         Some(scaling) => Some(scaling),
         None => fields.object("rope_parameters")?,
     };
-    read(fields, shape, parameters, DEFAULT_BASE)
+    read(fields, shape, parameters.as_ref(), DEFAULT_BASE)
 }
 
 /// Reads the rope of one kind of layers, `full_attention` or `sliding_attention`, from `config.json` of a family that
@@ -44,22 +44,22 @@ pub(crate) fn hugging_face_of_kind(
         None if kind == "full_attention" => fields.object("rope_scaling")?,
         None => None,
     };
-    read(fields, shape, parameters, default_base)
+    read(fields, shape, parameters.as_ref(), default_base)
 }
 
 fn read(
     fields: &Fields<'_>,
     shape: &RopeShape<'_>,
-    parameters: Option<Fields<'_>>,
+    parameters: Option<&Fields<'_>>,
     default_base: f32,
 ) -> LoadResult<(RopeConfig, usize)> {
-    if let Some(inner) = &parameters
+    if let Some(inner) = parameters
         && let Some(name) = inner.first_object()
     {
         return Err(inner.unsupported(name, "parameters per kind of layer are not supported"));
     }
     let top = |name: &str| fields.positive_float(name);
-    let inner = |name: &str| parameters.as_ref().map_or(Ok(None), |inner| inner.positive_float(name));
+    let inner = |name: &str| parameters.map_or(Ok(None), |inner| inner.positive_float(name));
     let base = match inner("rope_theta")? {
         Some(base) => base,
         None => top(shape.base)?.unwrap_or(default_base),
@@ -74,7 +74,7 @@ fn read(
             format!("rotates {rotary_dim} of {} components, which is not a part of pairs", shape.head_dim);
         return Err(fields.malformed(shape.partial.0, problem));
     }
-    let (scaling, context) = match &parameters {
+    let (scaling, context) = match parameters {
         Some(parameters) => scaling(fields, parameters, shape.context, base, rotary_dim)?,
         None => (RopeScaling::None, shape.context),
     };
