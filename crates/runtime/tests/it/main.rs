@@ -1,6 +1,7 @@
 //! The runtime from outside, over scripted models.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod adapters;
 mod answers;
 mod chat;
 mod deploy;
