@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wire<'a> {
     Number(u64),
-    Eight([u8; 8]),
+    Eight,
     Bytes(&'a [u8]),
     Four([u8; 4]),
 }
@@ -66,8 +66,8 @@ impl<'a> Fields<'a> {
         let value = match key & 7 {
             0 => Wire::Number(self.varint()?),
             1 => {
-                let bytes = self.take(8)?;
-                Wire::Eight(bytes.try_into().map_err(|_| "ends in the middle of a field")?)
+                self.take(8)?;
+                Wire::Eight
             }
             2 => {
                 let length = self.varint()?;

@@ -19,7 +19,7 @@ pub(super) static NOMIC_BERT: EncoderFamily = EncoderFamily {
     rerank: &[],
     gguf: &["nomic-bert"],
     old_types: &[],
-    proof: "tiny random files against the published formula",
+    proof: "a tiny random file against transformers",
     config: |source, task| {
         let fields = source.fields();
         let mut config = config(source, task)?;
