@@ -11,6 +11,7 @@ mod adapters;
 mod allocations;
 mod checkpoint;
 mod encoders;
+mod encoders_hostile;
 mod encoders_real;
 mod families;
 mod glm;
