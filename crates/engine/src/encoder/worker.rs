@@ -54,9 +54,7 @@ impl Worker {
             if step.is_empty() {
                 continue;
             }
-            self.desk.gauges.running.store(step.len(), Ordering::Relaxed);
             self.compute(&step);
-            self.desk.gauges.running.store(0, Ordering::Relaxed);
             self.desk.progress.send_replace(Some(Instant::now()));
         }
     }
@@ -82,7 +80,11 @@ impl Worker {
 
     fn encode(&mut self, step: &[Piece]) -> Result<()> {
         let inputs: Vec<EncoderInput<'_>> = step.iter().map(|piece| piece.sequence().as_input()).collect();
-        let rows = self.network.encode(&inputs)?;
+        // Told before the answers are, so that nobody with an answer sees its step in work.
+        self.desk.gauges.running.store(step.len(), Ordering::Relaxed);
+        let rows = self.network.encode(&inputs);
+        self.desk.gauges.running.store(0, Ordering::Relaxed);
+        let rows = rows?;
         if rows.len() != step.len() {
             let message = format!("the network computed {} rows of {} texts", rows.len(), step.len());
             return Err(Error::internal(message));

@@ -70,7 +70,7 @@ async fn encoders_stand_beside_chat_models_and_each_says_what_it_does() {
     assert!(refused.contains("scores pairs"), "{refused}");
 
     let numbers = runtime.metrics();
-    let engine = numbers.iter().find(|numbers| &*numbers.name == "emb").unwrap();
+    let engine = numbers.iter().find(|numbers| numbers.deployment == "emb").unwrap();
     assert_eq!(engine.engine.map(|engine| engine.requests), Some(1));
     runtime.ready(Instant::now() + Duration::from_secs(60)).await.unwrap();
     runtime.undeploy("emb", Duration::from_secs(60)).await.unwrap();

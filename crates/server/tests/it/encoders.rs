@@ -117,7 +117,7 @@ async fn sixty_four_clients_share_steps_and_get_their_own_vectors() {
         client.unwrap();
     }
     let numbers = runtime.metrics();
-    let engine = numbers.iter().find(|numbers| &*numbers.name == "emb").unwrap().engine.unwrap();
+    let engine = numbers.iter().find(|numbers| numbers.deployment == "emb").unwrap().engine.unwrap();
     assert_eq!((engine.requests, engine.waiting, engine.running), (5 + 64 * 6, 0, 0));
     let Ok(server) = Arc::try_unwrap(server) else { panic!("the clients are gone") };
     server.stop().await;
