@@ -363,9 +363,14 @@ impl Checkpoint {
             let parts = linear.parts.iter().zip(linear.packed_kinds());
             parts.map(|(part, kind)| packed(kind, part.rows, part.columns)).sum()
         };
+        // Routers are exact in every mode.
+        let router = |router: &LinearWeights<'_>| -> u64 {
+            let parts = router.parts.iter().zip(router.packed_kinds());
+            parts.map(|(part, kind)| Matrix::packed_bytes(kind, part.rows, part.columns, Compute::Exact)).sum()
+        };
         let mut total = 0;
         for layer in &weights.layers {
-            total += linear(&layer.qkv) + linear(&layer.out) + layer.router.as_ref().map_or(0, linear);
+            total += linear(&layer.qkv) + linear(&layer.out) + layer.router.as_ref().map_or(0, router);
             total += layer.mlp.iter().map(|mlp| linear(&mlp.up) + linear(&mlp.down)).sum::<u64>();
         }
         total
