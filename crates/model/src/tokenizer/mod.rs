@@ -14,8 +14,8 @@ mod merge_lines;
 pub(crate) mod pre;
 pub(crate) mod protobuf;
 pub(crate) mod rank_lines;
-pub(crate) mod segments;
 mod reading;
+pub(crate) mod segments;
 mod sentencepiece;
 mod stream;
 mod table;
@@ -34,9 +34,9 @@ use tokenizers::tokenizer::AddedVocabulary;
 use tokenizers::{Model, OffsetType, PreTokenizer};
 
 pub use gguf::GgufVocabulary;
+use reading::{Part, Reading};
 pub(crate) use sentencepiece::PieceKind;
 pub use stream::StreamDecoder;
-use reading::{Part, Reading};
 use table::TokenTable;
 
 /// Why a tokenizer could not be made or used.
@@ -112,7 +112,16 @@ impl Tokenizer {
     ) -> Self {
         let mut plain = tokenizer.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
-        Self { inner: Arc::new(Inner { tokenizer, plain, table: Arc::new(table), prefix, suffix, reading: None }) }
+        Self {
+            inner: Arc::new(Inner {
+                tokenizer,
+                plain,
+                table: Arc::new(table),
+                prefix,
+                suffix,
+                reading: None,
+            }),
+        }
     }
 
     /// Sets the tokens around an encoded text.

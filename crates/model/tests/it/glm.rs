@@ -86,7 +86,7 @@ fn an_answer_computed_again_has_the_same_bits() {
     }
 }
 
-fn refused(name: &str, changes: Value) -> LoadError {
+fn refused(name: &str, changes: &Value) -> LoadError {
     let copy = copy_of(name);
     let path = copy.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -97,7 +97,7 @@ fn refused(name: &str, changes: Value) -> LoadError {
     Checkpoint::open(copy.path()).expect_err(&changes.to_string())
 }
 
-fn check(name: &str, changes: Value, words: &[&str]) {
+fn check(name: &str, changes: &Value, words: &[&str]) {
     let message = refused(name, changes).to_string();
     for word in words {
         assert!(message.contains(word), "`{word}` is not in: {message}");
@@ -107,22 +107,22 @@ fn check(name: &str, changes: Value, words: &[&str]) {
 #[test]
 fn configurations_that_cannot_be_computed_are_refused_by_field() {
     for name in ["chatglm2-f16", "chatglm-6b-f16"] {
-        check(name, json!({"quantization_bit": 4}), &["config.json", "quantization_bit", "float16"]);
-        check(name, json!({"pre_seq_len": 128}), &["pre_seq_len", "LoRA"]);
-        check(name, json!({"num_layers": 1000}), &["num_layers"]);
-        check(name, json!({"num_attention_heads": 0}), &["num_attention_heads"]);
-        check(name, json!({"layernorm_epsilon": "small"}), &["layernorm_epsilon"]);
+        check(name, &json!({"quantization_bit": 4}), &["config.json", "quantization_bit", "float16"]);
+        check(name, &json!({"pre_seq_len": 128}), &["pre_seq_len", "LoRA"]);
+        check(name, &json!({"num_layers": 1000}), &["num_layers"]);
+        check(name, &json!({"num_attention_heads": 0}), &["num_attention_heads"]);
+        check(name, &json!({"layernorm_epsilon": "small"}), &["layernorm_epsilon"]);
     }
-    check("chatglm2-f16", json!({"post_layer_norm": false}), &["post_layer_norm"]);
-    check("chatglm2-f16", json!({"multi_query_group_num": 3}), &["multi_query_group_num"]);
-    check("chatglm2-f16", json!({"padded_vocab_size": 1 << 29}), &["word_embeddings"]);
-    check("chatglm2-f16", json!({"kv_channels": 18}), &["kv_channels"]);
-    check("chatglm2-f16", json!({"rope_ratio": 1e38}), &["rope_ratio"]);
-    check("chatglm2-f16", json!({"rope_ratio": -1}), &["rope_ratio"]);
-    check("chatglm-6b-f16", json!({"position_encoding_2d": false}), &["position_encoding_2d"]);
-    check("chatglm-6b-f16", json!({"bos_token_id": null}), &["bos_token_id", "missing"]);
-    check("chatglm-6b-f16", json!({"gmask_token_id": 100_000}), &["gmask_token_id"]);
-    check("chatglm-6b-f16", json!({"inner_hidden_size": 1 << 29}), &["dense_h_to_4h"]);
+    check("chatglm2-f16", &json!({"post_layer_norm": false}), &["post_layer_norm"]);
+    check("chatglm2-f16", &json!({"multi_query_group_num": 3}), &["multi_query_group_num"]);
+    check("chatglm2-f16", &json!({"padded_vocab_size": 1 << 29}), &["word_embeddings"]);
+    check("chatglm2-f16", &json!({"kv_channels": 18}), &["kv_channels"]);
+    check("chatglm2-f16", &json!({"rope_ratio": 1e38}), &["rope_ratio"]);
+    check("chatglm2-f16", &json!({"rope_ratio": -1}), &["rope_ratio"]);
+    check("chatglm-6b-f16", &json!({"position_encoding_2d": false}), &["position_encoding_2d"]);
+    check("chatglm-6b-f16", &json!({"bos_token_id": null}), &["bos_token_id", "missing"]);
+    check("chatglm-6b-f16", &json!({"gmask_token_id": 100_000}), &["gmask_token_id"]);
+    check("chatglm-6b-f16", &json!({"inner_hidden_size": 1 << 29}), &["dense_h_to_4h"]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_long_chatglm2_divides_positions() {
 }
 
 /// The tokenizer of a fixture with another vocabulary, its files changed.
-fn tokenizer(name: &str, file: &str, vocabulary: &str, changes: Value) -> Result<Tokenizer, LoadError> {
+fn tokenizer(name: &str, file: &str, vocabulary: &str, changes: &Value) -> Result<Tokenizer, LoadError> {
     let copy = copy_of(name);
     std::fs::write(copy.path().join(file), vocabularies::fixture(vocabulary)).unwrap();
     let path = copy.path().join("tokenizer_config.json");
@@ -163,7 +163,7 @@ fn tokenizer(name: &str, file: &str, vocabulary: &str, changes: Value) -> Result
 
 #[test]
 fn chatglm_6b_vocabularies_encode_as_sentencepiece() {
-    let tokenizer = tokenizer("chatglm-6b-f16", "ice_text.model", "chatglm_6b.model", json!({})).unwrap();
+    let tokenizer = tokenizer("chatglm-6b-f16", "ice_text.model", "chatglm_6b.model", &json!({})).unwrap();
     vocabularies::check(&tokenizer, "chatglm_6b.vectors.json");
     let id = |token: &str| tokenizer.id(token).unwrap_or_else(|| panic!("{token}"));
     let end = [id("[gMASK]"), id("<sop>")];
@@ -187,9 +187,9 @@ fn chatglm_6b_vocabularies_encode_as_sentencepiece() {
 
 #[test]
 fn early_chatglm_6b_vocabularies_are_completed_and_moved() {
-    let early = |changes| tokenizer("chatglm-6b-f16", "ice_text.model", "unigram.model", changes);
-    let moved = early(json!({"num_image_tokens": null})).unwrap();
-    let still = early(json!({"num_image_tokens": 0})).unwrap();
+    let early = |changes: &Value| tokenizer("chatglm-6b-f16", "ice_text.model", "unigram.model", changes);
+    let moved = early(&json!({"num_image_tokens": null})).unwrap();
+    let still = early(&json!({"num_image_tokens": 0})).unwrap();
     let ids = still.encode("Hello,   world", true).unwrap();
     assert_eq!(still.decode(&ids, true), "Hello,   world");
     let expected: Vec<u32> = ids.iter().map(|id| id + 20_000).collect();
@@ -198,7 +198,7 @@ fn early_chatglm_6b_vocabularies_are_completed_and_moved() {
     assert_eq!(moved.id("<sop>"), still.id("<sop>").map(|id| id + 20_000));
     assert!(moved.token(7).is_none() && moved.token_bytes(7).is_none());
     for wrong in [json!(-1), json!("many"), json!(1_u64 << 40)] {
-        let error = early(json!({"num_image_tokens": wrong})).unwrap_err().to_string();
+        let error = early(&json!({"num_image_tokens": wrong})).unwrap_err().to_string();
         assert!(error.contains("num_image_tokens"), "{error}");
     }
 }
@@ -206,7 +206,7 @@ fn early_chatglm_6b_vocabularies_are_completed_and_moved() {
 #[test]
 fn chatglm2_vocabularies_encode_as_sentencepiece() {
     let third =
-        |name| tokenizer("chatglm2-f16", "tokenizer.model", "chatglm2.model", json!({"name_or_path": name}));
+        |name| tokenizer("chatglm2-f16", "tokenizer.model", "chatglm2.model", &json!({"name_or_path": name}));
     let roles = third("THUDM/chatglm3-6b").unwrap();
     vocabularies::check(&roles, "chatglm2.vectors.json");
     let count = u32::try_from(roles.vocab_size()).unwrap() - 9;
@@ -231,7 +231,7 @@ fn chatglm2_vocabularies_encode_as_sentencepiece() {
 #[test]
 fn glm4_ranks_encode_as_tiktoken() {
     let tokenizer =
-        tokenizer("glm-4-bf16", "tokenizer.model", "glm4.tiktoken", json!({"added_tokens_decoder": {}}));
+        tokenizer("glm-4-bf16", "tokenizer.model", "glm4.tiktoken", &json!({"added_tokens_decoder": {}}));
     let tokenizer = tokenizer.unwrap();
     vocabularies::check(&tokenizer, "glm4.vectors.json");
     assert_eq!(tokenizer.vocab_size(), 500 + 14);
