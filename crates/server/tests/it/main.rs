@@ -8,6 +8,7 @@
     reason = "what only tests call may fail as tests do"
 )]
 
+mod adapters;
 mod admin;
 mod chat;
 mod completions;
