@@ -11,6 +11,7 @@ fn help_of_every_command() {
         "deploy",
         "undeploy",
         "list",
+        "adapters",
         "stat",
         "vendors",
         "keys",
