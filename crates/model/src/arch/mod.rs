@@ -21,14 +21,14 @@ mod mixtral;
 mod old_types;
 mod phi;
 mod phi3;
+pub(crate) mod published;
 mod qwen;
 mod qwen2;
 mod qwen3;
 pub(crate) mod rope;
 pub(crate) mod shape;
-mod starcoder2;
-pub(crate) mod published;
 pub(crate) mod source;
+mod starcoder2;
 
 use crate::config::DecoderConfig;
 use crate::decoder_weights::DecoderWeights;

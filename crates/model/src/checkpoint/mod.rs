@@ -135,8 +135,12 @@ impl Checkpoint {
             bos_token_id: gguf.token_id("tokenizer.ggml.bos_token_id")?,
             ..GenerationConfig::default()
         };
-        let source =
-            Source { format: Format::Gguf { file: gguf, architecture: name }, tensors, integers: None, adapter: None };
+        let source = Source {
+            format: Format::Gguf { file: gguf, architecture: name },
+            tensors,
+            integers: None,
+            adapter: None,
+        };
         let config = (architecture.config)(&source)?;
         check_vocabulary(&source, &config)?;
         let class = architecture.names[0].to_owned();
@@ -290,7 +294,8 @@ impl Checkpoint {
         let tokens = self.extras.as_ref().map(Extras::special_tokens).unwrap_or_default();
         let id = |text: Option<String>| text.and_then(|text| tokenizer.id(&text));
         let from_gguf = |name: &str| {
-            self.gguf().and_then(|file| file.token_id(&format!("tokenizer.ggml.{name}_token_id")).ok().flatten())
+            self.gguf()
+                .and_then(|file| file.token_id(&format!("tokenizer.ggml.{name}_token_id")).ok().flatten())
         };
         SpecialIds {
             bos: id(tokens.bos).or_else(|| from_gguf("bos")).or_else(|| first("bos_token_id")),
@@ -366,7 +371,9 @@ impl Checkpoint {
         // Routers are exact in every mode.
         let router = |router: &LinearWeights<'_>| -> u64 {
             let parts = router.parts.iter().zip(router.packed_kinds());
-            parts.map(|(part, kind)| Matrix::packed_bytes(kind, part.rows, part.columns, Compute::Exact)).sum()
+            parts
+                .map(|(part, kind)| Matrix::packed_bytes(kind, part.rows, part.columns, Compute::Exact))
+                .sum()
         };
         let mut total = 0;
         for layer in &weights.layers {
@@ -431,7 +438,9 @@ impl Checkpoint {
             let found = self.source.integers.as_ref().map(IntegerFormat::method);
             if found != Some(declared) {
                 let problem = match found {
-                    Some(found) => format!("the checkpoint is one of {found}, not of {declared}: write {found}"),
+                    Some(found) => {
+                        format!("the checkpoint is one of {found}, not of {declared}: write {found}")
+                    }
                     None => format!("the checkpoint is not one of {declared}: leave it out, or write 4 or 8"),
                 };
                 return Err(LoadError::unsupported(&self.path, "quantization", problem));
