@@ -10,6 +10,7 @@
 mod adapters;
 mod allocations;
 mod checkpoint;
+mod encoder_steps;
 mod encoders;
 mod encoders_hostile;
 mod encoders_real;
