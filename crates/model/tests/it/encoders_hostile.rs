@@ -95,7 +95,7 @@ fn files_of_sentence_transformers_that_lie_are_refused() {
     }
     let dense: [(&str, Value, &str); 4] = [
         ("out_features", json!(1 << 29), "out_features"),
-        ("out_features", json!(25), "linear.weight"),
+        ("out_features", json!(25), "reads 24 values"),
         ("activation_function", json!("os.system"), "os.system"),
         ("module_input_name", json!("token_embeddings"), "module_input_name"),
     ];
