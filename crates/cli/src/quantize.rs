@@ -38,7 +38,7 @@ pub(crate) async fn quantize(arguments: QuantizeArguments, output: Output) -> Ou
         Some(path) => path,
         None => std::path::absolute(&arguments.input)?,
     };
-    let working = tokio::task::spawn_blocking(move || work(&path, arguments, output));
+    let working = tokio::task::spawn_blocking(move || work(&path, &arguments, output));
     working.await.map_err(|error| Failure::new(format!("writing failed: {error}"), "Please report this."))?
 }
 
@@ -54,7 +54,7 @@ fn format_of(arguments: &QuantizeArguments) -> OutputFormat {
     }
 }
 
-fn work(path: &Path, arguments: QuantizeArguments, output: Output) -> Outcome {
+fn work(path: &Path, arguments: &QuantizeArguments, output: Output) -> Outcome {
     let started = std::time::Instant::now();
     let checkpoint = Checkpoint::open(path).map_err(Error::from)?;
     let threads = arguments.threads.map(usize::from);
@@ -67,12 +67,12 @@ fn work(path: &Path, arguments: QuantizeArguments, output: Output) -> Outcome {
         ));
     }
     let importance = match &arguments.calibration {
-        Some(file) => Some(calibrate(&checkpoint, file, &arguments, &pool)?),
+        Some(file) => Some(calibrate(&checkpoint, file, arguments, &pool)?),
         None => None,
     };
     let bar = spinner(format!("writing {}", to.display()));
     let options = QuantizeOptions {
-        format: format_of(&arguments),
+        format: format_of(arguments),
         kind: arguments.kind,
         importance: importance.as_ref(),
         overwrite: arguments.force,
@@ -86,7 +86,7 @@ fn work(path: &Path, arguments: QuantizeArguments, output: Output) -> Outcome {
     drop(pool);
     let perplexity = match arguments.perplexity.is_empty() {
         true => None,
-        false => Some(compare(path, &to, &arguments, threads, output)?),
+        false => Some(compare(path, &to, arguments, threads, output)?),
     };
     let report = Report {
         model: path.display().to_string(),

@@ -35,8 +35,8 @@ mod stop;
 mod token_stream;
 mod tools;
 
-pub use encoder::{EncoderOptions, EncoderText, LocalEncoder, Matryoshka};
 pub use adapters::{AdapterStatus, unknown as unknown_adapter};
+pub use encoder::{EncoderOptions, EncoderText, LocalEncoder, Matryoshka};
 pub use metrics::EngineMetrics;
 pub use model::{LocalModel, ModelText};
 pub use options::EngineOptions;

@@ -215,7 +215,7 @@ fn above_common_folder(members: &[&Member]) -> String {
     let within = |common: &str| {
         let inside =
             |member: &&Member| member.name.strip_prefix(common).is_some_and(|rest| rest.starts_with('/'));
-        common.is_empty() || members.iter().all(|member| inside(&member))
+        common.is_empty() || members.iter().all(inside)
     };
     while !within(common) {
         common = common.rsplit_once('/').map_or("", |(above, _)| above);

@@ -46,7 +46,8 @@ pub use load_error::{LoadError, LoadResult};
 pub use network::{AdapterId, Network, NetworkTraits};
 pub use prefix::{PrefixContext, PromptContext};
 pub use quantize::{
-    Importance, OutputFormat, OutputType, Quantization, QuantizationReport, QuantizeError, QuantizeOptions, Summary,
+    Importance, OutputFormat, OutputType, Quantization, QuantizationReport, QuantizeError, QuantizeOptions,
+    Summary,
 };
 pub use template::{ChatTemplate, SpecialTokens, TemplateError, template_from_tokenizer_config};
 pub use tokenizer::{GgufVocabulary, StreamDecoder, Tokenizer, TokenizerError};

@@ -36,7 +36,8 @@ impl Local {
         };
         let threads = arguments.load.threads.map(usize::from);
         let compute = arguments.load.compute.unwrap_or_default();
-        let cpu = CpuOptions::new(compute).quantized(arguments.load.quantization.unwrap_or(Quantization::Off));
+        let cpu =
+            CpuOptions::new(compute).quantized(arguments.load.quantization.unwrap_or(Quantization::Off));
         // The warm-up asks for two tokens after a prompt of at most this length.
         let longest = (arguments.prompt_tokens.saturating_add(2))
             .max(arguments.decode_prompt_tokens.saturating_add(arguments.decode_tokens));

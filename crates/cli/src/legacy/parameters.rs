@@ -163,7 +163,9 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
         return Ok(Effect::Unknown(unknown(key, name)));
     }
     let written = match (name, text(value).as_str()) {
-        ("seed", "-1") | ("quatization" | "quantization" | "backend.quantization", "") => return Ok(Effect::Applied),
+        ("seed", "-1") | ("quatization" | "quantization" | "backend.quantization", "") => {
+            return Ok(Effect::Applied);
+        }
         ("top_k", "-1") => "0".to_owned(),
         ("stopping_sequences", list) if value.is_string() => {
             let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());

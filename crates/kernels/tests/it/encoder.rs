@@ -46,8 +46,7 @@ fn naive(qkv: &[f32], shape: DenseShape) -> Vec<f64> {
             let scores: Vec<f64> = rows
                 .iter()
                 .map(|key| {
-                    let dot: f64 =
-                        (0..shape.head_dim).map(|at| part(query, 0, at) * part(key, 1, at)).sum();
+                    let dot: f64 = (0..shape.head_dim).map(|at| part(query, 0, at) * part(key, 1, at)).sum();
                     dot * f64::from(shape.scale)
                 })
                 .collect();

@@ -592,10 +592,7 @@ fn look_up(table: &LookupTable, row: usize, into: &mut [f32]) -> Result<(), Kern
 fn tied_head(embedding: &LookupTable) -> LinearWeights<'_> {
     let LookupTable { kind, rows, columns, data } = embedding;
     let data = std::borrow::Cow::Borrowed(data.as_slice());
-    LinearWeights {
-        parts: vec![MatrixPart::new(*kind, *rows, *columns, data)],
-        bias: None,
-    }
+    LinearWeights { parts: vec![MatrixPart::new(*kind, *rows, *columns, data)], bias: None }
 }
 
 /// The head with rows of unit length where the family asks for it, else as it is.

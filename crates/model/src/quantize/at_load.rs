@@ -199,7 +199,9 @@ impl FromStr for Quantization {
             "awq" => Ok(Self::Awq),
             _ => {
                 let shown: String = word.chars().take(32).collect();
-                Err(format!("unknown quantization {shown:?}: use 4, 8, true (which is 4), false or off, or gptq or awq for checkpoints of these"))
+                Err(format!(
+                    "unknown quantization {shown:?}: use 4, 8, true (which is 4), false or off, or gptq or awq for checkpoints of these"
+                ))
             }
         }
     }

@@ -168,7 +168,8 @@ impl Tokenizer {
 
     /// What puts tokens before and behind a text, in the words of `tokenizer.json`.
     fn template(&self, [prefix, suffix]: [&Vec<u32>; 2]) -> serde_json::Value {
-        let special = |id: &u32| json!({"SpecialToken": {"id": self.token(*id).unwrap_or_default(), "type_id": 0}});
+        let special =
+            |id: &u32| json!({"SpecialToken": {"id": self.token(*id).unwrap_or_default(), "type_id": 0}});
         let around = |name: &str| -> Vec<serde_json::Value> {
             let text = json!({"Sequence": {"id": name, "type_id": 0}});
             prefix.iter().map(special).chain([text]).chain(suffix.iter().map(special)).collect()

@@ -408,7 +408,10 @@ impl GgufFile {
 
     /// All keys with a short rendering of their values, in file order.
     pub(crate) fn rendered(&self) -> Vec<(String, String)> {
-        self.keys.iter().filter_map(|(key, _)| Some((key.clone(), self.render(self.values.get(key)?)))).collect()
+        self.keys
+            .iter()
+            .filter_map(|(key, _)| Some((key.clone(), self.render(self.values.get(key)?))))
+            .collect()
     }
 
     fn render(&self, value: &Value) -> String {

@@ -46,6 +46,11 @@ fn refusal(name: &str, file: &str, change: impl Fn(&mut Value)) -> String {
     }
 }
 
+/// Makes a value lie.
+type Change<T> = fn(&mut T);
+/// Makes a text lie.
+type Edit = fn(String) -> String;
+
 #[test]
 fn configurations_that_lie_are_refused() {
     let cases: [(&str, Value, &str); 14] = [
@@ -79,7 +84,7 @@ fn configurations_that_lie_are_refused() {
 #[test]
 fn files_of_sentence_transformers_that_lie_are_refused() {
     let modules = |change: fn(&mut Value)| refusal("distilbert-dense", "modules.json", change);
-    let cases: [(fn(&mut Value), &str); 8] = [
+    let cases: [(Change<Value>, &str); 8] = [
         (|modules| *modules = json!({}), "list of modules"),
         (|modules| *modules = json!(vec![json!({}); 1000]), "1000 modules"),
         (|modules| modules[1]["path"] = json!("../../etc"), "../../etc"),
@@ -130,7 +135,7 @@ fn vocabularies_that_lie_are_refused() {
         std::fs::write(&file, change(std::fs::read_to_string(&file).unwrap())).unwrap();
         EncoderCheckpoint::open(copy.path()).unwrap().tokenizer().unwrap_err().to_string()
     };
-    let cases: [(fn(String) -> String, &str); 5] = [
+    let cases: [(Edit, &str); 5] = [
         (|_| String::new(), "tokens"),
         (|text| text.replace("[CLS]", "[XXX]"), "[CLS]"),
         (|text| text.replace("[UNK]", "[XXX]"), "[UNK]"),

@@ -118,7 +118,10 @@ fn tensors_of_other_modules_are_refused_by_name() {
     let (a, b) = (format!("{q}.lora_A.weight"), format!("{q}.lora_B.weight"));
     refused(&[("base_model.model.lm_head.lora_A.weight", [4, 64])], &["lm_head", "no matrix", "q_proj"]);
     refused(&[("base_model.model.model.embed_tokens.lora_embedding_A", [4, 64])], &["embed_tokens"]);
-    refused(&[("base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight", [4, 64])], &["qkv_proj", "no matrix"]);
+    refused(
+        &[("base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight", [4, 64])],
+        &["qkv_proj", "no matrix"],
+    );
     refused(
         &[("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", [4, 64])],
         &["layers.9", "no"],

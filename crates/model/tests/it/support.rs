@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use byzerllm_kernels::{ComputePool, PoolOptions};
 use byzerllm_model::{
-    Adapter, AdapterId, Checkpoint, Compute, CpuOptions, Mask, Network, Output, PackedBatch, PromptContext, Quantization, SequenceInput,
+    Adapter, AdapterId, Checkpoint, Compute, CpuOptions, Mask, Network, Output, PackedBatch, PromptContext,
+    Quantization, SequenceInput,
 };
 use serde::Deserialize;
 
@@ -212,7 +213,10 @@ impl Runner {
     pub(crate) fn new(checkpoint: &Checkpoint, setup: Setup) -> Self {
         let pool =
             ComputePool::new(PoolOptions { threads: Some(setup.threads), ..PoolOptions::default() }).unwrap();
-        let options = CpuOptions { block_tokens: setup.block_tokens, ..CpuOptions::new(setup.compute).quantized(setup.quantization) };
+        let options = CpuOptions {
+            block_tokens: setup.block_tokens,
+            ..CpuOptions::new(setup.compute).quantized(setup.quantization)
+        };
         let mut network = checkpoint.network(&Arc::new(pool), &options).unwrap();
         let groups = network.traits().cache_groups.len();
         let each = setup.length.div_ceil(setup.block_tokens);

@@ -90,7 +90,8 @@ async fn every_route_and_method_is_on_a_list() {
     for path in paths {
         for name in methods {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
-            let concrete = path.replace("{id}", "chat").replace("{name}", "chat").replace("{adapter}", "french");
+            let concrete =
+                path.replace("{id}", "chat").replace("{name}", "chat").replace("{adapter}", "french");
             let mut request = request(method, &concrete, Body::from("{}"));
             request.headers_mut().insert("content-type", "application/json".parse().unwrap());
             let status = app.send(request).await.status;

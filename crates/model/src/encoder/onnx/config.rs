@@ -39,7 +39,7 @@ pub(super) fn config(
     let seen = head_counts(graph, hidden);
     let heads = match (heads.or(stated), &seen[..]) {
         (Some(heads), []) => heads,
-        (Some(heads), [seen @ ..]) if seen.contains(&heads) => heads,
+        (Some(heads), seen) if seen.contains(&heads) => heads,
         (Some(heads), seen) => {
             return Err(format!("reshapes states to {seen:?} heads, but {heads} were stated"));
         }
@@ -112,7 +112,7 @@ fn one_size(graph: &Graph<'_>, name: &str) -> Option<f32> {
 }
 
 fn size(value: f32) -> Option<usize> {
-    (value >= 0.0 && value < 1e9 && value.fract() == 0.0).then_some(value as usize)
+    ((0.0..1e9).contains(&value) && value.fract() == 0.0).then_some(value as usize)
 }
 
 /// The nonlinearity of the feed-forward part. A pooler's `Tanh` is one node; an approximated GELU has one per layer.

@@ -115,7 +115,7 @@ fn matrix<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Result<Option<(String, &'a 
     let Some(&value) = node.inputs.get(1) else { return Ok(None) };
     let stored = graph.tensors.contains_key(value);
     let integers = node.operation == "MatMulInteger";
-    if (integers && !stored) || (!stored && constant(graph, value)?.is_none()) {
+    if !stored && (integers || constant(graph, value)?.is_none()) {
         return Ok(None);
     }
     // Products of states with each other are not weights; nor are scalars.
