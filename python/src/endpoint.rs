@@ -195,6 +195,7 @@ impl Endpoint {
     }
 
     /// Loads a LoRA adapter beside a running model.
+    #[expect(clippy::needless_pass_by_value, reason = "a path is converted into a value of its own")]
     fn load_adapter<'py>(
         &self,
         py: Python<'py>,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use byzerllm_core::testing::ScriptedModel;
 use byzerllm_core::{Error, ErrorKind, ModelInfo, Result};
-use byzerllm_engine::EngineMetrics;
+use byzerllm_engine::{AdapterStatus, EngineMetrics};
 
 use crate::inspect::{Inspection, MemoryReport};
 use crate::loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
@@ -105,6 +105,7 @@ impl Loader for ScriptedLoader {
             stops: Arc::clone(&self.stops),
             stuck: Arc::clone(&self.stuck),
             metrics: *self.metrics.lock().unwrap_or_else(PoisonError::into_inner),
+            adapters: Mutex::default(),
         };
         Ok(LoadedModel { handle: model.handle(), worker: Arc::new(worker) })
     }
@@ -141,6 +142,8 @@ struct ScriptedWorker {
     stops: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
     metrics: Option<EngineMetrics>,
+    /// Names without weights.
+    adapters: Mutex<Vec<AdapterStatus>>,
 }
 
 #[async_trait]
@@ -154,6 +157,33 @@ impl Worker for ScriptedWorker {
 
     fn metrics(&self) -> Option<EngineMetrics> {
         self.metrics
+    }
+
+    fn load_adapter(&self, name: &str, path: &Path, _available: Option<u64>) -> Result<()> {
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = adapters.len() as u32;
+        let (name, path) = (name.to_owned(), path.to_path_buf());
+        adapters.push(AdapterStatus {
+            name,
+            path,
+            rank: 1,
+            modules: 1,
+            bytes: 0,
+            active: 0,
+            requests: 0,
+            id,
+        });
+        Ok(())
+    }
+
+    async fn unload_adapter(&self, name: &str) -> Result<()> {
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.retain(|adapter| adapter.name != name);
+        Ok(())
+    }
+
+    fn adapters(&self) -> Vec<AdapterStatus> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn shutdown(&self) {

@@ -91,18 +91,21 @@ fn tiny_checkpoints_answer_alike_in_a_crowd() {
             block_on(async {
                 let golden = &expected.prompts[expected.greedy_prompt];
                 let prompts: Vec<&Vec<u32>> = expected.prompts.iter().chain([golden, golden]).collect();
+                let context = checkpoint.config().context_length;
+                let sampling =
+                    |temperature, prompt: &[u32]| sampling(temperature, 30.min(context - prompt.len()));
                 let runs = prompts.iter().flat_map(|prompt| {
-                    [0.0, 1.0].map(|temperature| ids(&crowded, prompt, sampling(temperature, 30)))
+                    [0.0, 1.0].map(|temperature| ids(&crowded, prompt, sampling(temperature, prompt)))
                 });
                 let together = join_all(runs).await;
                 for (prompt, pair) in prompts.iter().zip(together.chunks(2)) {
                     for (temperature, found) in [0.0, 1.0].into_iter().zip(pair) {
-                        let alone = ids(&roomy, prompt, sampling(temperature, 30)).await;
+                        let alone = ids(&roomy, prompt, sampling(temperature, prompt)).await;
                         assert_eq!(*found, alone, "{} {compute:?}", path.display());
                     }
                 }
                 if matches!(compute, Compute::Exact) {
-                    let found = ids(&crowded, golden, sampling(0.0, expected.greedy.len())).await;
+                    let found = ids(&crowded, golden, self::sampling(0.0, expected.greedy.len())).await;
                     assert_eq!(found, expected.greedy, "{}", path.display());
                 }
             });

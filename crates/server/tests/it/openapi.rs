@@ -72,6 +72,10 @@ impl Asked {
         if self.id == "rotateKey" {
             app.admin(Method::POST, "/byzerllm/v1/keys", json!({ "name": "chat" })).await.ok();
         }
+        if self.id == "unloadLoraAdapter" {
+            let adapter = json!({ "lora_name": "french", "lora_path": "/adapters/french" });
+            app.admin(Method::POST, "/v1/load_lora_adapter", adapter).await;
+        }
         app.admin(self.method.clone(), &self.path, body).await
     }
 }
