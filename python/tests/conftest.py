@@ -152,14 +152,14 @@ def endless(tmp_path):
     )
 
 
-def scripted(target, pieces, template):
-    """A checkpoint that answers whatever it is asked with these texts, a token each."""
+def scripted(target, pieces, template, **config):
+    """A checkpoint that answers whatever it is asked with these texts, a token each; `config` is for its `config.json`."""
     source = CHECKPOINTS / "qwen2-bf16"
     vocabulary, hidden, end = 300, 64, 2
     edited(
         source,
         target,
-        config={"vocab_size": vocabulary + len(pieces), "max_position_embeddings": 4096},
+        config={"vocab_size": vocabulary + len(pieces), "max_position_embeddings": 4096, **config},
         tokenizer_config={"chat_template": template, "added_tokens_decoder": {}},
         tokenizer={
             "added_tokens": json.loads((source / "tokenizer.json").read_text())["added_tokens"]

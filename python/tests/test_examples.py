@@ -56,7 +56,7 @@ def real(name):
 @pytest.fixture
 def answering(tmp_path):
     """Makes a checkpoint that always gives this answer."""
-    return lambda text: scripted(tmp_path / "scripted", [text], TEMPLATE)
+    return lambda text, **config: scripted(tmp_path / "scripted", [text], TEMPLATE, **config)
 
 
 def run(name, tmp_path, plain=False, **variables):
@@ -82,7 +82,9 @@ def printed(name, tmp_path, plain=False, **variables):
 
 
 def test_01_quick_start(answering, tmp_path):
-    assert printed("01_quick_start.py", tmp_path, MODEL=answering(GREETING)) == f"{GREETING}\n"
+    # The program calls it a Llama 2, and its layers do nothing in either family.
+    model = answering(GREETING, architectures=["LlamaForCausalLM"], model_type="llama")
+    assert printed("01_quick_start.py", tmp_path, MODEL=model) == f"{GREETING}\n"
 
 
 def test_02_azure_openai(tmp_path, simulated):
@@ -136,13 +138,13 @@ def test_05_rerank(tmp_path):
     assert first[0] == second[0] == "what is panda?" and best >= worst
 
 
-def test_06_quantization(answering, tmp_path):
+def test_06_quantization(tmp_path):
+    models = {"MODEL": "baichuan2-7b-f16", "AWQ_MODEL": "awq-gemm"}
     output = printed(
-        "06_quantization.py", tmp_path, MODEL=answering(GREETING), AWQ_MODEL=str(CHECKPOINTS / "awq-gemm")
+        "06_quantization.py", tmp_path, **{name: str(CHECKPOINTS / model) for name, model in models.items()}
     )
-    # The second answer is of random weights.
-    assert output.startswith(f"{GREETING}\n")
-    assert len(output.removeprefix(f"{GREETING}\n").strip()) > 20
+    # The weights are random, and so are both answers.
+    assert len(output.strip()) > 40
 
 
 def test_07_vllm_and_deepspeed(tmp_path):

@@ -274,7 +274,13 @@ impl Http {
             .get("error")
             .and_then(|error| error.get("message").unwrap_or(error).as_str())
             .map_or_else(|| format!("the server at {url} answered with status {status}"), str::to_owned);
-        let error = Error::new(kind_of(status), message);
+        let told = |name: &str| value.get("error").and_then(|error| error.get(name)?.as_str());
+        let kind = ErrorKind::ALL.into_iter().find(|kind| told("code") == Some(kind.code()));
+        let error = Error::new(kind.unwrap_or_else(|| kind_of(status)), message);
+        let error = match told("param") {
+            Some(param) => error.with_param(param.to_owned()),
+            None => error,
+        };
         match retry_after {
             Some(after) => error.with_retry_after(after),
             None => error,

@@ -244,7 +244,8 @@ impl EmbeddingModel for LocalEncoder {
         }
         let (rows, usage, notices) = self.rows(Texts::of(&mut request), length, &context).await?;
         let cut = kept < self.desk.width;
-        let scale = normalize.unwrap_or(self.text.normalized && cut);
+        // A vector of unit length stays as it is, to the bit.
+        let scale = if self.text.normalized { cut } else { normalize == Some(true) };
         let vector = |row: &[f32]| {
             let mut vector = row[..kept].to_vec();
             if scale {

@@ -5,8 +5,8 @@ use super::{ARCHITECTURES, Architecture};
 /// Classes that a type was used for beside those of the families that name it: Byzer-LLM's modules for Llama 2 loaded
 /// whatever `AutoModelForCausalLM` did, a Mistral model is a `llama` in GGUF files, and the first Dolly was a GPT-J.
 const ALSO: [(&str, &[&str]); 6] = [
-    ("llama", &["MistralForCausalLM", "YiForCausalLM"]),
-    ("llama2", &["MistralForCausalLM", "MixtralForCausalLM", "YiForCausalLM"]),
+    ("llama", &["MistralForCausalLM"]),
+    ("llama2", &["MistralForCausalLM", "MixtralForCausalLM"]),
     ("zephyr", &["LlamaForCausalLM"]),
     ("qwen", &["Qwen3MoeForCausalLM"]),
     ("dolly", &["GPTJForCausalLM"]),

@@ -36,7 +36,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
                 .says("New requests are refused at once; the answer comes when those that use it have ended.")
         }
         ("POST", "/v1/load_lora_adapter") => {
-            const ANSWERS: &[Answer] = &[Answer::Text("text/plain; charset=utf-8")];
+            const ANSWERS: &[Answer] = &[Answer::Text("text/plain")];
             let title = "Load a LoRA adapter, in vLLM's words.";
             Operation::new("loadLoraAdapter", Tag::Admin, title, "A line of text.", ANSWERS)
                 .takes(
@@ -46,7 +46,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
                 .fails(&[409])
         }
         ("POST", "/v1/unload_lora_adapter") => {
-            const ANSWERS: &[Answer] = &[Answer::Text("text/plain; charset=utf-8")];
+            const ANSWERS: &[Answer] = &[Answer::Text("text/plain")];
             let title = "Unload a LoRA adapter, in vLLM's words.";
             Operation::new("unloadLoraAdapter", Tag::Admin, title, "A line of text.", ANSWERS)
                 .takes(of::<UnloadLoraBody>, || json!({ "lora_name": "french" }))

@@ -42,7 +42,7 @@ pub(crate) async fn load_lora(
     JsonBody(body): JsonBody<LoadLoraBody>,
 ) -> Result<String, ApiError> {
     let (deployment, name) = place(&state, &body.lora_name, body.base_model_name.as_deref(), "load")?;
-    if body.load_inplace {
+    if body.load_inplace == Some(true) {
         let message =
             "load_inplace is not supported: unload the adapter first, or load it under another name";
         return Err(Error::new(ErrorKind::Unsupported, message).with_param("load_inplace").into());

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::describe::only;
+
 /// An adapter to load.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "LoadAdapterRequest")]
@@ -36,9 +38,10 @@ pub(crate) struct LoadLoraBody {
     /// The deployment.
     #[serde(default)]
     pub(crate) base_model_name: Option<String>,
-    /// Not supported; must be false.
+    /// An adapter is not replaced while requests use it: unload it first.
     #[serde(default)]
-    pub(crate) load_inplace: bool,
+    #[schemars(transform = only([false]))]
+    pub(crate) load_inplace: Option<bool>,
 }
 
 /// An adapter to unload, in vLLM's words.

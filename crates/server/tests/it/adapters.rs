@@ -10,7 +10,7 @@ use byzerllm_server::router;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{App, TOKEN, options, request};
+use crate::support::{TOKEN, options, request};
 
 const ADAPTERS: &str = "/byzerllm/v1/deployments/chat/adapters";
 
@@ -164,13 +164,15 @@ async fn a_key_for_a_deployment_may_ask_its_adapters_and_manage_none() {
 }
 
 #[tokio::test]
-async fn a_model_without_an_engine_has_no_adapters() {
-    let app = App::answering("hello").await;
-    assert_eq!(app.admin(Method::GET, ADAPTERS, "").await.ok(), json!([]));
+async fn a_model_that_generates_nothing_has_no_adapters() {
+    let runtime =
+        Runtime::open(RuntimeOptions { threads: Some(1), ..RuntimeOptions::default() }).await.unwrap();
+    runtime.deploy(DeploymentSpec::new("chat", fixture("encoders/bert-mean"))).await.unwrap();
+    let real = Real { router: router(runtime.clone(), &options()), runtime };
+    assert_eq!(real.admin(Method::GET, ADAPTERS, Value::Null).await, (200, "[]".to_owned()));
     let body = json!({"name": "french", "path": "/"});
-    let (status, _, _, message) = app.admin(Method::POST, ADAPTERS, body).await.error();
-    assert!(status == 501 || status == 400, "{status} {message}");
-    assert!(message.contains("no adapters"), "{message}");
-    let (status, ..) = app.admin(Method::DELETE, &format!("{ADAPTERS}/french"), "").await.error();
+    let (status, message) = real.admin(Method::POST, ADAPTERS, body).await;
+    assert!(status == 400 && message.contains("no adapters"), "{status} {message}");
+    let (status, _) = real.admin(Method::DELETE, &format!("{ADAPTERS}/french"), Value::Null).await;
     assert_eq!(status, 404);
 }

@@ -63,6 +63,8 @@ impl Asked {
             }
             _ => {}
         }
+        // The one field that names what must exist.
+        let value = if field == "base_model_name" { "chat".into() } else { value };
         body.insert(field.to_owned(), value);
         body.into()
     }
