@@ -180,7 +180,6 @@ pub(super) fn apply(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Resu
     Ok(Effect::Applied)
 }
 
-/// Sets a vendor's parameter. Python's `None` and the empty text leave it out, as Byzer-LLM's programs have it.
 /// LoRA adapters: an object of names and directories, also as text.
 fn adapters(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Result<Effect> {
     let wrong = || {
@@ -201,6 +200,7 @@ fn adapters(spec: &mut DeploymentSpec, key: &str, value: &Value) -> Result<Effec
     Ok(Effect::Applied)
 }
 
+/// Sets a vendor's parameter. Python's `None` and the empty text leave it out, as Byzer-LLM's programs have it.
 fn apply_to_vendor(provider: &mut ProviderSpec, key: &str, value: &Value) -> Result<Effect> {
     let vendor = byzerllm_providers::find(&provider.vendor)?;
     let parameter = match byzerllm_providers::find_parameter(vendor, key) {

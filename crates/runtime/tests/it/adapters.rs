@@ -142,8 +142,6 @@ async fn what_cannot_have_adapters_says_so() {
     runtime.deploy(spec("chat")).await.unwrap();
     let error = text(&runtime, "chat:french").await.unwrap_err();
     assert!(error.kind() == ErrorKind::NotFound && error.message().contains("none is loaded"), "{error}");
-    let error = runtime.load_adapter("chat", "french", &fixture("adapters/stable")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
     let mut vendor = DeploymentSpec::of_provider("gpt", "openai");
     vendor.set("saas.api_key", "env:PATH").unwrap();
     vendor.set("saas.model", "gpt").unwrap();
@@ -156,4 +154,8 @@ async fn what_cannot_have_adapters_says_so() {
     let error = broken.deploy(other).await.unwrap_err();
     assert!(error.message().contains("gpt_neox"), "{error}");
     assert!(broken.list().is_empty());
+    // A model that makes vectors has none either.
+    broken.deploy(DeploymentSpec::new("chat", fixture("encoders/bert-mean"))).await.unwrap();
+    let error = broken.load_adapter("chat", "french", &fixture("adapters/stable")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
