@@ -259,7 +259,6 @@ def test_formats_are_kept_for_later(name):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("emb_rerank", ("chat", ["query", "passage"])),
         ("sft", ("name", "/data", "/model", "/stage", "sft/llama2", 1, 1, True, "{}", {})),
         ("pretrain", ("name", "/data", "/model", "/stage", "sfft/llama2", 1, 1, True, "{}", {})),
         ("merge_lora", ("name", "/model", "/adapter", "/target")),

@@ -75,10 +75,11 @@ def test_requests_that_are_none(chat):
     for wrong in ({"history": []}, {"instruction": ["a"]}, {"instruction": "x", "gen.topk": 1}):
         with pytest.raises(InvalidRequestError):
             chat._query("chat", [wrong])
+    pair = ["query", "passage"]
     for absent in (
-        {"embedding": True},
-        {"embedding": True, "embed_rerank": True},
-        {"generation.stream": True},
+        {"instruction": "x", "embedding": True},
+        {"instruction": pair, "embedding": True, "embed_rerank": True},
+        {"instruction": "x", "generation.stream": True},
     ):
         with pytest.raises(UnsupportedError):
-            chat._query("chat", [{"instruction": "x", **absent}])
+            chat._query("chat", [absent])
