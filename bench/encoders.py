@@ -396,7 +396,7 @@ def http(arguments: argparse.Namespace, model: Path, compute: str, file: Path, t
 async def clients(address: Tuple[str, int], bodies: Sequence[bytes], count: int) -> None:
     """So many clients, each with a connection of its own, which ask one after the other until no body is left."""
     waiting = list(reversed(bodies))
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: {address[0]}\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/json\r\nContent-Length: "
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection(*address)
