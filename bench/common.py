@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
@@ -136,3 +137,12 @@ def write_json(path: Path, value: object) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def write_results(result: dict, text: str, stem: Optional[Path], name: str = "") -> None:
+    """Writes the JSON and the Markdown file, named by the time after `name` unless `stem` is given, and prints them."""
+    stem = stem or cache_directory() / "results" / datetime.now(timezone.utc).strftime(f"{name}%Y%m%d-%H%M%S")
+    write_json(stem.with_suffix(".json"), result)
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"{stem.with_suffix('.json')}\n{stem.with_suffix('.md')}")

@@ -23,14 +23,13 @@ from common import (
     ROOT,
     Problem,
     Step,
-    cache_directory,
     commit,
     machine,
     markdown_table,
     median,
     number,
     spread,
-    write_json,
+    write_results,
 )
 
 STREAMS = (16, 32)
@@ -59,12 +58,7 @@ def main() -> int:
         return problem.report()
     except KeyboardInterrupt:
         return 130
-    stem = arguments.out or cache_directory() / "results" / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    write_json(stem.with_suffix(".json"), result)
-    text = markdown(result)
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    print(f"{stem.with_suffix('.json')}\n{stem.with_suffix('.md')}")
+    write_results(result, markdown(result), arguments.out)
     return 0
 
 

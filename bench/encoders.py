@@ -41,7 +41,7 @@ from common import (
     package,
     run,
     spread,
-    write_json,
+    write_results,
 )
 
 WHEEL = ("--only-binary", ":all:")
@@ -103,13 +103,7 @@ def main() -> int:
         return problem.report()
     except KeyboardInterrupt:
         return 130
-    stamp = datetime.now(timezone.utc).strftime("encoders-%Y%m%d-%H%M%S")
-    stem = arguments.out or cache_directory() / "results" / stamp
-    write_json(stem.with_suffix(".json"), result)
-    text = markdown(result)
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    print(f"{stem.with_suffix('.json')}\n{stem.with_suffix('.md')}")
+    write_results(result, markdown(result), arguments.out, "encoders-")
     return 0
 
 
