@@ -164,13 +164,14 @@ fn row(key: &KeyInfo, now: u64) -> Vec<String> {
     vec![key.name.clone(), key.id.clone(), state, expires, key.scopes.to_string()]
 }
 
-/// A length of time in its largest unit.
+/// A length of time in its largest unit, to the nearest: a key for 30 days does not have 29 a second after it was made.
 fn span(seconds: u64) -> String {
+    let nearest = |unit: u64| seconds.saturating_add(unit / 2) / unit;
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+        120..7200 => format!("{} min", nearest(60)),
+        7200..172_800 => format!("{} h", nearest(3600)),
+        _ => format!("{} d", nearest(86_400)),
     }
 }
 
@@ -228,6 +229,7 @@ mod tests {
         let words = |key: &KeyInfo| row(key, 1000)[2..4].join("; ");
         assert_eq!(row(&key, 1000), ["a", "0123", "active", "never", "admin, inference:*"]);
         assert_eq!(words(&KeyInfo { expires: Some(1000 + 86_400 * 30), ..key.clone() }), "active; in 30 d");
+        assert_eq!(words(&KeyInfo { expires: Some(998 + 86_400 * 30), ..key.clone() }), "active; in 30 d");
         assert_eq!(words(&KeyInfo { expires: Some(9), active: false, ..key.clone() }), "expired; over");
         assert_eq!(words(&KeyInfo { revoked: Some(9), active: false, ..key.clone() }), "revoked; never");
         let grace = KeyInfo { grace_until: Some(1000 + 3600), ..key };
