@@ -110,6 +110,7 @@ pub(crate) async fn print_into(stream: &mut EventStream, output: Output, answer:
             Event::Started { .. }
             | Event::PromptLogprobs { .. }
             | Event::ToolCall { .. }
+            | Event::Signature { .. }
             | Event::Usage { .. } => {}
         }
     }

@@ -10,6 +10,7 @@
 //!    reported to [`crate::RequestContext::on_usage`].
 //! 6. Text deltas are whole UTF-8 characters, never re-sent and never empty unless they carry log probabilities.
 //! 7. Tool-call argument deltas of a call concatenate to valid JSON when its choice finished with `ToolCalls`.
+//! 8. A signature of a tool call comes before the call's first delta; one of reasoning after the last piece of its block.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use futures::stream::BoxStream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, RequestId, Result, Usage};
+use crate::{Error, RequestId, Result, Signature, Signatures, Usage};
 
 /// Why a choice ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -186,6 +187,14 @@ pub enum Event {
         /// The piece.
         delta: ToolCallDelta,
     },
+    /// What the vendor wants to see again with the conversation.
+    Signature {
+        /// Which choice.
+        choice: u32,
+        /// What is signed, and how.
+        #[serde(flatten)]
+        signature: Signature,
+    },
     /// A choice is over.
     Finished {
         /// Which choice.
@@ -193,6 +202,9 @@ pub enum Event {
         /// Why.
         #[serde(flatten)]
         reason: FinishReason,
+        /// The stop string that ended it, where it was one and whoever answered says which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stop: Option<String>,
     },
     /// The tokens spent; the last event.
     Usage {
@@ -218,6 +230,12 @@ pub struct Choice {
     pub logprobs: Option<Vec<TokenLogprob>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it, where it was one and whoever answered says which.
+    #[serde(default)]
+    pub stop: Option<String>,
+    /// What the vendor wants to see again with the conversation.
+    #[serde(default)]
+    pub signatures: Signatures,
 }
 
 impl Default for Choice {
@@ -228,6 +246,8 @@ impl Default for Choice {
             tool_calls: Vec::new(),
             logprobs: None,
             finish_reason: FinishReason::Stop,
+            stop: None,
+            signatures: Signatures::default(),
         }
     }
 }
@@ -260,12 +280,17 @@ pub async fn collect(mut stream: EventStream) -> Result<ChatResponse> {
         usage: Usage::default(),
     };
     let mut choices: BTreeMap<u32, Choice> = BTreeMap::new();
+    // Where the reasoning of each choice begins that no signature covers yet.
+    let mut unsigned: BTreeMap<u32, usize> = BTreeMap::new();
     let mut complete = false;
     while let Some(event) = stream.next().await {
         match event? {
             Event::Started { request_id, .. } => response.request_id = request_id,
             Event::PromptLogprobs { logprobs } => response.prompt_logprobs = Some(logprobs),
-            Event::Notice { notice: Notice::Restarted } => choices.clear(),
+            Event::Notice { notice: Notice::Restarted } => {
+                choices.clear();
+                unsigned.clear();
+            }
             Event::Notice { notice } => response.notices.push(notice),
             Event::Text { choice, text, logprobs } => {
                 let entry = choices.entry(choice).or_default();
@@ -286,7 +311,20 @@ pub async fn collect(mut stream: EventStream) -> Result<ChatResponse> {
                 call.1.extend(delta.name);
                 call.2.push_str(&delta.arguments);
             }
-            Event::Finished { choice, reason } => choices.entry(choice).or_default().finish_reason = reason,
+            Event::Signature { choice, signature } => {
+                let entry = choices.entry(choice).or_default();
+                let mut reasoning = String::new();
+                if matches!(signature, Signature::Reasoning { .. }) {
+                    let start = unsigned.insert(choice, entry.reasoning.len()).unwrap_or_default();
+                    reasoning.push_str(entry.reasoning.get(start..).unwrap_or_default());
+                }
+                entry.signatures.take(signature, reasoning);
+            }
+            Event::Finished { choice, reason, stop } => {
+                let entry = choices.entry(choice).or_default();
+                entry.finish_reason = reason;
+                entry.stop = stop;
+            }
             Event::Usage { usage } => {
                 response.usage = usage;
                 complete = true;

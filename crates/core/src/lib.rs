@@ -13,6 +13,7 @@ mod generation;
 mod model;
 mod request;
 mod rerank;
+mod signature;
 mod usage;
 mod words;
 
@@ -33,5 +34,8 @@ pub use generation::{
 pub use model::{ChatModel, ModelHandle, ModelInfo, ModelSummary};
 pub use request::{ChatRequest, FrontEnd, Input, ResponseFormat, Tool, ToolChoice};
 pub use rerank::{RerankModel, RerankRequest, RerankScores, ScoreScale, TextPair};
+pub use signature::{
+    EXTRA_CONTENT, Signature, Signatures, THINKING_BLOCKS, ThinkingBlock, call_signature, extra_content,
+};
 pub use usage::{Usage, UsageHook, UsageSource};
 pub use words::nearest;

@@ -276,6 +276,7 @@ impl Answer {
                 if let Event::Text { choice, .. }
                 | Event::Reasoning { choice, .. }
                 | Event::ToolCall { choice, .. }
+                | Event::Signature { choice, .. }
                 | Event::Notice { notice: Notice::InvalidToolCall { choice, .. } }
                 | Event::Finished { choice, .. } = &mut event
                 {
@@ -289,7 +290,9 @@ impl Answer {
     fn end(&mut self, choice: u32, reason: FinishReason) {
         self.choices[choice as usize].over = true;
         self.open -= 1;
-        self.tell(choice, Event::Finished { choice, reason });
+        let found = self.choices[choice as usize].text.stop().filter(|_| reason == FinishReason::Stop);
+        let stop = found.map(str::to_owned);
+        self.tell(choice, Event::Finished { choice, reason, stop });
     }
 
     fn bytes(&self, id: u32) -> Vec<u8> {

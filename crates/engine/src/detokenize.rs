@@ -58,6 +58,11 @@ impl ChoiceText {
         self.stop.stopped()
     }
 
+    /// The stop string that was found.
+    pub(crate) fn stop(&self) -> Option<&str> {
+        self.stop.found()
+    }
+
     /// Adds a token.
     pub(crate) fn push(&mut self, id: u32, logprob: Option<TokenLogprob>) -> Piece {
         if let (Some(waiting), Some(logprob)) = (&mut self.waiting, logprob) {

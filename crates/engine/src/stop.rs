@@ -9,22 +9,27 @@
 pub(crate) struct StopMatcher {
     stops: Vec<String>,
     held: String,
-    stopped: bool,
+    stopped: Option<String>,
 }
 
 impl StopMatcher {
     pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new(), stopped: false }
+        Self { stops, held: String::new(), stopped: None }
     }
 
     /// Whether a stop string was found; nothing follows it.
     pub(crate) fn stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
+    }
+
+    /// The stop string that was found.
+    pub(crate) fn found(&self) -> Option<&str> {
+        self.stopped.as_deref()
     }
 
     /// Adds text and returns what is certain not to be part of a stop string.
     pub(crate) fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.stopped.is_some() {
             return String::new();
         }
         if self.stops.is_empty() {
@@ -34,10 +39,10 @@ impl StopMatcher {
         let first = self
             .stops
             .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start)))
+            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start, stop)))
             .min();
-        if let Some((_, start)) = first {
-            self.stopped = true;
+        if let Some((_, start, stop)) = first {
+            self.stopped = Some(stop.clone());
             self.held.truncate(start);
             return std::mem::take(&mut self.held);
         }
@@ -89,7 +94,7 @@ mod tests {
         assert_eq!(matcher.push("two E"), "\ntwo ");
         assert_eq!(matcher.push("N"), "");
         assert_eq!(matcher.push("Dx"), "");
-        assert!(matcher.stopped());
+        assert_eq!(matcher.found(), Some("END"));
         assert_eq!(matcher.finish(), "");
     }
 

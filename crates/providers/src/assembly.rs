@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use byzerllm_core::{
-    Error, ErrorDetail, ErrorKind, Event, FinishReason, Result, ToolCallDelta, Usage, UsageSource,
+    Error, ErrorDetail, ErrorKind, Event, FinishReason, Result, Signature, ToolCallDelta, Usage, UsageSource,
 };
 
 use crate::Delta;
@@ -33,6 +33,8 @@ struct Choice {
     finished: bool,
     /// The JSON arguments of its tool calls.
     calls: Vec<String>,
+    /// The stop string that ends it.
+    stop: Option<String>,
 }
 
 impl Assembly {
@@ -102,6 +104,8 @@ impl Assembly {
                     }
                 }
                 Delta::ToolCall(choice, delta) => said |= self.tool_call(choice, delta)?,
+                Delta::Signature(choice, signature) => self.signature(choice, signature)?,
+                Delta::Stop(choice, stop) => self.open(choice)?.stop = Some(stop),
                 Delta::Finished(choice, reason) => self.finish(choice, reason)?,
             }
         }
@@ -135,6 +139,7 @@ impl Assembly {
         let state = self.open(choice)?;
         state.finished = true;
         let calls = std::mem::take(&mut state.calls);
+        let stop = state.stop.take();
         self.unfinished -= 1;
         let mut reason = match reason {
             // What a vendor says that was told which tool to call.
@@ -155,7 +160,22 @@ impl Assembly {
                 }
             }
         }
-        self.ready.push_back(Event::Finished { choice, reason });
+        let stop = stop.filter(|stop| reason == FinishReason::Stop && !stop.is_empty());
+        self.ready.push_back(Event::Finished { choice, reason, stop });
+        Ok(())
+    }
+
+    fn signature(&mut self, choice: u32, signature: Signature) -> Result<()> {
+        if signature.is_empty() {
+            return Ok(());
+        }
+        let calls = self.open(choice)?.calls.len();
+        if let Signature::ToolCall { index, .. } = signature
+            && ((index as usize) < calls || index >= MAX_CALLS)
+        {
+            return Err(self.odd(format_args!("a signature of tool call {index}, which began without it")));
+        }
+        self.ready.push_back(Event::Signature { choice, signature });
         Ok(())
     }
 

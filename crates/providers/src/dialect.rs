@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use byzerllm_core::{
     ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, FinishReason, GenerationDefaults, Input,
-    Part, Result, TokenLogprob, ToolCallDelta, Usage,
+    Part, Result, Signature, TokenLogprob, ToolCallDelta, Usage,
 };
 use http::{HeaderMap, Method};
 use url::Url;
@@ -92,6 +92,11 @@ pub enum Delta {
     Reasoning(u32, String),
     /// A piece of a tool call of a choice.
     ToolCall(u32, ToolCallDelta),
+    /// What the vendor wants to see again with the conversation; of a tool call before its first piece. An empty one does
+    /// no harm.
+    Signature(u32, Signature),
+    /// The stop string that ends a choice; comes before its [`Delta::Finished`].
+    Stop(u32, String),
     /// A choice is over. Text of it may not follow; its usage may. Repeating it does no harm. `Stop` of a choice that
     /// called tools is read as `ToolCalls`.
     Finished(u32, FinishReason),

@@ -17,7 +17,7 @@ fn events() -> Vec<Event> {
         Event::Started { request_id: RequestId("r1".to_owned()), vendor_request_id: None },
         Event::Text { choice: 0, text: "你好\n\n".to_owned(), logprobs: None },
         Event::Text { choice: 0, text: "!".to_owned(), logprobs: None },
-        Event::Finished { choice: 0, reason: FinishReason::Stop },
+        Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None },
         Event::Usage { usage: Usage { prompt_tokens: 1, completion_tokens: 2, ..Usage::default() } },
     ]
 }

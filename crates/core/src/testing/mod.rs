@@ -219,7 +219,7 @@ impl ScriptedModel {
             }
         }
         for choice in 0..request.n {
-            let event = Event::Finished { choice, reason: reason.clone() };
+            let event = Event::Finished { choice, reason: reason.clone(), stop: None };
             steps.push_back(Step { event, word: false });
         }
         steps
@@ -482,7 +482,18 @@ impl Contract {
                 self.delta(*choice)?;
                 self.arguments.entry((*choice, delta.index)).or_default().push_str(&delta.arguments);
             }
-            Event::Finished { choice, reason } => {
+            Event::Signature { choice, signature } => {
+                self.delta(*choice)?;
+                if signature.is_empty() {
+                    return Err(format!("an empty signature of choice {choice}"));
+                }
+                if let crate::Signature::ToolCall { index, .. } = signature
+                    && self.arguments.contains_key(&(*choice, *index))
+                {
+                    return Err(format!("the signature of call {index} of choice {choice} comes after its beginning"));
+                }
+            }
+            Event::Finished { choice, reason, .. } => {
                 self.delta(*choice)?;
                 self.finished.insert(*choice);
                 if *reason == FinishReason::ToolCalls {
@@ -735,7 +746,7 @@ mod tests {
     fn the_watcher_names_violations() {
         let started = Event::Started { request_id: crate::RequestId("1".into()), vendor_request_id: None };
         let text = |text: &str| Event::Text { choice: 0, text: text.to_owned(), logprobs: None };
-        let finished = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let finished = Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None };
         let usage = Event::Usage { usage: Usage::default() };
         let cases: [(&str, Vec<Event>); 7] = [
             ("not the start", vec![text("a")]),

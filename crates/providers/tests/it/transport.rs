@@ -32,7 +32,7 @@ async fn an_answer_comes_piece_by_piece_and_its_connection_serves_the_next() {
                 Event::Started { request_id, vendor_request_id: Some("v-1".to_owned()) },
                 piece("Hé"),
                 piece("llo"),
-                Event::Finished { choice: 0, reason: FinishReason::Stop },
+                Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None },
                 Event::Usage {
                     usage: Usage { prompt_tokens: 3, completion_tokens: 2, source, ..Usage::default() }
                 },

@@ -86,9 +86,11 @@ fn size(event: &Event) -> usize {
                 + delta.id.as_ref().map_or(0, String::len)
                 + delta.name.as_ref().map_or(0, String::len)
         }
+        Event::Signature { signature, .. } => signature.len(),
         Event::PromptLogprobs { logprobs } => logprobs_size(logprobs),
         Event::Notice { notice: Notice::InvalidToolCall { reason, .. } } => reason.len(),
-        Event::Started { .. } | Event::Notice { .. } | Event::Finished { .. } | Event::Usage { .. } => 0,
+        Event::Finished { stop, .. } => stop.as_ref().map_or(0, String::len),
+        Event::Started { .. } | Event::Notice { .. } | Event::Usage { .. } => 0,
     }
 }
 

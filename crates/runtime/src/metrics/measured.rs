@@ -152,9 +152,14 @@ impl Measured {
                 }
             }
             Some(Ok(Event::ToolCall { choice, .. })) => self.piece(*choice),
-            Some(Ok(Event::Finished { choice, reason })) => self.finished(*choice, reason),
+            Some(Ok(Event::Finished { choice, reason, .. })) => self.finished(*choice, reason),
             Some(Ok(Event::Usage { .. })) => self.end(self.reason.unwrap_or(Outcome::CANCELLED)),
-            Some(Ok(Event::Started { .. } | Event::PromptLogprobs { .. } | Event::Notice { .. })) => {}
+            Some(Ok(
+                Event::Started { .. }
+                | Event::PromptLogprobs { .. }
+                | Event::Notice { .. }
+                | Event::Signature { .. },
+            )) => {}
             Some(Err(error)) => self.end(Outcome::failed(error.kind())),
             None => self.end(Outcome::failed(byzerllm_core::ErrorKind::Internal)),
         }

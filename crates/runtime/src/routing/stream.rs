@@ -182,7 +182,7 @@ impl Answer {
         };
         let used = self.used;
         if resumed.as_ref().is_some_and(|resumed| resumed.is_at_limit(used)) {
-            self.queue.push_back(Event::Finished { choice: 0, reason: FinishReason::Length });
+            self.queue.push_back(Event::Finished { choice: 0, reason: FinishReason::Length, stop: None });
             let last = self.end(None);
             self.queue.push_back(last);
             return Some(());

@@ -231,7 +231,7 @@ impl ChatModel for Parrot {
         let speech = Speech {
             events: std::iter::once(start)
                 .chain(texts)
-                .chain([Event::Finished { choice: 0, reason }])
+                .chain([Event::Finished { choice: 0, reason, stop: None }])
                 .collect(),
             plan,
             over: false,

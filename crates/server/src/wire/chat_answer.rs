@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use byzerllm_core::{
-    ChatResponse, Error, ErrorDetail, Event, FinishReason, Notice, Result, ToolCallDelta, Usage,
+    ChatResponse, Error, ErrorDetail, Event, FinishReason, Notice, Result, Signature, Signatures,
+    ThinkingBlock, ToolCallDelta, Usage, extra_content,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::describe::words;
 use super::logprobs::ChatLogprobs;
@@ -100,6 +102,9 @@ struct AnswerChoice {
     logprobs: Option<ChatLogprobs>,
     #[schemars(transform = words(FINISH_REASONS))]
     finish_reason: &'static str,
+    /// The stop string that ended it, where the model or its vendor says which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ChoiceError>,
 }
@@ -114,6 +119,9 @@ struct AnswerMessage {
     /// What the model thought first, for models that do.
     #[serde(skip_serializing_if = "String::is_empty")]
     reasoning_content: String,
+    /// The same block by block with the vendor's signatures, which it wants to see again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thinking_blocks: Vec<ThinkingBlock>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
 }
@@ -125,6 +133,9 @@ struct ToolCall {
     id: String,
     r#type: &'static str,
     function: Function,
+    /// The vendor's signature of the call, which it wants to see again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<Value>,
 }
 
 /// What is called.
@@ -155,13 +166,14 @@ impl ChatAnswer {
             .into_iter()
             .enumerate()
             .map(|(index, choice)| {
-                let calls: Vec<ToolCall> = choice
-                    .tool_calls
-                    .into_iter()
-                    .map(|(id, name, arguments)| ToolCall {
+                let Signatures { blocks, calls: signatures } = choice.signatures;
+                let calls: Vec<ToolCall> = (0..)
+                    .zip(choice.tool_calls)
+                    .map(|(call, (id, name, arguments))| ToolCall {
                         id,
                         r#type: "function",
                         function: Function { name, arguments },
+                        extra_content: signatures.get(&call).map(|signature| extra_content(signature)),
                     })
                     .collect();
                 let content = (!choice.text.is_empty() || calls.is_empty()).then_some(choice.text);
@@ -172,10 +184,12 @@ impl ChatAnswer {
                         content,
                         refusal: None,
                         reasoning_content: choice.reasoning,
+                        thinking_blocks: blocks,
                         tool_calls: calls,
                     },
                     logprobs: choice.logprobs.map(ChatLogprobs::from),
                     finish_reason: choice.finish_reason.as_str(),
+                    stop_reason: choice.stop,
                     error: ChoiceError::of(&choice.finish_reason).or_else(|| invalid_call(index)),
                 }
             })
@@ -208,6 +222,9 @@ struct ChunkChoice {
     logprobs: Option<ChatLogprobs>,
     #[schemars(transform = words(FINISH_REASONS))]
     finish_reason: Option<&'static str>,
+    /// The stop string that ended it, where the model or its vendor says which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ChoiceError>,
 }
@@ -222,6 +239,9 @@ struct Delta {
     content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
+    /// A whole block of the reasoning that came before, with the vendor's signature, which it wants to see again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thinking_blocks: Vec<ThinkingBlock>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<[DeltaCall; 1]>,
 }
@@ -236,6 +256,9 @@ struct DeltaCall {
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<&'static str>,
     function: DeltaFunction,
+    /// The vendor's signature of the call, which it wants to see again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<Value>,
 }
 
 /// A piece of what is called.
@@ -254,6 +277,7 @@ impl From<ToolCallDelta> for DeltaCall {
             r#type: delta.id.is_some().then_some("function"),
             id: delta.id,
             function: DeltaFunction { name: delta.name, arguments: delta.arguments },
+            extra_content: None,
         }
     }
 }
@@ -271,6 +295,10 @@ pub(crate) struct ChatChunks {
     notes: Notes,
     /// Why a choice's text holds a tool call that is none.
     invalid_calls: BTreeMap<u32, ChoiceError>,
+    /// The reasoning of each choice that no signature covers yet.
+    unsigned: BTreeMap<u32, String>,
+    /// Signatures of calls that have not begun, by choice and call.
+    signatures: BTreeMap<(u32, u32), String>,
     usage: Option<Usage>,
 }
 
@@ -284,6 +312,8 @@ impl ChatChunks {
             said_something: false,
             notes: Notes::default(),
             invalid_calls: BTreeMap::new(),
+            unsigned: BTreeMap::new(),
+            signatures: BTreeMap::new(),
             usage: None,
         }
     }
@@ -305,15 +335,39 @@ impl ChatChunks {
                     delta,
                     logprobs: None,
                     finish_reason: None,
+                    stop_reason: None,
                     error: None,
                 }])
             })
             .collect()
     }
 
+    /// A block of reasoning is told once it is whole; the signature of a call with the call.
+    fn signature(&mut self, index: u32, signature: Signature) -> Vec<ChatChunk> {
+        let mut all = Signatures::default();
+        match signature {
+            Signature::ToolCall { index: call, signature } => {
+                self.signatures.insert((index, call), signature);
+                return Vec::new();
+            }
+            Signature::Reasoning { .. } => {
+                all.take(signature, self.unsigned.remove(&index).unwrap_or_default());
+            }
+            Signature::Hidden { .. } => all.take(signature, String::new()),
+        }
+        self.delta(index, Delta { thinking_blocks: all.blocks, ..Delta::default() }, None)
+    }
+
     fn delta(&mut self, index: u32, delta: Delta, logprobs: Option<ChatLogprobs>) -> Vec<ChatChunk> {
         self.said_something = true;
-        vec![self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason: None, error: None }])]
+        vec![self.chunk(vec![ChunkChoice {
+            index,
+            delta,
+            logprobs,
+            finish_reason: None,
+            stop_reason: None,
+            error: None,
+        }])]
     }
 }
 
@@ -330,6 +384,8 @@ impl crate::sse::Encode for ChatChunks {
                 }
                 self.said_something = false;
                 self.invalid_calls.clear();
+                self.unsigned.clear();
+                self.signatures.clear();
                 self.beginnings()
             }
             Event::Notice { notice: Notice::InvalidToolCall { choice, reason } } => {
@@ -342,17 +398,22 @@ impl crate::sse::Encode for ChatChunks {
                 self.delta(choice, delta, logprobs.map(ChatLogprobs::from))
             }
             Event::Reasoning { choice, text } => {
+                self.unsigned.entry(choice).or_default().push_str(&text);
                 let delta = Delta { reasoning_content: Some(text), ..Delta::default() };
                 self.delta(choice, delta, None)
             }
+            Event::Signature { choice, signature } => self.signature(choice, signature),
             Event::ToolCall { choice, delta } => {
-                let delta = Delta { tool_calls: Some([delta.into()]), ..Delta::default() };
+                let signature = self.signatures.remove(&(choice, delta.index));
+                let mut call = DeltaCall::from(delta);
+                call.extra_content = signature.as_deref().map(extra_content);
+                let delta = Delta { tool_calls: Some([call]), ..Delta::default() };
                 self.delta(choice, delta, None)
             }
             Event::Finished { reason: FinishReason::Error(detail), .. } if self.n == 1 => {
                 return Err(choice_failed(detail));
             }
-            Event::Finished { choice, reason } => {
+            Event::Finished { choice, reason, stop } => {
                 let error = ChoiceError::of(&reason).or_else(|| self.invalid_calls.remove(&choice));
                 let (delta, finish_reason) = (Delta::default(), Some(reason.as_str()));
                 vec![self.chunk(vec![ChunkChoice {
@@ -360,6 +421,7 @@ impl crate::sse::Encode for ChatChunks {
                     delta,
                     logprobs: None,
                     finish_reason,
+                    stop_reason: stop,
                     error,
                 }])]
             }
@@ -414,7 +476,7 @@ mod tests {
 
     fn failed(choice: u32) -> Event {
         let detail = ErrorDetail { kind: ErrorKind::Unavailable, message: "gone".to_owned() };
-        Event::Finished { choice, reason: FinishReason::Error(detail) }
+        Event::Finished { choice, reason: FinishReason::Error(detail), stop: None }
     }
 
     fn text(text: &str) -> Event {
@@ -437,7 +499,7 @@ mod tests {
             },
         };
         let thought = Event::Reasoning { choice: 0, text: "hm".to_owned() };
-        let end = Event::Finished { choice: 0, reason: FinishReason::ToolCalls };
+        let end = Event::Finished { choice: 0, reason: FinishReason::ToolCalls, stop: None };
         let got = chunks(1, vec![thought, delta(Some("c1"), "{"), delta(None, "}"), end, usage()]).unwrap();
         assert_eq!(got[0]["delta"], json!({"reasoning_content": "hm"}));
         let first =
@@ -450,7 +512,7 @@ mod tests {
     #[test]
     fn a_call_that_is_none_is_told_beside_its_choice() {
         let notice = || Notice::InvalidToolCall { choice: 0, reason: "it has no name".to_owned() };
-        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None };
         let events = vec![text("<tool_call>"), Event::Notice { notice: notice() }, end, usage()];
         let got = chunks(1, events).unwrap();
         assert_eq!(
@@ -475,7 +537,7 @@ mod tests {
     #[test]
     fn a_failed_choice_fails_the_request_only_when_it_is_alone() {
         assert_eq!(chunks(1, vec![failed(0), usage()]).unwrap_err().kind(), ErrorKind::Unavailable);
-        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None };
         let got = chunks(2, vec![end, failed(1), usage()]).unwrap();
         assert_eq!(got[1]["finish_reason"], "error");
         assert_eq!(got[1]["error"], json!({"message": "gone", "code": "unavailable"}));
@@ -501,7 +563,7 @@ mod tests {
     #[test]
     fn a_restart_is_an_error_only_once_something_was_said() {
         let restart = || Event::Notice { notice: Notice::Restarted };
-        let end = || Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let end = || Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None };
         assert!(chunks(1, vec![restart(), text("a"), end(), usage()]).is_ok());
         assert_eq!(chunks(1, vec![text("a"), restart()]).unwrap_err().kind(), ErrorKind::Upstream);
     }
@@ -531,7 +593,7 @@ mod tests {
         let head = Head::new("x".to_owned(), "chunk", "m".to_owned());
         let mut encoder = ChatChunks::new(head, 1, true, false);
         let estimated = Usage { source: byzerllm_core::UsageSource::Estimated, ..Usage::default() };
-        let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+        let end = Event::Finished { choice: 0, reason: FinishReason::Stop, stop: None };
         let mut told = Vec::new();
         for event in [
             started,

@@ -183,7 +183,7 @@ impl crate::sse::Encode for CompletionChunks {
             Event::Finished { reason: FinishReason::Error(detail), .. } if alone => {
                 return Err(choice_failed(detail));
             }
-            Event::Finished { choice, reason } => self.finished(prompt, choice, &reason),
+            Event::Finished { choice, reason, .. } => self.finished(prompt, choice, &reason),
             Event::Usage { usage } => {
                 state.usage = Some(usage);
                 Vec::new()
@@ -191,6 +191,7 @@ impl crate::sse::Encode for CompletionChunks {
             Event::Started { .. }
             | Event::Notice { .. }
             | Event::Reasoning { .. }
+            | Event::Signature { .. }
             | Event::ToolCall { .. } => Vec::new(),
         })
     }

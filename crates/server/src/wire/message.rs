@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use byzerllm_core::{Error, Message, Part, Result, Role};
+use byzerllm_core::{
+    EXTRA_CONTENT, Error, Message, Part, Result, Role, THINKING_BLOCKS, ThinkingBlock, extra_content,
+};
 use schemars::{JsonSchema, json_schema};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::describe::{described, words};
+use super::describe::{Anything, NoEffect, described, words};
 use super::fields::{Capped, Given, Object, unsupported};
 use super::image;
 use crate::limits;
@@ -86,6 +88,9 @@ pub(crate) struct WireMessage {
     /// What the model thought before it answered.
     #[serde(default)]
     reasoning_content: Option<String>,
+    /// The same block by block with the vendor's signatures, as an answer told them. Vendors that sign take no other.
+    #[serde(default)]
+    thinking_blocks: Option<Capped<Object<WireThinking>, { limits::CONTENT_PARTS }>>,
     #[serde(default)]
     refusal: Given,
     #[serde(default)]
@@ -160,6 +165,75 @@ struct WireToolCall {
     #[schemars(transform = words(&["function"]))]
     r#type: Option<String>,
     function: Object<WireFunction>,
+    /// The vendor's signature of the call, as an answer told it.
+    #[serde(default)]
+    extra_content: Option<Object<ExtraContent>>,
+}
+
+/// What stands beside a call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolCallExtraContent")]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExtraContent {
+    /// As Google's OpenAI-compatible API names it.
+    #[serde(default)]
+    google: Option<Object<SignedThought>>,
+}
+
+/// A signature.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolCallSignature")]
+#[serde(deny_unknown_fields)]
+struct SignedThought {
+    #[serde(default)]
+    thought_signature: Option<String>,
+}
+
+impl ExtraContent {
+    /// What a call of ours keeps of it.
+    pub(crate) fn into_value(self) -> Option<Value> {
+        let signature = self.google.and_then(|Object(google)| google.thought_signature);
+        signature.filter(|signature| !signature.is_empty()).map(|signature| extra_content(&signature))
+    }
+}
+
+/// A block of reasoning.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ThinkingBlock")]
+#[serde(deny_unknown_fields)]
+struct WireThinking {
+    #[schemars(transform = words(&["thinking", "redacted_thinking"]))]
+    r#type: String,
+    /// Of `thinking`: the text.
+    #[serde(default)]
+    thinking: Option<String>,
+    /// Of `thinking`: what proves to the vendor that the text is its own. Without it the block has no effect.
+    #[serde(default)]
+    signature: Option<String>,
+    /// Of `redacted_thinking`: what only the vendor can read.
+    #[serde(default)]
+    data: Option<String>,
+    /// Common prefixes are found without it.
+    #[serde(default, rename = "cache_control")]
+    _cache_control: NoEffect<Anything>,
+}
+
+impl WireThinking {
+    fn into_block(self, path: &str) -> Result<Option<ThinkingBlock>> {
+        match (self.r#type.as_str(), self.thinking, self.data) {
+            ("thinking", Some(thinking), None) => {
+                let signature = self.signature.filter(|signature| !signature.is_empty());
+                Ok(signature.map(|signature| ThinkingBlock::Thinking { thinking, signature }))
+            }
+            ("redacted_thinking", None, Some(data)) => Ok(Some(ThinkingBlock::RedactedThinking { data })),
+            _ => {
+                let message = format!(
+                    "`{path}` must be of type thinking with `thinking`, or redacted_thinking with `data`"
+                );
+                Err(Error::invalid(path.to_owned(), message))
+            }
+        }
+    }
 }
 
 /// What was called.
@@ -251,6 +325,13 @@ impl WireMessage {
                 message.extra.insert(field.to_owned(), Value::String(text));
             }
         }
+        let mut blocks = Vec::new();
+        for (place, Object(wire)) in self.thinking_blocks.into_iter().flat_map(|list| list.0).enumerate() {
+            blocks.extend(wire.into_block(&path(&format!("thinking_blocks[{place}]")))?);
+        }
+        if !blocks.is_empty() {
+            message.extra.insert(THINKING_BLOCKS.to_owned(), json!(blocks));
+        }
         if !calls.is_empty() {
             let calls: Result<Vec<Value>> = calls
                 .into_iter()
@@ -328,7 +409,11 @@ impl WireToolCall {
             Error::invalid(path.clone(), format!("`{path}` must be JSON in a string: {error}"))
         })?;
         let function = json!({"name": function.name, "arguments": arguments});
-        Ok(json!({"id": self.id, "type": "function", "function": function}))
+        let mut call = json!({"id": self.id, "type": "function", "function": function});
+        if let Some(extra) = self.extra_content.and_then(|Object(extra)| extra.into_value()) {
+            call[EXTRA_CONTENT] = extra;
+        }
+        Ok(call)
     }
 }
 

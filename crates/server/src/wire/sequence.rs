@@ -3,9 +3,9 @@
 //! A model may write several calls at once. Then all but the first wait until the first one's arguments are whole, or
 //! the answer is over.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use byzerllm_core::{Event, ToolCallDelta};
+use byzerllm_core::{Event, Signature, ToolCallDelta};
 use serde::de::IgnoredAny;
 
 /// What a piece is.
@@ -21,7 +21,11 @@ pub(crate) enum Piece {
         id: String,
         /// The function's name.
         name: String,
+        /// The vendor's signature of it.
+        signature: Option<String>,
     },
+    /// Reasoning that only the vendor can read. It has no text.
+    Hidden(String),
 }
 
 /// What happens to the one piece that is open.
@@ -31,6 +35,8 @@ pub(crate) enum Step {
     Open(Piece),
     /// It goes on.
     More(String),
+    /// The vendor signs it: reasoning, which ends here.
+    Sign(String),
     /// It ends.
     Close,
 }
@@ -40,6 +46,7 @@ enum Key {
     Text,
     Reasoning,
     Call(u32),
+    Hidden,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,7 @@ struct Waiting {
     key: Key,
     piece: Piece,
     text: String,
+    signature: Option<String>,
 }
 
 /// Puts the events of one choice into order.
@@ -57,6 +65,8 @@ pub(crate) struct Sequence {
     waiting: VecDeque<Waiting>,
     /// The calls that are over.
     closed: BTreeSet<u32>,
+    /// Signatures of calls that have not begun.
+    signatures: BTreeMap<u32, String>,
 }
 
 impl Sequence {
@@ -66,13 +76,42 @@ impl Sequence {
             Event::Text { text, .. } => (Key::Text, Piece::Text, text),
             Event::Reasoning { text, .. } => (Key::Reasoning, Piece::Reasoning, text),
             Event::ToolCall { delta: ToolCallDelta { index, id, name, arguments }, .. } => {
-                let piece = Piece::Call { id: id.unwrap_or_default(), name: name.unwrap_or_default() };
-                (Key::Call(index), piece, arguments)
+                let signature = self.signatures.remove(&index);
+                let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
+                (Key::Call(index), Piece::Call { id, name, signature }, arguments)
+            }
+            Event::Signature { signature: Signature::ToolCall { index, signature }, .. } => {
+                self.signatures.insert(index, signature);
+                return Vec::new();
+            }
+            Event::Signature { signature: Signature::Reasoning { signature }, .. } => {
+                return self.sign(signature);
+            }
+            Event::Signature { signature: Signature::Hidden { data }, .. } => {
+                (Key::Hidden, Piece::Hidden(data), String::new())
             }
             _ => return Vec::new(),
         };
         let mut steps = Vec::new();
-        self.add(Waiting { key, piece, text }, &mut steps);
+        self.add(Waiting { key, piece, text, signature: None }, &mut steps);
+        steps
+    }
+
+    /// Ends the reasoning that is signed. Where there is none, its text was not told.
+    fn sign(&mut self, signature: String) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if matches!(self.open, Some((Key::Reasoning, _))) {
+            steps.push(Step::Sign(signature));
+            self.close(&mut steps);
+            return steps;
+        }
+        let unsigned = |waiting: &&mut Waiting| waiting.key == Key::Reasoning && waiting.signature.is_none();
+        if let Some(waiting) = self.waiting.back_mut().filter(unsigned) {
+            waiting.signature = Some(signature);
+            return steps;
+        }
+        let (piece, text) = (Piece::Reasoning, String::new());
+        self.add(Waiting { key: Key::Reasoning, piece, text, signature: Some(signature) }, &mut steps);
         steps
     }
 
@@ -112,7 +151,8 @@ impl Sequence {
     fn wait(&mut self, next: Waiting) {
         let same = match next.key {
             Key::Call(_) => self.waiting.iter_mut().find(|waiting| waiting.key == next.key),
-            _ => self.waiting.back_mut().filter(|waiting| waiting.key == next.key),
+            Key::Hidden => None,
+            _ => self.waiting.back_mut().filter(|last| last.key == next.key && last.signature.is_none()),
         };
         match same {
             Some(waiting) => waiting.text.push_str(&next.text),
@@ -138,12 +178,17 @@ impl Sequence {
     }
 
     fn begin(&mut self, next: Waiting, steps: &mut Vec<Step>) {
-        let Waiting { key, piece, text } = next;
+        let Waiting { key, piece, text, signature } = next;
         steps.push(Step::Open(piece));
         if !text.is_empty() {
             steps.push(Step::More(text.clone()));
         }
+        let ends = key == Key::Hidden || signature.is_some();
+        steps.extend(signature.map(Step::Sign));
         self.open = Some((key, if matches!(key, Key::Call(_)) { text } else { String::new() }));
+        if ends {
+            self.close(steps);
+        }
     }
 
     fn close(&mut self, steps: &mut Vec<Step>) {
@@ -179,10 +224,12 @@ mod tests {
             .map(|step| match step {
                 Step::Open(Piece::Text) => "<text:".to_owned(),
                 Step::Open(Piece::Reasoning) => "<thought:".to_owned(),
-                Step::Open(Piece::Call { id, name }) => {
+                Step::Open(Piece::Call { id, name, signature }) => {
                     assert_eq!(id, name);
-                    format!("<{name}:")
+                    format!("<{name}{}:", signature.as_deref().unwrap_or_default())
                 }
+                Step::Open(Piece::Hidden(data)) => format!("<hidden:{data}"),
+                Step::Sign(signature) => format!("={signature}"),
                 Step::More(text) => format!("{text}|"),
                 Step::Close => ">".to_owned(),
             })
@@ -204,6 +251,40 @@ mod tests {
         ];
         assert_eq!(written(events), "<thought:hm|><text:a|b|><f0:{|}|><f1:{}|><text:c|>");
         assert_eq!(written(Vec::new()), "");
+    }
+
+    #[test]
+    fn signatures_end_what_they_sign() {
+        let thought = |text: &str| Event::Reasoning { choice: 0, text: text.to_owned() };
+        let signed = |signature| Event::Signature { choice: 0, signature };
+        let of_thought = |word: &str| signed(Signature::Reasoning { signature: word.to_owned() });
+        let hidden = |word: &str| signed(Signature::Hidden { data: word.to_owned() });
+        let of_call = |index| signed(Signature::ToolCall { index, signature: "#".to_owned() });
+        let events = vec![
+            thought("a"),
+            of_thought("1"),
+            hidden("x"),
+            thought("b"),
+            of_thought("2"),
+            of_thought("3"),
+            text("c"),
+            of_call(0),
+            call(0, true, "{}"),
+        ];
+        assert_eq!(written(events), "<thought:a|=1><hidden:x><thought:b|=2><thought:=3><text:c|><f0#:{}|>");
+        // Behind a call that is not whole they wait.
+        let events = vec![
+            call(0, true, "{"),
+            thought("a"),
+            of_thought("1"),
+            thought("b"),
+            of_thought("2"),
+            hidden("x"),
+            of_call(1),
+            call(1, true, "{}"),
+            call(0, false, "}"),
+        ];
+        assert_eq!(written(events), "<f0:{|}|><thought:a|=1><thought:b|=2><hidden:x><f1#:{}|>");
     }
 
     #[test]

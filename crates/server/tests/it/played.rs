@@ -145,7 +145,7 @@ pub(crate) fn notice(notice: Notice) -> Result<Event> {
 }
 
 pub(crate) fn end(reason: FinishReason) -> Result<Event> {
-    Ok(Event::Finished { choice: 0, reason })
+    Ok(Event::Finished { choice: 0, reason, stop: None })
 }
 
 pub(crate) fn usage() -> Result<Event> {

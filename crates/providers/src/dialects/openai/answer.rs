@@ -19,6 +19,8 @@ pub(super) struct Decoder {
     vendor: &'static str,
     codes: &'static [(&'static str, Meaning)],
     whole: bool,
+    /// The stop strings that were asked for.
+    stops: Vec<String>,
     /// How many choices were asked for: others are an error.
     choices_asked: u32,
     id: Option<String>,
@@ -51,6 +53,7 @@ impl Decoder {
             vendor: quirks.vendor,
             codes: quirks.codes,
             whole: request.whole,
+            stops: request.sampling.stop.clone().unwrap_or_default(),
             choices_asked: request.n.max(1),
             id: None,
             choices: BTreeMap::new(),
@@ -106,6 +109,15 @@ impl Decoder {
         let said = wire.delta.or(wire.message).unwrap_or_default();
         let mut state = self.choices.remove(&number).unwrap_or_default();
         let result = self.said(number, &mut state, said, wire.logprobs, out);
+        if let Value::String(stop) =
+            if wire.stop_reason.is_null() { wire.matched_stop } else { wire.stop_reason }
+            && result.is_ok()
+            && !state.finished
+            // Others say here in words of their own why they ended.
+            && self.stops.contains(&stop)
+        {
+            out.push(Delta::Stop(number, stop));
+        }
         let word = wire.finish_reason.filter(|word| !word.is_empty());
         if result.is_ok() && !state.finished && (word.is_some() || complete) {
             self.finish(number, &mut state, word.as_deref().unwrap_or("stop"), out);

@@ -31,6 +31,12 @@ pub(super) struct WireChoice {
     pub(super) finish_reason: Option<String>,
     #[serde(default)]
     pub(super) logprobs: Option<WireLogprobs>,
+    /// vLLM: the stop string, or the id of a stop token.
+    #[serde(default)]
+    pub(super) stop_reason: Value,
+    /// SGLang: the same.
+    #[serde(default)]
+    pub(super) matched_stop: Value,
     /// Moonshot reports here.
     #[serde(default)]
     pub(super) usage: Option<WireUsage>,

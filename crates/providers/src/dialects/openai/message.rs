@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use byzerllm_core::{Error, ErrorKind, Input, Message, Part, Result, Role};
+use byzerllm_core::{Error, ErrorKind, Input, Message, Part, Result, Role, THINKING_BLOCKS};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -124,7 +124,7 @@ fn message<'a>(quirks: &Quirks, index: usize, given: &'a Message) -> Result<Wire
                 wire.rest.insert("reasoning_content", value);
             }
             // What the model once thought is no part of what is said.
-            "reasoning_content" => {}
+            "reasoning_content" | THINKING_BLOCKS => {}
             other => match quirks.message_extra.iter().find(|known| **known == other) {
                 Some(known) => {
                     wire.rest.insert(known, value);

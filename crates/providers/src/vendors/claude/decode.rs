@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use byzerllm_core::{Error, ErrorKind, FinishReason, Result, ToolCallDelta, Usage};
+use byzerllm_core::{Error, ErrorKind, FinishReason, Result, Signature, ToolCallDelta, Usage};
 use serde_json::Value;
 
 use super::NAME;
@@ -80,7 +80,7 @@ impl Decode for Reader {
             }
             "message_delta" => {
                 self.report(value.get("usage"), out);
-                finish(text_at(&value, "/delta/stop_reason"), out);
+                finish(value.get("delta").unwrap_or(&Value::Null), out);
                 Ok(())
             }
             "message_stop" => {
@@ -113,7 +113,14 @@ impl Reader {
     fn block(&mut self, index: u64, block: &Value, out: &mut Vec<Delta>) {
         match text_at(block, "/type") {
             "text" => push_text(text_at(block, "/text"), out),
-            "thinking" => push_reasoning(text_at(block, "/thinking"), out),
+            "thinking" => {
+                push_reasoning(text_at(block, "/thinking"), out);
+                push_signature(text_at(block, "/signature"), out);
+            }
+            "redacted_thinking" => {
+                let data = text_at(block, "/data").to_owned();
+                out.push(Delta::Signature(0, Signature::Hidden { data }));
+            }
             // Sent twice, it is still one call.
             "tool_use" if self.calls.contains_key(&index) => {}
             "tool_use" => {
@@ -131,7 +138,7 @@ impl Reader {
                     },
                 ));
             }
-            // Hidden thinking, tools that the vendor runs itself, and their results are no text of the answer.
+            // Tools that the vendor runs itself, and their results, are no text of the answer.
             _ => {}
         }
     }
@@ -140,6 +147,7 @@ impl Reader {
         match text_at(delta, "/type") {
             "text_delta" => push_text(text_at(delta, "/text"), out),
             "thinking_delta" => push_reasoning(text_at(delta, "/thinking"), out),
+            "signature_delta" => push_signature(text_at(delta, "/signature"), out),
             "input_json_delta" => {
                 let arguments = text_at(delta, "/partial_json");
                 // Tools that the vendor runs itself have arguments, too.
@@ -155,7 +163,7 @@ impl Reader {
                 }
             }
             "" => return Err(Error::new(ErrorKind::Upstream, format!("{NAME} sent a delta without a type"))),
-            // Signatures and citations.
+            // Citations.
             _ => {}
         }
         Ok(())
@@ -183,7 +191,7 @@ impl Reader {
             self.block(index, block, out);
             self.close(index, out);
         }
-        finish(text_at(message, "/stop_reason"), out);
+        finish(message, out);
         out.push(Delta::End);
         Ok(())
     }
@@ -201,13 +209,26 @@ fn push_reasoning(text: &str, out: &mut Vec<Delta>) {
     }
 }
 
-fn finish(reason: &str, out: &mut Vec<Delta>) {
-    let reason = match reason {
+/// A signature ends its block; it comes in one piece.
+fn push_signature(signature: &str, out: &mut Vec<Delta>) {
+    if !signature.is_empty() {
+        let signature = signature.to_owned();
+        out.push(Delta::Signature(0, Signature::Reasoning { signature }));
+    }
+}
+
+/// Reads `stop_reason` and `stop_sequence`.
+fn finish(message: &Value, out: &mut Vec<Delta>) {
+    let stop = text_at(message, "/stop_sequence");
+    let reason = match text_at(message, "/stop_reason") {
         "" => return,
         "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
         "tool_use" => FinishReason::ToolCalls,
         "refusal" => FinishReason::ContentFilter,
         _ => FinishReason::Stop,
     };
+    if !stop.is_empty() {
+        out.push(Delta::Stop(0, stop.to_owned()));
+    }
     out.push(Delta::Finished(0, reason));
 }

@@ -1,6 +1,6 @@
 //! A request in the words of the Messages API.
 
-use byzerllm_core::{ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, Tool, ToolChoice};
+use byzerllm_core::{ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, THINKING_BLOCKS, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use crate::dialects::shared::{self, decimal};
@@ -147,7 +147,7 @@ fn blocks(message: &Message) -> Result<Vec<Value>> {
 
 fn assistant(message: &Message, last: bool) -> Result<Vec<Value>> {
     // Thinking can only be handed back with its signature, as the API gave it.
-    let thinking = message.extra.get("thinking_blocks").and_then(Value::as_array);
+    let thinking = message.extra.get(THINKING_BLOCKS).and_then(Value::as_array);
     let mut all: Vec<Value> = thinking.cloned().unwrap_or_default();
     let mut text = blocks(message)?;
     let calls = shared::calls(message)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use byzerllm_core::{ErrorDetail, ErrorKind, FinishReason, Result, ToolCallDelta, Usage};
+use byzerllm_core::{ErrorDetail, ErrorKind, FinishReason, Result, Signature, ToolCallDelta, Usage};
 use serde_json::Value;
 
 use super::{NAME, OWN_ID};
@@ -34,7 +34,10 @@ impl Reader {
                 });
             }
             if let Some(call) = part.get("functionCall") {
-                out.push(Delta::ToolCall(index, self.call(index, call)));
+                let delta = self.call(index, call);
+                let signature = text_at(part, "/thoughtSignature").to_owned();
+                out.push(Delta::Signature(index, Signature::ToolCall { index: delta.index, signature }));
+                out.push(Delta::ToolCall(index, delta));
             }
         }
         if let Some(reason) = self.finish(index, candidate) {

@@ -1,6 +1,8 @@
 //! A request in the words of `generateContent`.
 
-use byzerllm_core::{ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, Tool, ToolChoice};
+use byzerllm_core::{
+    ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, Tool, ToolChoice, call_signature,
+};
 use serde_json::{Map, Value, json};
 
 use super::OWN_ID;
@@ -179,10 +181,7 @@ fn spoken(model: &str, message: &Message) -> Result<Vec<Value>> {
             function["id"] = json!(call.id);
         }
         let mut part = json!({"functionCall": function});
-        let signature = given
-            .and_then(|calls| calls.get(position))
-            .map(|call| shared::text_at(call, "/extra_content/google/thought_signature"))
-            .filter(|signature| !signature.is_empty());
+        let signature = given.and_then(|calls| calls.get(position)).and_then(call_signature);
         match signature {
             Some(signature) => part["thoughtSignature"] = json!(signature),
             // These models want the signature of the first call of a turn; this word stands for one that was not kept.

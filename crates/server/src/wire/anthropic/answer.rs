@@ -1,6 +1,8 @@
 //! The answers of `POST /v1/messages` as a whole, and of `POST /v1/messages/count_tokens`.
 
-use byzerllm_core::{ChatResponse, Choice, Error, ErrorKind, FinishReason, Result, Usage};
+use byzerllm_core::{
+    ChatResponse, Choice, Error, ErrorKind, FinishReason, Result, ThinkingBlock, Usage, extra_content,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::wire::describe::words;
 use crate::wire::notes::Notes;
 
 /// Why an answer ended.
-const STOP_REASONS: &[&str] = &["end_turn", "max_tokens", "tool_use", "refusal"];
+pub(super) const STOP_REASONS: &[&str] = &["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"];
 
 /// The whole answer.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -26,8 +28,8 @@ pub(crate) struct MessageAnswer {
     /// `null` only where a stream begins.
     #[schemars(transform = words(STOP_REASONS))]
     stop_reason: Option<&'static str>,
-    /// Which stop sequence ended the answer is not told.
-    stop_sequence: Option<()>,
+    /// The stop sequence that ended the answer, where the model or its vendor says which.
+    stop_sequence: Option<String>,
     usage: MessageUsage,
     /// What there is to tell beside the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,8 +50,13 @@ pub(crate) enum ContentBlock {
     Thinking {
         /// The text.
         thinking: String,
-        /// Always empty: only Anthropic's own servers sign.
-        signature: &'static str,
+        /// What proves to the vendor that the text is its own; empty where nobody signs.
+        signature: String,
+    },
+    /// Thoughts that only the vendor can read.
+    RedactedThinking {
+        /// What it reads.
+        data: String,
     },
     /// A call that the model wants made.
     ToolUse {
@@ -62,6 +69,9 @@ pub(crate) enum ContentBlock {
         /// What there is of arguments that were cut off.
         #[serde(skip_serializing_if = "Option::is_none")]
         partial_input: Option<String>,
+        /// The vendor's signature of the call, which it wants to see again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        extra_content: Option<Value>,
     },
 }
 
@@ -90,12 +100,13 @@ impl From<&Usage> for MessageUsage {
     }
 }
 
-/// Anthropic's word for why an answer ended.
+/// Anthropic's word for why an answer ended, perhaps with a stop sequence.
 ///
 /// # Errors
 /// The failure that ended it.
-pub(crate) fn stop_reason(reason: &FinishReason) -> Result<&'static str> {
+pub(crate) fn stop_reason(reason: &FinishReason, stop: Option<&str>) -> Result<&'static str> {
     match reason {
+        FinishReason::Stop if stop.is_some() => Ok("stop_sequence"),
         FinishReason::Stop => Ok("end_turn"),
         FinishReason::Length => Ok("max_tokens"),
         FinishReason::ToolCalls => Ok("tool_use"),
@@ -124,13 +135,16 @@ impl MessageAnswer {
     /// The whole answer.
     pub(crate) fn new(id: String, model: String, response: ChatResponse, notes: Notes) -> Result<Self> {
         let usage = MessageUsage::from(&response.usage);
-        let Some(choice) = response.choices.into_iter().next() else {
+        let Some(mut choice) = response.choices.into_iter().next() else {
             return Err(Error::internal("the answer has no choice; please report this"));
         };
-        let reason = stop_reason(&choice.finish_reason).map_err(|error| error.with_usage(response.usage))?;
+        let stop_sequence = choice.stop.take();
+        let reason = stop_reason(&choice.finish_reason, stop_sequence.as_deref())
+            .map_err(|error| error.with_usage(response.usage))?;
         Ok(Self {
             content: blocks(choice),
             stop_reason: Some(reason),
+            stop_sequence,
             usage,
             byzerllm: notes.some(),
             ..Self::begun(id, model)
@@ -140,18 +154,31 @@ impl MessageAnswer {
 
 fn blocks(choice: Choice) -> Vec<ContentBlock> {
     let mut blocks = Vec::new();
-    if !choice.reasoning.is_empty() {
-        blocks.push(ContentBlock::Thinking { thinking: choice.reasoning, signature: "" });
+    let mut signed = 0;
+    for block in choice.signatures.blocks {
+        blocks.push(match block {
+            ThinkingBlock::Thinking { thinking, signature } => {
+                signed += thinking.len();
+                ContentBlock::Thinking { thinking, signature }
+            }
+            ThinkingBlock::RedactedThinking { data } => ContentBlock::RedactedThinking { data },
+        });
+    }
+    if let Some(thinking) = choice.reasoning.get(signed..).filter(|rest| !rest.is_empty()) {
+        let (thinking, signature) = (thinking.to_owned(), String::new());
+        blocks.push(ContentBlock::Thinking { thinking, signature });
     }
     if !choice.text.is_empty() {
         blocks.push(ContentBlock::Text { text: choice.text });
     }
-    blocks.extend(choice.tool_calls.into_iter().map(|(id, name, arguments)| {
+    let signatures = choice.signatures.calls;
+    blocks.extend((0..).zip(choice.tool_calls).map(|(index, (id, name, arguments))| {
         let (input, partial_input) = match serde_json::from_str(&arguments) {
             Ok(input) => (input, None),
             Err(_) => (Value::Object(serde_json::Map::new()), Some(arguments)),
         };
-        ContentBlock::ToolUse { id, name, input, partial_input }
+        let extra_content = signatures.get(&index).map(|signature| extra_content(signature));
+        ContentBlock::ToolUse { id, name, input, partial_input, extra_content }
     }));
     blocks
 }

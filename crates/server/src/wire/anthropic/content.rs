@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use byzerllm_core::{Error, Message, Part, Result, Role};
+use byzerllm_core::{EXTRA_CONTENT, Error, Message, Part, Result, Role, THINKING_BLOCKS};
 use schemars::{JsonSchema, json_schema};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::wire::describe::{Anything, NoEffect, described, words};
 use crate::wire::fields::{Capped, Given, Object, unsupported};
 use crate::wire::image;
-use crate::wire::message::message_of;
+use crate::wire::message::{ExtraContent, message_of};
 use crate::wire::schema::Schema;
 
 /// One message.
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Blocks {
 #[schemars(rename = "MessagesContentBlockParam")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Block {
-    #[schemars(transform = words(&["text", "image", "tool_use", "tool_result", "thinking"]))]
+    #[schemars(transform = words(&["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"]))]
     r#type: String,
     /// Of `text`.
     #[serde(default)]
@@ -113,17 +113,20 @@ pub(crate) struct Block {
     /// Of `thinking`.
     #[serde(default)]
     thinking: Option<String>,
-    /// Of `thinking`: what proves to Anthropic's own servers that the text is theirs.
-    #[serde(default, rename = "signature")]
-    _signature: NoEffect<String>,
+    /// Of `thinking`: what proves to the vendor that the text is its own. Without it the vendor is not shown the text.
+    #[serde(default)]
+    signature: Option<String>,
     /// Common prefixes are found without it.
     #[serde(default, rename = "cache_control")]
     _cache_control: NoEffect<Anything>,
     #[serde(default)]
     citations: Given,
-    /// Encrypted thoughts.
+    /// Of `redacted_thinking`: thoughts that only the vendor can read.
     #[serde(default)]
-    data: Given,
+    data: Option<String>,
+    /// Of `tool_use`: the vendor's signature of the call, as an answer told it.
+    #[serde(default)]
+    extra_content: Option<Object<ExtraContent>>,
     #[serde(default)]
     title: Given,
     #[serde(default)]
@@ -262,10 +265,25 @@ fn assistant(blocks: Blocks, path: &str) -> Result<Message> {
         Blocks::List(list) => list,
     };
     let (mut texts, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut signed = Vec::new();
     for (index, Object(block)) in list.into_iter().enumerate() {
         let place = format!("{path}[{index}]");
         match block.r#type.as_str() {
-            "thinking" => thoughts.push(block.thinking.ok_or_else(|| missing(&place, "thinking"))?),
+            "thinking" => {
+                let thinking = block.thinking.ok_or_else(|| missing(&place, "thinking"))?;
+                if let Some(signature) = block.signature.filter(|signature| !signature.is_empty()) {
+                    signed.push(
+                        json!({ "type": "thinking", "thinking": thinking.as_str(), "signature": signature }),
+                    );
+                }
+                if !thinking.is_empty() {
+                    thoughts.push(thinking);
+                }
+            }
+            "redacted_thinking" => {
+                let data = block.data.ok_or_else(|| missing(&place, "data"))?;
+                signed.push(json!({ "type": "redacted_thinking", "data": data }));
+            }
             "tool_use" => calls.push(block.into_call(&place)?),
             _ => match block.into_part(&place)? {
                 Part::Text { text } => texts.push(text),
@@ -281,6 +299,9 @@ fn assistant(blocks: Blocks, path: &str) -> Result<Message> {
     if !thoughts.is_empty() {
         message.extra.insert("reasoning_content".to_owned(), thoughts.join("\n").into());
     }
+    if !signed.is_empty() {
+        message.extra.insert(THINKING_BLOCKS.to_owned(), Value::Array(signed));
+    }
     if !calls.is_empty() {
         message.extra.insert("tool_calls".to_owned(), Value::Array(calls));
     }
@@ -295,7 +316,7 @@ fn missing(place: &str, field: &str) -> Error {
 impl Block {
     /// A text or a picture.
     fn into_part(self, place: &str) -> Result<Part> {
-        let odd = self.data.0 || self.title.0 || self.context.0;
+        let odd = self.data.is_some() || self.title.0 || self.context.0;
         match self.r#type.as_str() {
             kind @ ("text" | "image") if odd => {
                 let message = format!("`{place}` holds what no block of type '{kind}' has");
@@ -327,7 +348,11 @@ impl Block {
             }
         };
         let function = json!({"name": name, "arguments": arguments});
-        Ok(json!({"id": id, "type": "function", "function": function}))
+        let mut call = json!({"id": id, "type": "function", "function": function});
+        if let Some(extra) = self.extra_content.and_then(|Object(extra)| extra.into_value()) {
+            call[EXTRA_CONTENT] = extra;
+        }
+        Ok(call)
     }
 }
 

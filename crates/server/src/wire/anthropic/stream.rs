@@ -1,12 +1,12 @@
 //! The answer of `POST /v1/messages` piece by piece: a start, per block a start, deltas and a stop, then why it ended
 //! with the tokens spent, and the end.
 
-use byzerllm_core::{Error, Event, Notice, Result, Usage};
+use byzerllm_core::{Error, Event, Notice, Result, Usage, extra_content};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::answer::{ContentBlock, MessageAnswer, MessageUsage, stop_reason};
+use super::answer::{ContentBlock, MessageAnswer, MessageUsage, STOP_REASONS, stop_reason};
 use crate::sse::{Encode, Frame, frame};
 use crate::wire::chat_answer::{incomplete, restarted};
 use crate::wire::describe::words;
@@ -72,6 +72,11 @@ pub(crate) enum BlockDelta {
         /// Whole characters.
         thinking: String,
     },
+    /// What proves that the thoughts are the vendor's own; the last of their block.
+    SignatureDelta {
+        /// All of it.
+        signature: String,
+    },
     /// Arguments.
     InputJsonDelta {
         /// The next piece of their JSON.
@@ -82,9 +87,10 @@ pub(crate) enum BlockDelta {
 /// Why an answer ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MessageEnd {
-    #[schemars(transform = words(&["end_turn", "max_tokens", "tool_use", "refusal"]))]
+    #[schemars(transform = words(STOP_REASONS))]
     stop_reason: &'static str,
-    stop_sequence: Option<()>,
+    /// The stop sequence that ended the answer, where the model or its vendor says which.
+    stop_sequence: Option<String>,
 }
 
 /// Turns the events of one request into theirs.
@@ -96,6 +102,7 @@ pub(crate) struct MessageEvents {
     blocks: usize,
     open: Option<Piece>,
     reason: Option<&'static str>,
+    stop: Option<String>,
     usage: Option<Usage>,
     notes: Notes,
 }
@@ -103,7 +110,7 @@ pub(crate) struct MessageEvents {
 impl MessageEvents {
     pub(crate) fn new(id: String, model: String) -> Self {
         let (sequence, notes) = (Sequence::default(), Notes::default());
-        Self { id, model, sequence, blocks: 0, open: None, reason: None, usage: None, notes }
+        Self { id, model, sequence, blocks: 0, open: None, reason: None, stop: None, usage: None, notes }
     }
 
     fn step(&mut self, step: Step) -> Option<MessageEvent> {
@@ -116,10 +123,14 @@ impl MessageEvents {
                 self.open = Some(piece.clone());
                 let content_block = match piece {
                     Piece::Text => ContentBlock::Text { text: String::new() },
-                    Piece::Reasoning => ContentBlock::Thinking { thinking: String::new(), signature: "" },
-                    Piece::Call { id, name } => {
+                    Piece::Reasoning => {
+                        ContentBlock::Thinking { thinking: String::new(), signature: String::new() }
+                    }
+                    Piece::Hidden(data) => ContentBlock::RedactedThinking { data },
+                    Piece::Call { id, name, signature } => {
                         let input = Value::Object(Map::new());
-                        ContentBlock::ToolUse { id, name, input, partial_input: None }
+                        let extra_content = signature.as_deref().map(extra_content);
+                        ContentBlock::ToolUse { id, name, input, partial_input: None, extra_content }
                     }
                 };
                 MessageEvent::ContentBlockStart { index, content_block }
@@ -129,8 +140,12 @@ impl MessageEvents {
                     Piece::Text => BlockDelta::TextDelta { text },
                     Piece::Reasoning => BlockDelta::ThinkingDelta { thinking: text },
                     Piece::Call { .. } => BlockDelta::InputJsonDelta { partial_json: text },
+                    Piece::Hidden(_) => return None,
                 };
                 MessageEvent::ContentBlockDelta { index, delta }
+            }
+            Step::Sign(signature) => {
+                MessageEvent::ContentBlockDelta { index, delta: BlockDelta::SignatureDelta { signature } }
             }
             Step::Close => {
                 self.open = None;
@@ -153,8 +168,9 @@ impl Encode for MessageEvents {
                 return Ok(vec![MessageEvent::MessageStart { message: Box::new(message) }]);
             }
             Event::Notice { notice: Notice::Restarted } if self.blocks > 0 => return Err(restarted()),
-            Event::Finished { reason, .. } => {
-                self.reason = Some(stop_reason(&reason)?);
+            Event::Finished { reason, stop, .. } => {
+                self.reason = Some(stop_reason(&reason, stop.as_deref())?);
+                self.stop = stop;
                 self.sequence.end()
             }
             Event::Usage { usage } => {
@@ -167,11 +183,13 @@ impl Encode for MessageEvents {
     }
 
     fn end(&mut self) -> Result<Vec<MessageEvent>> {
-        let (Some(usage), Some(stop_reason)) = (&self.usage, self.reason) else { return Err(incomplete()) };
-        let delta = MessageEnd { stop_reason, stop_sequence: None };
+        let (Some(usage), Some(stop_reason)) = (self.usage.take(), self.reason) else {
+            return Err(incomplete());
+        };
+        let delta = MessageEnd { stop_reason, stop_sequence: self.stop.take() };
         let byzerllm = std::mem::take(&mut self.notes).some();
         Ok(vec![
-            MessageEvent::MessageDelta { delta, usage: MessageUsage::from(usage), byzerllm },
+            MessageEvent::MessageDelta { delta, usage: MessageUsage::from(&usage), byzerllm },
             MessageEvent::MessageStop,
         ])
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use byzerllm_core::{ChatResponse, Error, ErrorKind, FinishReason, RequestId, Result, Usage};
+use byzerllm_core::{ChatResponse, Error, ErrorKind, FinishReason, RequestId, Result, ThinkingBlock, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -161,6 +161,9 @@ pub(crate) enum Item {
         summary: Vec<Part>,
         /// One part.
         content: Vec<Part>,
+        /// What the vendor wants to see again: its signature of the text, or, without text, what only it can read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<String>,
     },
 }
 
@@ -208,7 +211,21 @@ impl Item {
     }
 
     pub(crate) fn reasoning(place: usize, head: &Head, status: Status, content: Vec<Part>) -> Self {
-        Self::Reasoning { id: item_id("rs", place, head), status, summary: Vec::new(), content }
+        Self::Reasoning {
+            id: item_id("rs", place, head),
+            status,
+            summary: Vec::new(),
+            content,
+            encrypted_content: None,
+        }
+    }
+
+    /// Reasoning that its vendor signed, or, without text, that only its vendor can read.
+    pub(crate) fn signed(mut self, proof: Option<String>) -> Self {
+        if let Self::Reasoning { encrypted_content, .. } = &mut self {
+            *encrypted_content = proof;
+        }
+        self
     }
 
     pub(crate) fn call(
@@ -347,10 +364,24 @@ impl ResponseAnswer {
             |last: bool| if last && details.is_some() { Status::Incomplete } else { Status::Completed };
         let calls = choice.tool_calls.len();
         let mut output = Vec::new();
-        if !choice.reasoning.is_empty() {
-            let last = choice.text.is_empty() && calls == 0;
-            let content = vec![Part::ReasoningText { text: choice.reasoning }];
-            output.push(Item::reasoning(output.len(), head, status(last), content));
+        let (mut thoughts, mut signed) = (Vec::new(), 0);
+        for block in choice.signatures.blocks {
+            thoughts.push(match block {
+                ThinkingBlock::Thinking { thinking, signature } => {
+                    signed += thinking.len();
+                    (thinking, Some(signature))
+                }
+                ThinkingBlock::RedactedThinking { data } => (String::new(), Some(data)),
+            });
+        }
+        if let Some(rest) = choice.reasoning.get(signed..).filter(|rest| !rest.is_empty()) {
+            thoughts.push((rest.to_owned(), None));
+        }
+        let end = thoughts.len();
+        for (place, (text, proof)) in thoughts.into_iter().enumerate() {
+            let last = place + 1 == end && choice.text.is_empty() && calls == 0;
+            let content = if text.is_empty() { Vec::new() } else { vec![Part::ReasoningText { text }] };
+            output.push(Item::reasoning(output.len(), head, status(last), content).signed(proof));
         }
         if !choice.text.is_empty() || (output.is_empty() && calls == 0) {
             output.push(Item::message(

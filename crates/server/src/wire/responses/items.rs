@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use byzerllm_core::{Error, Message, Part, Result, Role};
+use byzerllm_core::{Error, Message, Part, Result, Role, THINKING_BLOCKS, ThinkingBlock};
 use schemars::{JsonSchema, json_schema};
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -92,7 +92,8 @@ pub(crate) struct WireItem {
     /// Of `reasoning`: what stands for its text where that is not told.
     #[serde(default)]
     summary: Option<Capped<Object<WireContent>, { limits::CONTENT_PARTS }>>,
-    /// Of `reasoning`: only beside its text, which is what is read.
+    /// Of `reasoning`: the vendor's signature of its text, or, without text, what only the vendor can read, as an answer
+    /// told it.
     #[serde(default)]
     encrypted_content: Option<String>,
     /// Items are not kept.
@@ -269,25 +270,47 @@ impl WireItem {
     fn reasoning(self, place: &str, messages: &mut Vec<Message>) -> Result<()> {
         let summary = self.summary.map(|summary| TextOr::List(summary.0));
         let told = self.content.filter(|content| !matches!(content, TextOr::List(list) if list.is_empty()));
-        let (field, content) = match (told, summary) {
-            (Some(content), _) => ("content", content),
-            (None, Some(summary)) => ("summary", summary),
+        let proof = self.encrypted_content.filter(|proof| !proof.is_empty());
+        let text = match (told, summary) {
+            (Some(content), _) => thought(content, &format!("{place}.content"))?,
+            (None, Some(summary)) => thought(summary, &format!("{place}.summary"))?,
+            (None, None) if proof.is_some() => String::new(),
             (None, None) => return Err(missing(place, "content")),
         };
-        let text = message_of(Role::Assistant, parts(content, &format!("{place}.{field}"))?).content;
-        if text.is_empty() {
-            if self.encrypted_content.is_some_and(|content| !content.is_empty()) {
-                let field = format!("{place}.encrypted_content");
-                return Err(unsupported(field, "reasoning that only its vendor can read is"));
-            }
+        if text.is_empty() && proof.is_none() {
             return Ok(());
         }
-        let message = turn(messages, |last| {
-            last.content.is_empty() && !has_calls(last) && !last.extra.contains_key("reasoning_content")
+        let block = proof.map(|proof| match text.as_str() {
+            "" => ThinkingBlock::RedactedThinking { data: proof },
+            text => ThinkingBlock::Thinking { thinking: text.to_owned(), signature: proof },
         });
-        message.extra.insert("reasoning_content".to_owned(), text.into());
+        let signs = block.is_some();
+        // Several blocks of one thought follow each other when they are signed.
+        let message = turn(messages, |last| {
+            let thought = last.extra.contains_key("reasoning_content");
+            last.content.is_empty()
+                && !has_calls(last)
+                && (!thought || (signs && last.extra.contains_key(THINKING_BLOCKS)))
+        });
+        if !text.is_empty() {
+            let so_far = message.extra.entry("reasoning_content").or_insert_with(|| "".into());
+            *so_far = match so_far.as_str() {
+                Some("") | None => text.into(),
+                Some(before) => format!("{before}\n{text}").into(),
+            };
+        }
+        if let Some(block) = block {
+            let blocks = message.extra.entry(THINKING_BLOCKS).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(blocks) = blocks {
+                blocks.push(json!(block));
+            }
+        }
         Ok(())
     }
+}
+
+fn thought(content: Contents, path: &str) -> Result<String> {
+    Ok(message_of(Role::Assistant, parts(content, path)?).content)
 }
 
 fn parts(contents: Contents, path: &str) -> Result<Vec<Part>> {

@@ -115,6 +115,8 @@ struct Open {
     piece: Piece,
     id: String,
     text: String,
+    /// The vendor's signature of it.
+    signature: Option<String>,
 }
 
 /// Turns the events of one request into theirs.
@@ -167,14 +169,15 @@ impl ResponseEvents {
                 let part = Part::ReasoningText { text: String::new() };
                 (Item::reasoning(place, head, status, Vec::new()), Some(part))
             }
-            Piece::Call { id, name } => {
+            Piece::Hidden(_) => (Item::reasoning(place, head, status, Vec::new()), None),
+            Piece::Call { id, name, .. } => {
                 (Item::call(place, head, status, (id.clone(), name.clone(), String::new())), None)
             }
         };
         let id = item.id().to_owned();
         let mut events = vec![Kind::ItemAdded { output_index: place, item }];
         events.extend(part.map(|part| Kind::PartAdded { place: self.place(&id), part }));
-        self.open = Some(Open { piece, id, text: String::new() });
+        self.open = Some(Open { piece, id, text: String::new(), signature: None });
         events
     }
 
@@ -185,6 +188,7 @@ impl ResponseEvents {
         vec![match open.piece {
             Piece::Text => Kind::TextDelta { place, delta, logprobs: Vec::new() },
             Piece::Reasoning => Kind::ReasoningDelta { place, delta },
+            Piece::Hidden(_) => return Vec::new(),
             Piece::Call { .. } => {
                 Kind::ArgumentsDelta { item_id: place.item_id, output_index: place.output_index, delta }
             }
@@ -192,7 +196,7 @@ impl ResponseEvents {
     }
 
     fn close(&mut self, status: Status) -> Vec<Kind> {
-        let Some(Open { piece, id, text }) = self.open.take() else { return Vec::new() };
+        let Some(Open { piece, id, text, signature }) = self.open.take() else { return Vec::new() };
         let (place, output_index) = (self.place(&id), self.output.len());
         let (mut events, item) = match piece {
             Piece::Text => {
@@ -203,11 +207,16 @@ impl ResponseEvents {
             }
             Piece::Reasoning => {
                 let part = Part::ReasoningText { text: text.clone() };
-                let item = Item::reasoning(output_index, &self.head, status, vec![part.clone()]);
+                let content = if text.is_empty() { Vec::new() } else { vec![part.clone()] };
+                let item = Item::reasoning(output_index, &self.head, status, content).signed(signature);
                 let done = Kind::ReasoningDone { place: place.clone(), text };
                 (vec![done, Kind::PartDone { place, part }], item)
             }
-            Piece::Call { id: call, name } => {
+            Piece::Hidden(data) => {
+                let item = Item::reasoning(output_index, &self.head, status, Vec::new()).signed(Some(data));
+                (Vec::new(), item)
+            }
+            Piece::Call { id: call, name, .. } => {
                 let item = Item::call(output_index, &self.head, status, (call, name.clone(), text.clone()));
                 (vec![Kind::ArgumentsDone { item_id: id, output_index, name, arguments: text }], item)
             }
@@ -225,6 +234,12 @@ impl ResponseEvents {
             events.extend(match step {
                 Step::Open(piece) => self.begin(piece),
                 Step::More(text) => self.more(text),
+                Step::Sign(signature) => {
+                    if let Some(open) = &mut self.open {
+                        open.signature = Some(signature);
+                    }
+                    Vec::new()
+                }
                 Step::Close if place + 1 == end => self.close(last),
                 Step::Close => self.close(Status::Completed),
             });
