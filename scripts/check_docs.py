@@ -2,8 +2,9 @@
 
 A fenced block is `bash` or `python` and is run, or `text` and is not. A comment `<!-- prints: WORDS -->` on the line
 after a block says what its standard output must contain. Blocks run against a server that has SmolLM2 deployed as
-`chat`, in a directory that holds `model.gguf` and tiny models named `embedder` and `reranker`; with `<!-- alone, prints: WORDS -->` no server is found. Blocks that call
-make run in the checkout, with ONCE=1.
+`chat`, in a directory that holds `model.gguf` and tiny models named `embedder` and `reranker`; with `<!-- alone, prints:
+WORDS -->` no server is found. With `<!-- simulated, prints: WORDS -->` the vendors that a block deploys are simulated
+(`simulated.py`), and Python runs alone. Blocks that call make run in the checkout, with ONCE=1.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Dict, Iterator, List, Optional
 import models
 import preflight
 import run
+import simulated
 import wheel
 from progress import Problem, Step
 
@@ -39,6 +41,7 @@ class Block:
     code: str
     prints: Optional[str]
     alone: bool
+    simulated: bool = False
 
     def place(self) -> str:
         """Where it stands, for messages."""
@@ -64,10 +67,12 @@ def blocks(file: Path) -> List[Block]:
         if end is None:
             raise Problem(f"{file.relative_to(ROOT)}:{index + 1}: the block never ends", "Close it with ```.")
         after = next((line for line in lines[end + 1 : end + 3] if line.strip()), "")
-        prints = re.match(r"<!-- (alone, )?prints: (.*) -->$", after.strip())
+        prints = re.match(r"<!-- (alone, |simulated, )?prints: (.*) -->$", after.strip())
         code = "\n".join(lines[index + 1 : end]) + "\n"
-        wanted, alone = (prints[2], bool(prints[1])) if prints else (None, False)
-        found.append(Block(file, index + 1, fence[1], code, wanted, alone))
+        wanted, where = (prints[2], prints[1] or "") if prints else (None, "")
+        played = where.startswith("simulated")
+        alone = where.startswith("alone") or (played and fence[1] == "python")
+        found.append(Block(file, index + 1, fence[1], code, wanted, alone, played))
         index = end + 1
     return found
 
@@ -100,8 +105,9 @@ def check_links() -> None:
 
 
 @contextmanager
-def world(environment: wheel.Environment) -> Iterator["World"]:
+def world(environment: wheel.Environment, everything: List[Block]) -> Iterator["World"]:
     """A server with a deployment, and a directory for the blocks."""
+    os.environ.update(simulated.credentials([block.code for block in everything if block.simulated]))
     with tempfile.TemporaryDirectory(prefix="byzerllm-docs-") as name:
         directory = Path(name)
         runtime = directory / "runtime"
@@ -118,12 +124,14 @@ def world(environment: wheel.Environment) -> Iterator["World"]:
         for link, name in (("embedder", "bert-mean"), ("reranker", "xlm-roberta-rank-bf16")):
             (directory / link).symlink_to(ROOT / "crates" / "model" / "tests" / "fixtures" / "encoders" / name)
         (directory / ".venv").symlink_to(environment.path)
+        vendors = simulated.Vendors(str(environment.bin / "byzerllm"))
         server, log = run.start(str(environment.bin / "byzerllm"), port, directory / "server-state", directory / "log")
         try:
             run.deploy(str(environment.bin / "byzerllm"), f"http://127.0.0.1:{port}", model)
-            yield World(directory, port, variables, environment)
+            yield World(directory, port, variables, environment, vendors)
         finally:
             run.stop(server, log)
+            vendors.stop()
 
 
 @dataclass(frozen=True)
@@ -134,17 +142,20 @@ class World:
     port: int
     variables: Dict[str, str]
     environment: wheel.Environment
+    vendors: Optional[simulated.Vendors] = None
 
     def run(self, block: Block) -> None:
         """Runs a block and checks what it prints."""
         uses_make = bool(re.search(r"^\s*make\b", block.code, re.M))
         code = block.code.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        variables = dict(self.variables)
+        if block.simulated and self.vendors:
+            code = self.vendors.rewrite(code, variables)
         command = ["bash", "-euo", "pipefail", "-c", code]
         if block.language == "python":
             command = [str(self.environment.python), "-c", code]
-        variables = self.variables
         if block.alone:
-            variables = {**variables, "XDG_RUNTIME_DIR": str(self.directory / "alone")}
+            variables["XDG_RUNTIME_DIR"] = str(self.directory / "alone")
         done = subprocess.run(
             command,
             cwd=ROOT if uses_make else self.directory,
@@ -159,6 +170,8 @@ class World:
             print(f"{block.place()}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}", file=sys.stderr)
             reason = "failed" if done.returncode != 0 else f"did not print {wanted!r}"
             raise Problem(f"the block at {block.place()} {reason}", "Its output stands above.")
+        if block.simulated and not block.alone:
+            simulated.undeploy(str(self.environment.bin / "byzerllm"), block.code, variables, None)
 
 
 def run_blocks(files: List[Path]) -> None:
@@ -179,7 +192,7 @@ def run_blocks(files: List[Path]) -> None:
         print(f"✓ {block.place()} ({time.monotonic() - began:.1f} s)", flush=True)
         count += 1
     wheel.install(environment, "release")
-    with world(environment) as place:
+    with world(environment, others) as place:
         for block in others:
             began = time.monotonic()
             place.run(block)
