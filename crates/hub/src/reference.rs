@@ -7,6 +7,7 @@ use std::str::FromStr;
 use reqwest::Url;
 
 use crate::checksum::Sum;
+use crate::known::{KNOWN, Known, known};
 use crate::names::is_plain;
 use crate::{Problem, Result};
 
@@ -21,6 +22,8 @@ pub enum Source {
     Packages,
     /// One file at a URL.
     Url,
+    /// Made on this machine of a model that was pulled.
+    Converted,
 }
 
 impl Source {
@@ -32,6 +35,7 @@ impl Source {
             Self::ModelScope => "modelscope",
             Self::Packages => "pypi",
             Self::Url => "url",
+            Self::Converted => "converted",
         }
     }
 }
@@ -55,6 +59,8 @@ pub struct Reference {
     pub(crate) place: Place,
     /// The `--file` pattern.
     pub(crate) file: Option<String>,
+    /// The model, when it has a short name.
+    pub(crate) known: Option<&'static Known>,
 }
 
 /// Where a referenced model lies.
@@ -75,12 +81,41 @@ impl Reference {
     /// # Errors
     /// [`Problem::Reference`] saying what is wrong.
     pub fn parse(text: &str, from: Option<Source>, file: Option<&str>) -> Result<Self> {
+        let refused = |why| Problem::Reference { text: without_query(text), why };
+        if Self::is_short(text) && from.is_none() {
+            return match (file, known(text)) {
+                (None, Some(known)) => Self::of(known),
+                _ => Err(refused("a short name says which files it means: leave --file out".into())),
+            };
+        }
         let place = if Path::new(text).exists() && from.is_none() {
             Place::Path(text.into())
         } else {
-            remote(text, from).map_err(|why| Problem::Reference { text: without_query(text), why })?
+            remote(text, from).map_err(refused)?
         };
-        Ok(Self { place, file: file.map(str::to_owned) })
+        Ok(Self { place, file: file.map(str::to_owned), known: None })
+    }
+
+    /// The reference to a model with a short name.
+    ///
+    /// # Errors
+    /// [`Problem::Reference`] when its place is no package.
+    pub fn of(known: &'static Known) -> Result<Self> {
+        let text = format!("{}#sha256={}", known.place, known.sha256);
+        let place = remote(&text, None).map_err(|why| Problem::Reference { text, why })?;
+        Ok(Self { place, file: known.file.map(str::to_owned), known: Some(known) })
+    }
+
+    /// Whether a text is the short name of a model and no path.
+    #[must_use]
+    pub fn is_short(text: &str) -> bool {
+        known(text).is_some() && !Path::new(text).exists()
+    }
+
+    /// The model, when it was named by its short name.
+    #[must_use]
+    pub fn known(&self) -> Option<&'static Known> {
+        self.known
     }
 
     /// Whether a text can only be, or most likely is, a model of a hub, a package or a URL: what `--model` takes
@@ -158,7 +193,13 @@ fn remote(text: &str, from: Option<Source>) -> Result<Place, String> {
             name: name.to_owned(),
             revision: revision.map(str::to_owned),
         }),
-        _ => Err("there is no such path, and a hub's model has the form ORG/NAME".into()),
+        _ => {
+            let short: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+            let short = short.join(", ");
+            Err(format!(
+                "there is no such path, a hub's model has the form ORG/NAME, and the short names are {short}"
+            ))
+        }
     }
 }
 

