@@ -6,7 +6,6 @@ use std::time::Duration;
 use byzerllm_core::ErrorKind;
 use byzerllm_hub::Reference;
 use byzerllm_runtime::{DeploymentSpec, DeploymentState, DeploymentStatus, SecretText, Source};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{DeployArguments, ListArguments, UndeployArguments};
@@ -14,10 +13,11 @@ use crate::connection::Connection;
 use crate::legacy::{self, Family, LegacyDeployment, Translated};
 use crate::models;
 use crate::output::{Failure, Outcome, Output, bytes, table};
+use crate::progress::Progress;
 use crate::secrets;
 
 /// How often the progress of a load is asked for.
-const POLL: Duration = Duration::from_millis(200);
+pub(crate) const POLL: Duration = Duration::from_millis(200);
 
 /// Loads a model into a server and returns when it answers.
 pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcome {
@@ -31,8 +31,10 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
     }
     let mut spec = asked.spec;
     let model = if arguments.byzer.is_given() { &arguments.byzer.model_path } else { &arguments.model };
-    if let Some(name) =
-        model.as_ref().and_then(|name| name.to_str()).filter(|name| Reference::looks_remote(name))
+    if let Some(name) = model
+        .as_ref()
+        .and_then(|name| name.to_str())
+        .filter(|name| Reference::looks_remote(name) || Reference::is_short(name))
     {
         if !is_this_machine(&connection.url) {
             return Err(Failure::misuse(
@@ -40,7 +42,7 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
                 "Run `byzerllm pull` on the server's machine and deploy the path that it prints.",
             ));
         }
-        if let Some(path) = models::resolve(name, &arguments.hub).await? {
+        if let Some(path) = models::resolve_model(name, &arguments.hub).await? {
             spec.model = path;
         }
     }
@@ -48,7 +50,7 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
         output.note(notice);
     }
     let body = spec.exposed()?;
-    let bar = spinner(format!("loading {}", spec.name));
+    let bar = Progress::new(format!("loading {}", spec.name));
     let started = std::time::Instant::now();
     let deploying = connection.client.deploy(&body);
     tokio::pin!(deploying);
@@ -62,12 +64,12 @@ pub(crate) async fn deploy(arguments: DeployArguments, output: Output) -> Outcom
                 if let Ok(status) = connection.client.status(&spec.name).await
                     && let Ok(DeploymentState::Loading { progress }) = read::<DeploymentState>(&status)
                 {
-                    bar.set_message(format!("loading {} {:.0} %", spec.name, progress * 100.0));
+                    bar.share(progress);
                 }
             }
         }
     };
-    bar.finish_and_clear();
+    bar.clear();
     let status = match result {
         Ok(status) => status,
         Err(error) => return Err(connection.explain(error).await),
@@ -380,17 +382,6 @@ pub(crate) fn state_word(state: &DeploymentState) -> String {
         DeploymentState::Loading { progress } => format!("loading {:.0} %", progress * 100.0),
         other => other.as_str().to_owned(),
     }
-}
-
-/// A spinner on a terminal, nothing elsewhere.
-pub(crate) fn spinner(message: String) -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.set_message(message);
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 /// Reads a server's answer into a type.

@@ -36,6 +36,7 @@ mod models;
 mod output;
 mod prices;
 mod program;
+mod progress;
 mod quantize;
 mod query;
 #[cfg(test)]

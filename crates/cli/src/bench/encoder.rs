@@ -140,7 +140,7 @@ fn inputs(ids: &[Ids]) -> Vec<EncoderInput<'_>> {
 
 /// Measures and reports.
 pub(super) async fn encoder(arguments: &BenchArguments, texts: PathBuf, output: Output) -> Outcome {
-    let path = match crate::models::resolve(&arguments.model, &arguments.load.hub).await? {
+    let path = match crate::models::resolve_model(&arguments.model, &arguments.load.hub).await? {
         Some(path) => path,
         None => std::path::absolute(&arguments.model)?,
     };

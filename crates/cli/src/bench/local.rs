@@ -30,7 +30,7 @@ pub(crate) struct Local {
 impl Local {
     /// Loads the model with just the cache that the measurement needs.
     pub(crate) async fn load(arguments: &BenchArguments) -> Outcome<Self> {
-        let path = match crate::models::resolve(&arguments.model, &arguments.load.hub).await? {
+        let path = match crate::models::resolve_model(&arguments.model, &arguments.load.hub).await? {
             Some(path) => path,
             None => std::path::absolute(&arguments.model)?,
         };

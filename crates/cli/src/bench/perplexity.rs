@@ -129,7 +129,7 @@ struct Text {
 
 /// Measures and reports.
 pub(super) async fn perplexity(arguments: &BenchArguments, output: Output) -> Outcome {
-    let path = match crate::models::resolve(&arguments.model, &arguments.load.hub).await? {
+    let path = match crate::models::resolve_model(&arguments.model, &arguments.load.hub).await? {
         Some(path) => path,
         None => std::path::absolute(&arguments.model)?,
     };
