@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use super::desk::Desk;
 use super::input::{Length, Prepared, Texts, prepare, presence};
 use super::options::{EncoderOptions, EncoderText, Matryoshka};
-use super::probe::ProbeState;
 use super::worker::Worker;
 use crate::metrics::EngineMetrics;
+use crate::probe::ProbeState;
 
 /// Requests of at least so many bytes of text are tokenized off the caller's task.
 const LARGE_INPUT: usize = 16 << 10;

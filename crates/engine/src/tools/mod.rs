@@ -132,12 +132,19 @@ pub(crate) struct Reading {
     calls: Option<(&'static Format, Arc<[String]>)>,
     /// The first call ends the answer.
     single: bool,
+    /// White space before the answer is none of it.
+    trims: bool,
 }
+
+/// What the prompts of ChatGLM and GLM-4 begin with. These models write the rest of the line of a role, a line break and,
+/// ChatGLM3, a space before an answer; their published code takes it away.
+const LINE_OF_A_ROLE: &str = "[gMASK]";
 
 impl Reading {
     /// For an answer to a conversation; `prompt` is the rendered conversation or its end.
     pub(crate) fn new(template: &str, prompt: &str, calls: Option<(&'static Format, Arc<[String]>)>) -> Self {
-        Self { opened: Thoughts::opened(template, prompt), calls, single: false }
+        let trims = template.contains(LINE_OF_A_ROLE);
+        Self { opened: Thoughts::opened(template, prompt), calls, single: false, trims }
     }
 
     /// Lets the first complete call end an answer.
@@ -159,11 +166,12 @@ impl Reading {
     pub(crate) fn reader(&self) -> Option<Reader> {
         let thoughts = self.opened.map(Thoughts::new);
         let calls = self.calls.as_ref().map(|(format, tools)| (format.parser)(tools.clone()));
-        let single = self.single;
-        (thoughts.is_some() || calls.is_some()).then(|| Reader {
+        let (single, trims) = (self.single, self.trims);
+        (thoughts.is_some() || calls.is_some() || trims).then(|| Reader {
             thoughts,
             calls,
             single,
+            trims,
             parts: Parts::default(),
         })
     }
@@ -174,6 +182,8 @@ pub(crate) struct Reader {
     thoughts: Option<Thoughts>,
     calls: Option<Box<dyn CallParser>>,
     single: bool,
+    /// Nothing but white space was written yet, and it is left out.
+    trims: bool,
     parts: Parts,
 }
 
@@ -226,6 +236,8 @@ impl Reader {
     }
 
     fn read(&mut self, answer: &str) {
+        let answer = if self.trims { answer.trim_start() } else { answer };
+        self.trims &= answer.is_empty();
         let Some(calls) = &mut self.calls else { return self.parts.text(answer) };
         for c in answer.chars() {
             if self.single && self.parts.any_complete() {

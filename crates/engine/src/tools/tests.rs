@@ -65,6 +65,17 @@ fn broke(reason: &str, sent: bool) -> Part {
 }
 
 #[test]
+fn the_rest_of_a_roles_line_is_no_part_of_an_answer() {
+    let glm = "{{ '[gMASK]sop' }}{{ '<|' ~ role ~ '|>\n ' ~ message.content }}";
+    for pieces in [&["\n 你好，\n", " 世界 "][..], &["\n", " ", "你好，", "\n 世界 "], &["你好，\n 世界 "]]
+    {
+        assert_eq!(read(&reading(glm, ""), pieces, false).0, [text("你好，\n 世界 ")]);
+    }
+    assert_eq!(read(&reading(glm, ""), &["\n", " "], false).0, []);
+    assert_eq!(parts(HERMES, "\n Hello").0, [text("\n Hello")], "other families mean it");
+}
+
+#[test]
 fn templates_say_which_format_they_speak() {
     let name = |template: &str| Format::of(template).map(|format| format.name);
     assert_eq!(name(HERMES), Some("hermes"));
