@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use byzerllm_kernels::{KernelError, TensorType, dequantize};
 
-use crate::weights::integers::IntegerMatrix;
+use crate::weights::integer_matrix::IntegerMatrix;
 
 /// Part of a weight matrix: row-major rows of `columns` values in the encoding `kind`, mapped or owned.
 #[derive(Debug, Clone)]

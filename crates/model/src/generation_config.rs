@@ -17,6 +17,8 @@ pub struct GenerationConfig {
     pub eos_token_ids: Vec<u32>,
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,
+    /// Whether it names the tokens before questions and answers: Baichuan's chat models do, their base models do not.
+    pub marks_turns: bool,
 }
 
 impl GenerationConfig {
@@ -43,6 +45,7 @@ impl GenerationConfig {
             sampling,
             eos_token_ids: fields.token_ids("eos_token_id")?,
             bos_token_id: fields.token_ids("bos_token_id")?.first().copied(),
+            marks_turns: fields.has("user_token_id") && fields.has("assistant_token_id"),
         })
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! An architecture file says it by building [`DecoderWeights`]: each part borrows its rows from the mapped file, so
 //! where its bytes lie says which tensor, and which rows of it, they are. A fused or interleaved matrix needs no words
-//! of its own for that, and neither does a new family. Parts that were converted at load have no such place.
+//! of its own for that, and neither does a new family. Codes of GPTQ and AWQ are found by where their words lie, and
+//! matrices that a file holds transposed as wholes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::arch::published::Published;
 use crate::arch::source::Source;
-use crate::decoder_weights::{DecoderWeights, LayerWeights, LinearWeights};
+use crate::decoder_weights::{DecoderWeights, LayerWeights, LinearWeights, MatrixPart};
 use crate::weights::TensorEntry;
 
 /// One of a decoder's products.
@@ -120,31 +122,56 @@ pub(super) fn modules(source: &Source, weights: &DecoderWeights<'_>) -> BTreeMap
         for (part, matrix) in linear.parts.iter().enumerate() {
             let outputs = output..output + matrix.rows;
             output = outputs.end;
-            let address = matrix.data.as_ptr() as usize;
-            let end = mapped.partition_point(|&(start, _)| start <= address);
-            // Names that share one storage have one address.
-            let Some(&(start, _)) = end.checked_sub(1).and_then(|last| mapped.get(last)) else { continue };
-            let same = mapped[..end].iter().rev().take_while(|&&(other, _)| other == start);
-            for &(start, entry) in same {
-                let (rows, columns) = (entry.shape[0], entry.shape[1]);
-                let row_bytes = entry.range.len() / rows.max(1);
-                let offset = address - start;
-                let inside = offset + matrix.data.len() <= entry.range.len();
-                let whole_rows = row_bytes > 0
-                    && offset.is_multiple_of(row_bytes)
-                    && matrix.data.len() == row_bytes * matrix.rows;
-                let first = offset / row_bytes.max(1);
-                if !inside || !whole_rows || columns != matrix.columns || first + matrix.rows > rows {
-                    continue;
-                }
-                let Some((name, order)) = published.module(&entry.name) else { continue };
+            for Found { tensor, rows, first } in found(&mapped, matrix) {
+                let Some((name, order)) = published.module(&tensor) else { continue };
                 let place = Place { product, part, outputs: outputs.clone(), first };
-                let module = Module { rows, columns, order, places: Vec::new() };
+                let module = Module { rows, columns: matrix.columns, order, places: Vec::new() };
                 modules.entry(name).or_insert(module).places.push(place);
             }
         }
     }
     modules
+}
+
+/// A matrix of a file that some rows of the network are of.
+struct Found<'a> {
+    /// The name of its weight, also where the file has codes in its place.
+    tensor: Cow<'a, str>,
+    rows: usize,
+    /// Which of the rows is the first.
+    first: usize,
+}
+
+/// The matrices that a part lies in: several where names share one storage.
+fn found<'a>(mapped: &[(usize, &'a TensorEntry)], part: &MatrixPart<'_>) -> Vec<Found<'a>> {
+    let bytes = part.integers.as_ref().map_or(&part.data[..], |integers| integers.words());
+    let address = bytes.as_ptr() as usize;
+    let end = mapped.partition_point(|&(start, _)| start <= address);
+    let Some(&(start, _)) = end.checked_sub(1).and_then(|last| mapped.get(last)) else { return Vec::new() };
+    let same = mapped[..end].iter().rev().take_while(|&&(other, _)| other == start);
+    let offset = address - start;
+    let of = |entry: &'a TensorEntry| {
+        let (rows, columns) = (entry.shape[0], entry.shape[1]);
+        if let Some(integers) = &part.integers {
+            let module = entry.name.strip_suffix(".qweight")?;
+            let whole = offset == 0 && bytes.len() == entry.range.len();
+            let tensor = Cow::Owned(format!("{module}.weight"));
+            return whole.then_some(Found { tensor, rows: integers.rows(), first: integers.first_row() });
+        }
+        let tensor = Cow::Borrowed(entry.name.as_str());
+        if part.transposed {
+            let whole = offset == 0 && (rows, columns) == (part.columns, part.rows);
+            return whole.then_some(Found { tensor, rows: part.rows, first: 0 });
+        }
+        let row_bytes = entry.range.len() / rows.max(1);
+        let inside = offset + bytes.len() <= entry.range.len();
+        let whole_rows =
+            row_bytes > 0 && offset.is_multiple_of(row_bytes) && bytes.len() == row_bytes * part.rows;
+        let first = offset / row_bytes.max(1);
+        let fits = inside && whole_rows && columns == part.columns && first + part.rows <= rows;
+        fits.then_some(Found { tensor, rows, first })
+    };
+    same.filter_map(|&(_, entry)| of(entry)).collect()
 }
 
 #[cfg(test)]

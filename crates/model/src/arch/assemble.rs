@@ -4,8 +4,7 @@
 use super::shape::Shape;
 use super::source::Source;
 use crate::config::{
-    AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormPlace,
-    PositionEncoding, Residual,
+    DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormPlace, PositionEncoding, Residual,
 };
 use crate::decoder_weights::{DecoderWeights, LayerWeights, MlpWeights, NormWeights};
 use crate::load_error::LoadResult;
@@ -21,16 +20,7 @@ pub(super) fn decoder(
     tied: bool,
 ) -> DecoderConfig {
     let layer = LayerConfig {
-        attention: AttentionConfig {
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
-            scale: shape.scale(),
-            window: None,
-            position,
-            head_norm: None,
-            soft_cap: None,
-        },
+        attention: shape.attention(position),
         mlp,
         norm,
         norm_place: NormPlace::Before,

@@ -78,16 +78,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
     };
     let norm = NormConfig { kind: NormKind::Layer, epsilon: epsilon(&fields, "layer_norm_epsilon", 1e-5)? };
     let layer = LayerConfig {
-        attention: AttentionConfig {
-            heads: shape.heads,
-            kv_heads: shape.heads,
-            head_dim: shape.head_dim,
-            scale: shape.scale(),
-            window: None,
-            position: PositionEncoding::Rope(rope),
-            head_norm: None,
-            soft_cap: None,
-        },
+        attention: AttentionConfig { kv_heads: shape.heads, ..shape.attention(PositionEncoding::Rope(rope)) },
         mlp: MlpConfig {
             intermediate_size: fields.positive_or("n_inner", 4 * shape.hidden)?,
             activation: activation(&fields, "activation_function", "gelu_new")?,

@@ -13,8 +13,8 @@ use super::rope::{self, RopeShape};
 use super::shape::{self, Names, Shape, activation, epsilon};
 use super::source::{FusedQkv, Source};
 use crate::config::{
-    AttentionConfig, DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace,
-    PositionEncoding, Residual,
+    DecoderConfig, HeadConfig, LayerConfig, MlpConfig, NormConfig, NormKind, NormPlace, PositionEncoding,
+    Residual,
 };
 use crate::decoder_weights::{DecoderWeights, LayerWeights, MlpWeights};
 use crate::load_error::LoadResult;
@@ -105,16 +105,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
     };
     let norm = NormConfig { kind: NormKind::Layer, epsilon: epsilon(&fields, "layer_norm_epsilon", 1e-5)? };
     let layer = LayerConfig {
-        attention: AttentionConfig {
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
-            scale: shape.scale(),
-            window: None,
-            position,
-            head_norm: None,
-            soft_cap: None,
-        },
+        attention: shape.attention(position),
         mlp: MlpConfig {
             intermediate_size: fields.positive_or("ffn_hidden_size", 4 * shape.hidden)?,
             activation: activation(&fields, "activation", "gelu")?,

@@ -68,16 +68,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
     let norm = NormConfig { kind: NormKind::Layer, epsilon: epsilon(&fields, "layer_norm_eps", 1e-5)? };
     let parallel = fields.flag("use_parallel_residual", true)?;
     let layer = LayerConfig {
-        attention: AttentionConfig {
-            heads: shape.heads,
-            kv_heads: shape.heads,
-            head_dim: shape.head_dim,
-            scale: shape.scale(),
-            window: None,
-            position: PositionEncoding::Rope(rope),
-            head_norm: None,
-            soft_cap: None,
-        },
+        attention: AttentionConfig { kv_heads: shape.heads, ..shape.attention(PositionEncoding::Rope(rope)) },
         mlp: MlpConfig {
             intermediate_size: fields.positive("intermediate_size")?,
             activation: activation(&fields, "hidden_act", "gelu")?,

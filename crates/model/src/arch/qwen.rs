@@ -86,16 +86,7 @@ fn config(source: &Source) -> LoadResult<DecoderConfig> {
     }
     let norm = NormConfig { kind: NormKind::Rms, epsilon };
     let layer = LayerConfig {
-        attention: AttentionConfig {
-            heads: shape.heads,
-            kv_heads: shape.heads,
-            head_dim: shape.head_dim,
-            scale: shape.scale(),
-            window: None,
-            position: PositionEncoding::Rope(rope),
-            head_norm: None,
-            soft_cap: None,
-        },
+        attention: AttentionConfig { kv_heads: shape.heads, ..shape.attention(PositionEncoding::Rope(rope)) },
         mlp: MlpConfig {
             intermediate_size: both / 2,
             activation: Activation::Silu,

@@ -13,7 +13,14 @@ pub(super) static QWEN2: Architecture = Architecture {
     about: About {
         title: "Qwen1.5, Qwen2, Qwen2.5",
         types: &["custom/qwen"],
-        proof: &["qwen2-tied-f16", "qwen2-bf16", "gguf/qwen2-mixed"],
+        proof: &[
+            "qwen2-tied-f16",
+            "qwen2-bf16",
+            "gguf/qwen2-mixed",
+            "gptq-symmetric",
+            "gptq-8-asymmetric",
+            "awq-gemm",
+        ],
     },
     names: &["Qwen2ForCausalLM"],
     gguf: &["qwen2"],

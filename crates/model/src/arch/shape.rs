@@ -4,6 +4,7 @@ use byzerllm_kernels::Activation;
 
 use super::fields::Fields;
 use super::source::Source;
+use crate::config::{AttentionConfig, PositionEncoding};
 use crate::load_error::LoadResult;
 
 const MAX_LAYERS: usize = 1024;
@@ -96,6 +97,20 @@ impl Shape {
     /// The usual factor on the scores.
     pub(crate) fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Attention without peculiarities.
+    pub(crate) fn attention(&self, position: PositionEncoding) -> AttentionConfig {
+        AttentionConfig {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.scale(),
+            window: None,
+            position,
+            head_norm: None,
+            soft_cap: None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::template::published::PromptFormat;
 /// published name, the pipeline or the special tokens that the files mention decide.
 pub(super) fn of(checkpoint: &Checkpoint) -> Option<&'static PromptFormat> {
     match checkpoint.class.as_str() {
+        "BaichuanForCausalLM" if !chats(checkpoint) => None,
         "BaichuanForCausalLM" if checkpoint.config.head.normalized => Some(&BAICHUAN2),
         // The 7B model of the first generation was not published as one that chats.
         "BaichuanForCausalLM" if !has_rope(checkpoint) => Some(&BAICHUAN),
@@ -32,6 +33,12 @@ fn llama(names: &str) -> Option<&'static PromptFormat> {
     } else {
         None
     }
+}
+
+/// Whether it is a chat model and not the base of one, which has the same class: by the tokens of turns in
+/// `generation_config.json`, or by its name.
+fn chats(checkpoint: &Checkpoint) -> bool {
+    checkpoint.generation.marks_turns || names(checkpoint).contains("chat")
 }
 
 fn has_rope(checkpoint: &Checkpoint) -> bool {

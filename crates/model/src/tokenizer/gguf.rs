@@ -239,6 +239,8 @@ impl GgufVocabulary {
                 _ if self.token_types.is_empty() && self.unk.is_some_and(|unk| unk as usize == id) => {
                     PieceKind::Unknown
                 }
+                // Converters of the first Phi-3 files marked rows without a token so.
+                UNKNOWN if self.unk.is_some_and(|unk| unk as usize != id) => PieceKind::Unused,
                 number => u64::try_from(number).ok().and_then(PieceKind::from_number).ok_or_else(|| {
                     self.invalid("tokenizer.ggml.token_type", format!("token {id} has {number}"))
                 })?,

@@ -10,6 +10,8 @@ mod fairseq;
 mod gguf;
 pub(crate) mod glm;
 mod json;
+#[cfg(test)]
+mod llama_vectors;
 mod merge_lines;
 pub(crate) mod pre;
 pub(crate) mod protobuf;

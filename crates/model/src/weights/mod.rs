@@ -4,6 +4,7 @@
 
 pub(crate) mod directory;
 pub(crate) mod gguf;
+pub(crate) mod integer_matrix;
 pub(crate) mod integers;
 pub(crate) mod pickle;
 mod pickle_value;

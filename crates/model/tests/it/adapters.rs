@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use byzerllm_core::ErrorKind;
 use byzerllm_kernels::{ComputePool, PoolOptions};
-use byzerllm_model::{Adapter, Checkpoint, Compute};
+use byzerllm_model::{Adapter, Checkpoint, Compute, Quantization};
 
 use crate::parity::relative;
 use crate::support::{Fixture, Runner, Setup, bits, copy_of, fixtures, gguf_path};
@@ -44,7 +44,7 @@ fn worst(checkpoint: &Checkpoint, name: &str, expected: &Fixture) -> f32 {
 
 #[test]
 fn logits_beside_the_weights_are_those_of_peft() {
-    for name in ["patterns", "stable", "head", "neox", "falcon", "llama"] {
+    for name in ["patterns", "stable", "head", "neox", "falcon", "llama", "gpt2", "gptq", "awq"] {
         let fixture = fixture(name);
         let worst = worst(&fixture.checkpoint, name, &fixture);
         println!("{name}: {worst:.2e}");
@@ -61,11 +61,41 @@ fn a_gguf_file_takes_the_adapters_of_its_source() {
     assert!(worst < 1e-4, "{worst}");
 }
 
+/// The weights have 8 or 4 bits, what an adapter adds is exact: so the logits come nearer to PEFT's by about what the
+/// adapter changes. Four bits are little for networks as small and random as these.
+#[test]
+fn adapters_go_with_weights_that_are_quantized_at_load() {
+    for name in ["patterns", "llama", "falcon"] {
+        let fixture = fixture(name);
+        let prompt = &fixture.expected.prompts[2];
+        for (quantization, most) in [(Quantization::Eight, 0.1), (Quantization::Four, 0.75)] {
+            let setup = Setup { quantization, ..Setup::EXACT };
+            let logits = |adapter: Option<&str>| {
+                let mut runner = Runner::new(&fixture.checkpoint, setup);
+                let id = adapter.map(|name| runner.load(open(&fixture.checkpoint, name)));
+                runner.step_with(&[(0, 0, prompt)], &[id]).unwrap()
+            };
+            let worst = |rows: &[Vec<f32>]| {
+                let pairs = rows.iter().zip(&fixture.expected.logits[2]);
+                pairs.map(|(found, expected)| relative(found, expected)).fold(0.0, f32::max)
+            };
+            let (with, without) = (worst(&logits(Some(name))), worst(&logits(None)));
+            println!("{name}, {quantization} bits: {with:.3}, without the adapter {without:.3}");
+            assert!(with < most * without, "{name} {quantization}: {with} {without}");
+        }
+    }
+}
+
 #[test]
 fn merging_and_adding_agree() {
-    for (name, base) in
-        [("patterns", "qwen2-bf16"), ("neox", "gpt-neox-f16"), ("falcon", "falcon-rope-gqa-bf16")]
-    {
+    for (name, base) in [
+        ("patterns", "qwen2-bf16"),
+        ("neox", "gpt-neox-f16"),
+        ("falcon", "falcon-rope-gqa-bf16"),
+        ("gpt2", "gpt2-f16"),
+        ("gptq", "gptq-activation-order"),
+        ("awq", "awq-gemm"),
+    ] {
         let copy = copy_of(&format!("adapters/{name}"));
         std::os::unix::fs::symlink(fixtures().join(base), copy.path().join("pretrained_model")).unwrap();
         let merged = Checkpoint::open(copy.path()).unwrap();

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use byzerllm_model::{Checkpoint, Family, decoder_families, encoder_families, supported_architectures};
+use byzerllm_model::{
+    Checkpoint, Compute, Family, decoder_families, encoder_families, supported_architectures,
+};
 
 use crate::support::{DIRECTORIES, GGUF_FILES, fixtures, gguf_path};
 
@@ -22,7 +24,15 @@ fn opened(name: &str) -> Option<(Checkpoint, BTreeSet<&'static str>)> {
         return None;
     }
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let kinds = checkpoint.tensors().iter().filter(|tensor| tensor.shape.len() > 1).map(|t| t.kind).collect();
+    let tensors = checkpoint.tensors();
+    let matrices = tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+    // Words of codes say nothing: their method does.
+    let method = match checkpoint.info(Compute::Exact).details.get("quantization_method") {
+        Some(method) if method == "gptq" => "GPTQ",
+        Some(_) => "AWQ",
+        None => "I32",
+    };
+    let kinds = matrices.map(|tensor| if tensor.kind == "I32" { method } else { tensor.kind }).collect();
     Some((checkpoint, kinds))
 }
 

@@ -59,7 +59,7 @@ fn refused(directory: &Path, words: &[&str]) {
 }
 
 #[test]
-fn codes_keep_their_four_bits() {
+fn codes_keep_their_bits() {
     let representation =
         |name| Fixture::directory(name).checkpoint.info(Compute::Standard).details["weights"].clone();
     let four = "4-bit codes, f16 scale per 32";
@@ -69,14 +69,18 @@ fn codes_keep_their_four_bits() {
     for name in ["gptq-activation-order", "gptq-v2-whole-rows", "awq-gemm"] {
         assert_eq!(representation(name)["INT4"], wide, "{name}");
     }
+    assert_eq!(representation("gptq-8-activation-order")["Q8_0"], "8-bit codes, f16 scale per 32");
+    // 8 bits with zeros elsewhere have no encoding of ours.
+    assert!(representation("gptq-8-asymmetric").get("Q8_0").is_none());
     // Groups of 16 columns fit no encoding of ours.
     assert!(representation("gptq-small-groups").get("INT4").is_none());
 }
 
 #[test]
 fn settings_that_are_not_computed_are_named() {
-    let cases: [(&str, &str, Value, &[&str]); 6] = [
-        ("gptq-symmetric", "bits", json!(3), &["quantization_config.bits", "3 bits", "4 are"]),
+    let cases: [(&str, &str, Value, &[&str]); 7] = [
+        ("gptq-symmetric", "bits", json!(3), &["quantization_config.bits", "3 bits", "4 and 8 are"]),
+        ("awq-gemm", "bits", json!(8), &["bits", "8 bits", "4 are"]),
         ("gptq-symmetric", "checkpoint_format", json!("marlin"), &["checkpoint_format", "gptq_v2"]),
         ("gptq-symmetric", "quant_method", json!("bitsandbytes"), &["quant_method", "gptq and awq"]),
         ("gptq-symmetric", "group_size", json!(0), &["group_size"]),

@@ -52,6 +52,8 @@ pub(crate) const DIRECTORIES: &[&str] = &[
     "gptq-activation-order",
     "gptq-small-groups",
     "gptq-v2-whole-rows",
+    "gptq-8-activation-order",
+    "gptq-8-asymmetric",
     "awq-gemm",
     "qwen3-bf16",
     "qwen3-window-f16",

@@ -307,9 +307,12 @@ fn a_checkpoint_without_a_template_has_its_familys_format() {
     let named = |name: &str| serde_json::json!({"_name_or_path": name});
     let nothing = serde_json::json!({});
     for (fixture, words, expected) in [
-        ("baichuan2-7b-f16", &nothing, Some("baichuan2")),
-        ("baichuan-13b-bf16", &nothing, Some("baichuan")),
-        ("baichuan-7b-bf16", &nothing, None),
+        ("baichuan2-7b-f16", &named("baichuan-inc/Baichuan2-7B-Chat"), Some("baichuan2")),
+        ("baichuan-13b-bf16", &named("baichuan-inc/Baichuan-13B-Chat"), Some("baichuan")),
+        // Base models have the class of the chat models, and the first 7B model had no other.
+        ("baichuan2-7b-f16", &nothing, None),
+        ("baichuan-13b-bf16", &named("baichuan-inc/Baichuan-13B-Base"), None),
+        ("baichuan-7b-bf16", &named("chat"), None),
         ("qwen-bf16", &nothing, Some("qwen")),
         ("moss-bf16", &nothing, Some("moss")),
         ("codegen-f16", &nothing, None),
@@ -327,6 +330,11 @@ fn a_checkpoint_without_a_template_has_its_familys_format() {
         assert_eq!(info.chat_template, expected.is_some(), "{fixture}");
         assert_eq!(checkpoint.chat_template().unwrap().is_some(), expected.is_some(), "{fixture}");
     }
+    // Baichuan's chat models name the tokens before questions and answers.
+    let directory = without_template("baichuan2-7b-f16", &nothing);
+    let turns = serde_json::json!({"user_token_id": 195, "assistant_token_id": 196}).to_string();
+    std::fs::write(directory.path().join("generation_config.json"), turns).unwrap();
+    assert!(Checkpoint::open(directory.path()).unwrap().chat_template().unwrap().is_some());
     // The checkpoint's own template goes first, and nothing is said of another.
     let own = Checkpoint::open(&fixtures().join("qwen-bf16")).unwrap();
     assert!(!own.info(Compute::Fast).details.contains_key("prompt_format"));
