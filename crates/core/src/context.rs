@@ -1,8 +1,9 @@
 //! Who asks, and until when.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,38 @@ impl RequestId {
     /// A fresh id (UUID version 7 without dashes).
     #[must_use]
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().simple().to_string())
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &randomness()).into_uuid();
+        let mut text = [0; 32];
+        Self(id.simple().encode_lower(&mut text).to_owned())
     }
+}
+
+/// Ten random bytes. The system is asked for those of many ids at once, and again in a process that was forked.
+fn randomness() -> [u8; 10] {
+    const IDS: usize = 64;
+    struct Pool {
+        owner: u32,
+        used: usize,
+        bytes: [[u8; 10]; IDS],
+    }
+    thread_local! {
+        static POOL: RefCell<Pool> = const { RefCell::new(Pool { owner: 0, used: IDS, bytes: [[0; 10]; IDS] }) };
+    }
+    POOL.with_borrow_mut(|pool| {
+        let process = std::process::id();
+        if pool.used >= IDS || pool.owner != process {
+            if getrandom::fill(pool.bytes.as_flattened_mut()).is_err() {
+                let [.., a, b, c, d, e, f, g, h, i, j] = uuid::Uuid::now_v7().into_bytes();
+                return [a, b, c, d, e, f, g, h, i, j];
+            }
+            (pool.owner, pool.used) = (process, 0);
+        }
+        let ten = pool.bytes[pool.used];
+        pool.used += 1;
+        ten
+    })
 }
 
 impl fmt::Display for RequestId {

@@ -1,16 +1,15 @@
 //! The answer to a message, piece by piece.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use byzerllm_core::{Error, ErrorKind};
-use hyper::body::{Body as _, Incoming};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::connection::Connection;
 use super::failure::Failure;
-use super::pool::{Connection, Pool};
+use super::pool::Pool;
 use super::websocket::Socket;
 use super::{Clock, http};
 
@@ -112,52 +111,38 @@ pub(crate) fn too_large(limit: usize, vendor: &str) -> Failure {
 
 /// The body of an HTTP answer. Read to its end, its connection waits for the next message; dropped before, it closes.
 pub(crate) struct HttpBody {
-    incoming: Incoming,
     connection: Option<Connection>,
     pool: Pool,
     vendor: &'static str,
 }
 
 impl HttpBody {
-    pub(crate) fn new(incoming: Incoming, connection: Connection, pool: Pool, vendor: &'static str) -> Self {
-        let mut body = Self { incoming, connection: Some(connection), pool, vendor };
-        if body.incoming.is_end_stream() {
-            body.release();
-        }
+    pub(crate) fn new(connection: Connection, pool: Pool, vendor: &'static str) -> Self {
+        let mut body = Self { connection: Some(connection), pool, vendor };
+        body.release();
         body
     }
 
+    /// Lets go of the connection once nothing more is to be read from it.
     fn release(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take_if(|connection| connection.is_over())
+            && connection.is_free()
+        {
             self.pool.put(connection);
         }
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
-        loop {
-            if self.connection.is_none() {
-                return Poll::Ready(None);
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        let next = match ready!(connection.poll_body(cx)) {
+            Some(Ok(bytes)) => Some(Ok(bytes)),
+            Some(Err(lost)) => {
+                self.connection = None;
+                Some(Err(http::broken(&lost, self.vendor, "while the answer came")))
             }
-            let next = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-            let result = match next {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Ok(data),
-                    // Trailers tell nothing.
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => {
-                    self.connection = None;
-                    Err(http::broken(&error, self.vendor, "while the answer came"))
-                }
-                None => {
-                    self.release();
-                    return Poll::Ready(None);
-                }
-            };
-            if result.is_ok() && self.incoming.is_end_stream() {
-                self.release();
-            }
-            return Poll::Ready(Some(result));
-        }
+            None => None,
+        };
+        self.release();
+        Poll::Ready(next)
     }
 }

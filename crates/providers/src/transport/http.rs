@@ -1,34 +1,33 @@
 //! One message and the head of its answer, over HTTP/1.1.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use byzerllm_core::{Error, ErrorKind, Result};
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
-use url::Url;
+use tokio::time::timeout_at;
+use url::{Position, Url};
 
 use super::body::{Body, HttpBody};
-use super::connect::{Connector, Io, Link, Origin};
+use super::connect::{Connector, Origin};
+use super::connection::{Connection, Lost, Outgoing};
 use super::failure::Failure;
 use super::limits::{Clock, Phase};
-use super::pool::{Connection, Pool};
+use super::pool::Pool;
+use super::proxy::Proxy;
 use super::websocket;
+use super::wire::Odd;
 use crate::Parameters;
 use crate::dialect::{Framing, Outbound};
 
-static AGENT: HeaderValue = HeaderValue::from_static(concat!("byzerllm/", env!("CARGO_PKG_VERSION")));
-static JSON: HeaderValue = HeaderValue::from_static("application/json");
-static EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const AGENT: &str = concat!("byzerllm/", env!("CARGO_PKG_VERSION"));
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 
-/// So long a connection that waited may take to be ready.
-const SOON: Duration = Duration::from_millis(100);
+/// What says how a message travels is written by us alone.
+static OURS: [HeaderName; 4] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
 
 /// The head of an answer.
 pub(crate) struct Head {
@@ -69,48 +68,31 @@ impl Http {
         if outbound.framing == Framing::WebSocket {
             return self.open_socket(outbound, clock).await;
         }
-        let Outbound { method, url, headers, body, framing } = outbound;
-        let mut request = self.request(method, &url, headers, body, framing)?;
+        let url = &outbound.url;
+        let message = self.message(&outbound)?;
         // The messages of one turn of the event loop are sent together, after everything else in it: a server that is
         // near is woken once and not for each.
         yield_now().await;
         loop {
-            let pooled = self.pool.take(&url);
+            let pooled = self.pool.take(url);
             let reused = pooled.is_some();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => self.connect(&url, clock).await?,
+                None => self.connect(url, clock).await?,
             };
             let (until, phase) = clock.first_byte();
-            if !connection.sender.is_ready() {
-                // One that served before is ready at once, or will not be soon: its server may have answered without
-                // reading all of the question.
-                let soon = if reused { until.min(Instant::now() + SOON) } else { until };
-                match timeout_at(soon, connection.sender.ready()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) if reused => continue,
-                    Ok(Err(error)) => return Err(Failure { billed: false, ..self.broken(&error, SENT) }),
-                    Err(_) => return Err(Failure { billed: false, ..passed(clock, phase, self.vendor) }),
+            let head = match timeout_at(until, connection.send(&message)).await {
+                Ok(Ok(head)) => head,
+                // The server had closed a connection that waited; it has seen nothing of this message.
+                Ok(Err(Lost::Unsent)) if reused => continue,
+                Ok(Err(lost)) => {
+                    let billed = !matches!(lost, Lost::Unsent);
+                    return Err(Failure { billed, ..broken(&lost, self.vendor, "before the answer came") });
                 }
-            }
-            let (parts, incoming) = match timeout_at(until, connection.sender.try_send_request(request)).await
-            {
-                Ok(Ok(response)) => response.into_parts(),
-                Ok(Err(mut error)) => match error.take_message() {
-                    // The server had closed a connection that waited; it has seen nothing of this request.
-                    Some(back) if reused => {
-                        request = back;
-                        continue;
-                    }
-                    back => {
-                        return Err(Failure { billed: back.is_none(), ..self.broken(error.error(), SENT) });
-                    }
-                },
                 Err(_) => return Err(passed(clock, phase, self.vendor)),
             };
-            let head = Head { status: parts.status.as_u16(), headers: parts.headers };
-            let body = HttpBody::new(incoming, connection, self.pool.clone(), self.vendor);
-            self.check(&url, &head)?;
+            let body = HttpBody::new(connection, self.pool.clone(), self.vendor);
+            self.check(url, &head)?;
             return Ok((head, Body::Http(body)));
         }
     }
@@ -118,61 +100,43 @@ impl Http {
     async fn connect(&self, url: &Url, clock: &Clock) -> Result<Connection, Failure> {
         let origin = Origin::of(url);
         let (until, phase) = clock.connect();
-        let standing = timeout_at(until, self.connector.connect(&origin, false)).await;
-        let link = match standing {
-            Ok(link) => link.map_err(Failure::unreachable)?,
-            Err(_) => return Err(Failure { billed: false, ..passed(clock, phase, self.vendor) }),
-        };
-        let opened = match link {
-            Link::Plain(tcp) => self.handshake(tcp, origin).await,
-            Link::Tls(tls) => self.handshake(tls, origin).await,
-        };
-        opened.map_err(|error| Failure { billed: false, ..self.broken(&error, SENT) })
-    }
-
-    async fn handshake<T: Io + 'static>(&self, io: T, origin: Origin) -> hyper::Result<Connection> {
-        let (sender, driver) = http1::handshake(TokioIo::new(io)).await?;
-        let task = tokio::spawn(async move {
-            // What goes wrong is told to whoever waits for the answer.
-            let _ = driver.await;
-        });
-        Ok(Connection { sender, origin, task: task.abort_handle() })
-    }
-
-    fn request(
-        &self,
-        method: Method,
-        url: &Url,
-        headers: HeaderMap,
-        body: Bytes,
-        framing: Framing,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
-        let forwarded =
-            url.scheme() == "http" && self.connector.proxy.as_ref().is_some_and(|proxy| proxy.forwards());
-        let uri = if forwarded {
-            Uri::try_from(&url[..url::Position::AfterQuery]).map_err(|_| self.odd_url())?
-        } else {
-            let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-            Uri::from(PathAndQuery::try_from(path).map_err(|_| self.odd_url())?)
-        };
-        let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-        let host = HeaderValue::from_str(host).map_err(|_| self.odd_url())?;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        let headers = request.headers_mut();
-        headers.insert(HOST, host);
-        headers.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
-        headers.entry(CONTENT_TYPE).or_insert_with(|| JSON.clone());
-        let accept = if framing == Framing::Sse { &EVENTS } else { &JSON };
-        headers.entry(ACCEPT).or_insert_with(|| accept.clone());
-        if forwarded
-            && let Some(value) = self.connector.proxy.as_ref().and_then(super::proxy::Proxy::authorization)
-        {
-            headers.insert(PROXY_AUTHORIZATION, value);
+        match timeout_at(until, self.connector.connect(&origin, false)).await {
+            Ok(link) => Ok(Connection::new(link.map_err(Failure::unreachable)?, origin)),
+            Err(_) => Err(Failure { billed: false, ..passed(clock, phase, self.vendor) }),
         }
-        Ok(request)
+    }
+
+    /// A message as it goes over the wire. What a dialect sets itself stands in place of what is usual.
+    fn message(&self, outbound: &Outbound) -> Result<Outgoing, Failure> {
+        let Outbound { method, url, headers, body, framing } = outbound;
+        let proxy = self.connector.proxy.as_ref().filter(|proxy| url.scheme() == "http" && proxy.forwards());
+        let from = if proxy.is_some() { Position::BeforeScheme } else { Position::BeforePath };
+        let host = &url[Position::BeforeHost..Position::AfterPort];
+        if host.is_empty() {
+            return Err(self.odd_url());
+        }
+        let mut head = Vec::with_capacity(512 + body.len().min(16 << 10));
+        for part in [method.as_str(), " ", &url[from..Position::AfterQuery], " HTTP/1.1"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+        field(&mut head, &HOST, host.as_bytes());
+        for (name, value) in headers.iter().filter(|(name, _)| !OURS.contains(name)) {
+            field(&mut head, name, value.as_bytes());
+        }
+        let accept = if *framing == Framing::Sse { EVENTS } else { JSON };
+        for (name, usual) in [(USER_AGENT, AGENT), (CONTENT_TYPE, JSON), (ACCEPT, accept)] {
+            if !headers.contains_key(&name) {
+                field(&mut head, &name, usual.as_bytes());
+            }
+        }
+        if let Some(value) = proxy.and_then(Proxy::authorization) {
+            field(&mut head, &PROXY_AUTHORIZATION, value.as_bytes());
+        }
+        if !body.is_empty() || method != Method::GET {
+            field(&mut head, &CONTENT_LENGTH, body.len().to_string().as_bytes());
+        }
+        head.extend_from_slice(b"\r\n\r\n");
+        Ok(Outgoing::new(head, body.clone()))
     }
 
     async fn open_socket(&self, outbound: Outbound, clock: &Clock) -> Result<(Head, Body), Failure> {
@@ -217,10 +181,6 @@ impl Http {
         Ok(())
     }
 
-    fn broken(&self, error: &hyper::Error, when: &str) -> Failure {
-        broken(error, self.vendor, when)
-    }
-
     fn odd_url(&self) -> Failure {
         let vendor = self.vendor;
         Failure::hopeless(Error::invalid(
@@ -230,14 +190,22 @@ impl Http {
     }
 }
 
-const SENT: &str = "before the answer came";
+/// A header line, with the end of the line before it.
+fn field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    for part in [&b"\r\n"[..], name.as_str().as_bytes(), b": ", value] {
+        head.extend_from_slice(part);
+    }
+}
 
-/// A connection that broke. What the library says of it names no part of a message.
-pub(crate) fn broken(error: &hyper::Error, vendor: &str, when: &str) -> Failure {
-    let message = if error.is_parse() {
-        format!("saas/{vendor} sent something that is not HTTP ({error}); check saas.base_url")
-    } else {
-        format!("saas/{vendor} broke the connection {when}; try again")
+/// A connection that broke. What is said of it names no part of a message.
+pub(crate) fn broken(lost: &Lost, vendor: &str, when: &str) -> Failure {
+    let message = match lost {
+        Lost::Odd(Odd(what)) => {
+            format!("saas/{vendor} sent something that is not HTTP ({what}); check saas.base_url")
+        }
+        Lost::Unsent | Lost::Broken => {
+            format!("saas/{vendor} broke the connection {when}; try again")
+        }
     };
     Failure::broken(Error::new(ErrorKind::Upstream, message))
 }

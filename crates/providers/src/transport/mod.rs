@@ -7,6 +7,7 @@
 mod body;
 mod breaker;
 mod connect;
+mod connection;
 mod failure;
 mod http;
 mod limits;
@@ -15,6 +16,7 @@ mod proxy;
 mod retry;
 mod tokens;
 mod websocket;
+mod wire;
 
 pub(crate) use body::{Body, MAX_BODY, MAX_EVENT, Piece, too_large};
 pub use breaker::BreakerState;

@@ -1,65 +1,78 @@
 //! Connections that wait for the next message.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
-use super::connect::Origin;
+use super::connection::Connection;
 
 /// A connection that waited longer is not used again: servers close theirs after a minute or so.
 const KEPT: Duration = Duration::from_secs(45);
 /// So many connections wait at most.
 const MOST: usize = 1024;
+/// So often those are closed that the server has closed, or that waited too long.
+const SWEEP: Duration = Duration::from_secs(15);
 
-/// An HTTP connection. Dropping it closes it, whatever it is doing.
-pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Full<Bytes>>,
-    pub(crate) origin: Origin,
-    pub(crate) task: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The waiting connections of a deployment, the latest last.
+/// The waiting connections of a deployment.
 #[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<Vec<(Connection, Instant)>>>);
+pub(crate) struct Pool(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    /// The latest last.
+    connections: Vec<(Connection, Instant)>,
+    /// Whether a task looks after them.
+    swept: bool,
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Pool {
     /// The connection to the URL's origin that has waited the shortest.
     pub(crate) fn take(&self, url: &Url) -> Option<Connection> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.0);
         // A deployment has one origin, nearly always.
-        let at = waiting.iter().rposition(|(connection, _)| connection.origin.is_of(url))?;
-        let (connection, since) = waiting.remove(at);
+        let at = waiting.connections.iter().rposition(|(connection, _)| connection.origin.is_of(url))?;
+        let (connection, since) = waiting.connections.remove(at);
         if since.elapsed() < KEPT {
             return Some(connection);
         }
         // All others to there have waited longer still.
-        waiting.retain(|(other, _)| other.origin != connection.origin);
+        waiting.connections.retain(|(other, _)| other.origin != connection.origin);
         None
     }
 
     /// Takes a connection whose last answer was read to its end.
     pub(crate) fn put(&self, connection: Connection) {
-        if connection.sender.is_closed() {
-            return;
+        let mut waiting = lock(&self.0);
+        if waiting.connections.len() < MOST {
+            waiting.connections.push((connection, Instant::now()));
         }
-        let now = Instant::now();
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = waiting.iter().take_while(|(_, since)| now.duration_since(*since) >= KEPT).count();
-        waiting.drain(..old);
-        if waiting.len() < MOST {
-            waiting.push((connection, now));
+        if !std::mem::replace(&mut waiting.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+}
+
+/// Closes what nobody should use again, until nothing waits any more.
+async fn sweep(pool: Weak<Mutex<Waiting>>) {
+    loop {
+        sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut waiting = lock(&pool);
+        // Nobody is to be woken: who takes a connection looks at it again.
+        let mut context = Context::from_waker(Waker::noop());
+        waiting
+            .connections
+            .retain_mut(|(connection, since)| since.elapsed() < KEPT && connection.is_quiet(&mut context));
+        if waiting.connections.is_empty() {
+            waiting.swept = false;
+            return;
         }
     }
 }

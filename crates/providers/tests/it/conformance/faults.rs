@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use byzerllm_core::{ErrorKind, FinishReason, UsageSource};
-use byzerllm_simulator::{Ending, Fault, RetryAfter, TAIL};
+use byzerllm_simulator::{Ending, Fault, Line, RetryAfter, TAIL};
 use futures::future::join_all;
 
 use super::world::{CASES, Came, Case, World, question};
@@ -61,13 +61,24 @@ async fn meet(case: &Case, fault: Fault, whole: bool) {
     if fault == Fault::Redirect {
         nothing_leaks(&world, &what);
     }
-    let bill = world.vendor.bill();
+    let bill = settled(&world).await;
     assert_eq!(bill.len(), usize::from(!fault.refuses()), "{what}");
     if let (Some(line), false) = (bill.first(), matches!(fault, Fault::Oversized(_))) {
         // The fault did happen: on the vendor's side, too, the answer was whole or was not.
         assert_eq!(line.ending == Ending::Answered, fault.is_harmless(), "{what}: {line:?}");
     }
     world.book.covers(&bill, &what);
+}
+
+/// The vendor's bill. An answer may be read to its end before the vendor knows that it is written.
+async fn settled(world: &World) -> Vec<Line> {
+    for _ in 0..100 {
+        if world.vendor.bill().iter().all(|line| line.ending != Ending::Open) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.vendor.bill()
 }
 
 fn unharmed(came: &Came, expected: &str, fault: Fault, what: &str) {
