@@ -93,7 +93,7 @@ pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, 
     let id = RequestId::generate();
     let path = request.uri().path();
     let shape = Shape::of(path);
-    let label: String = path.chars().take(120).collect();
+    let label = path.char_indices().nth(120).map_or(path, |(end, _)| &path[..end]).to_owned();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);

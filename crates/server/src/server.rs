@@ -210,7 +210,21 @@ async fn welcome(
         tracing::debug!(%error, "a connection keeps its write delay");
     }
     let stream = Patient::new(stream, timeouts.write);
-    let Some(tls) = tls else { return serve(stream, service, timeouts, closing).await };
+    match tls {
+        None => serve(stream, service, timeouts, closing).await,
+        // Several times larger: beside it, each plain connection would take as much.
+        Some(tls) => Box::pin(encrypted(stream, tls, service, timeouts, closing)).await,
+    }
+}
+
+/// One connection with TLS from its handshake.
+async fn encrypted(
+    stream: Patient<TcpStream>,
+    tls: TlsAcceptor,
+    service: Seated,
+    timeouts: Timeouts,
+    closing: CancellationToken,
+) {
     let shaken = tokio::select! {
         () = closing.cancelled() => return,
         shaken = timeout(timeouts.head, tls.accept(stream)) => shaken,

@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use byzerllm_core::Takeover;
 
-use super::takeover;
+use super::Wish;
 use crate::body::ModelBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::sse;
 use crate::state::AppState;
 use crate::wire::chat::ChatBody;
@@ -18,16 +17,15 @@ use crate::wire::chat_answer::{ChatAnswer, ChatChunks, Head};
 /// Answers a conversation, as a whole or as a stream.
 pub(crate) async fn create(
     State(state): State<AppState>,
-    extensions: Extensions,
-    headers: HeaderMap,
+    wish: Wish,
     caller: Caller,
     ModelBody(body, extra): ModelBody<ChatBody>,
 ) -> Result<Response, ApiError> {
     let asked = body.into_request(extra)?;
-    let id = request_id(&extensions);
+    let id = wish.id.clone();
     let name = format!("chatcmpl-{id}");
     let (model, n) = (asked.request.model.clone(), asked.request.n);
-    let takeover = takeover(&headers, if asked.stream { Takeover::Continue } else { Takeover::Restart })?;
+    let takeover = wish.takeover(if asked.stream { Takeover::Continue } else { Takeover::Restart })?;
     let events = state.runtime.chat(caller.allowing(takeover).context(id), asked.request).await?;
     if asked.stream {
         let head = Head::new(name, "chat.completion.chunk", model);

@@ -2,17 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result};
 use byzerllm_runtime::Runtime;
 use futures::stream::{self, StreamExt};
 use tracing::Instrument;
 
-use super::takeover_of_stream;
+use super::Wish;
 use crate::body::ModelBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::state::AppState;
 use crate::wire::chat_answer::Head;
 use crate::wire::completions::CompletionBody;
@@ -23,14 +22,13 @@ use crate::{limits, sse};
 /// Continues one or several prompts, as a whole or as a stream.
 pub(crate) async fn create(
     State(state): State<AppState>,
-    extensions: Extensions,
-    headers: HeaderMap,
+    wish: Wish,
     caller: Caller,
     ModelBody(body, extra): ModelBody<CompletionBody>,
 ) -> Result<Response, ApiError> {
     let asked = body.into_requests(&extra)?;
-    let caller = caller.allowing(takeover_of_stream(&headers, asked.stream)?);
-    let id = request_id(&extensions);
+    let caller = caller.allowing(wish.takeover_of_stream(asked.stream)?);
+    let id = wish.id;
     let batch = asked.request;
     let head = Head::new(format!("cmpl-{id}"), "text_completion", batch.model);
     let logprobs = batch.requests.first().and_then(|request| request.sampling.logprobs);

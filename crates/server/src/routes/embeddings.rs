@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Extensions;
 use axum::response::{IntoResponse, Response};
 
+use super::Wish;
 use crate::body::ModelBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::sse;
 use crate::state::AppState;
 use crate::wire::embeddings::{EmbeddingAnswer, EmbeddingBody};
@@ -15,13 +15,13 @@ use crate::wire::embeddings::{EmbeddingAnswer, EmbeddingBody};
 /// Turns texts into vectors.
 pub(crate) async fn create(
     State(state): State<AppState>,
-    extensions: Extensions,
+    wish: Wish,
     caller: Caller,
     ModelBody(body, extra): ModelBody<EmbeddingBody>,
 ) -> Result<Response, ApiError> {
     let (request, encoding) = body.into_request(extra)?;
     let (model, inputs) = (request.model.clone(), request.inputs.len());
-    let embeddings = state.runtime.embed(caller.context(request_id(&extensions)), request).await?;
+    let embeddings = state.runtime.embed(caller.context(wish.id), request).await?;
     let (answer, notes) = EmbeddingAnswer::new(model, inputs, encoding, embeddings)?;
     Ok(sse::with_notes(Json(answer).into_response(), &notes))
 }

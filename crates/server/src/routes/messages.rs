@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use byzerllm_core::{Error, ErrorKind};
 
-use super::{chat_model, takeover_of_stream};
+use super::{Wish, chat_model};
 use crate::body::ModelBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::sse;
 use crate::state::AppState;
 use crate::wire::anthropic::answer::{CountAnswer, MessageAnswer};
@@ -24,16 +23,15 @@ fn continuation(state: &AppState, model: &str) -> Option<&'static str> {
 /// Answers a conversation, as a whole or as a stream.
 pub(crate) async fn create(
     State(state): State<AppState>,
-    extensions: Extensions,
-    headers: HeaderMap,
+    wish: Wish,
     caller: Caller,
     ModelBody(body, extra): ModelBody<MessagesBody>,
 ) -> Result<Response, ApiError> {
     let continuation = continuation(&state, &body.model);
     let (request, stream) = body.into_request(extra, continuation)?;
-    let id = request_id(&extensions);
+    let id = wish.id.clone();
     let (name, model) = (format!("msg_{id}"), request.model.clone());
-    let context = caller.allowing(takeover_of_stream(&headers, stream)?).context(id);
+    let context = caller.allowing(wish.takeover_of_stream(stream)?).context(id);
     let events = state.runtime.chat(context, request).await?;
     if stream {
         let (events, notes) = sse::begun(sse::alone(events)).await?;

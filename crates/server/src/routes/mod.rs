@@ -19,12 +19,18 @@ pub(crate) mod responses;
 pub(crate) mod tokenize;
 pub(crate) mod usage;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
-use byzerllm_core::{ChatModel, Error, Result, Takeover};
+use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
+use axum::http::request::Parts;
+use byzerllm_core::{ChatModel, Error, RequestId, Result, Takeover};
 
+use crate::error::request_id;
 use crate::state::AppState;
+
+const TAKEOVER: &str = "x-byzerllm-takeover";
 
 /// Runs work that may take a while on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -35,21 +41,37 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     })
 }
 
-/// What may happen to an answer whose deployment fails: as `X-Byzerllm-Takeover` says, else `default`.
-fn takeover(headers: &HeaderMap, default: Takeover) -> Result<Takeover> {
-    const NAME: &str = "x-byzerllm-takeover";
-    let Some(value) = headers.get(NAME) else { return Ok(default) };
-    let word = value.to_str().unwrap_or_default();
-    word.parse().map_err(|error: Error| {
-        let message = format!("the header `{NAME}` is wrong: {}", error.message());
-        Error::invalid(NAME, message)
-    })
+/// What handlers that ask models need of a request's head. A copy of the whole head would cost an allocation for each
+/// of its parts.
+pub(crate) struct Wish {
+    id: RequestId,
+    takeover: Option<HeaderValue>,
 }
 
-/// The same for streams that cannot say that an answer begins again.
-fn takeover_of_stream(headers: &HeaderMap, stream: bool) -> Result<Takeover> {
-    let most = if stream { Takeover::Continue } else { Takeover::Restart };
-    Ok(takeover(headers, most)?.min(most))
+impl FromRequestParts<AppState> for Wish {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Infallible> {
+        Ok(Self { id: request_id(&parts.extensions), takeover: parts.headers.get(TAKEOVER).cloned() })
+    }
+}
+
+impl Wish {
+    /// What may happen to an answer whose deployment fails: as `X-Byzerllm-Takeover` says, else `default`.
+    fn takeover(&self, default: Takeover) -> Result<Takeover> {
+        let Some(value) = &self.takeover else { return Ok(default) };
+        let word = value.to_str().unwrap_or_default();
+        word.parse().map_err(|error: Error| {
+            let message = format!("the header `{TAKEOVER}` is wrong: {}", error.message());
+            Error::invalid(TAKEOVER, message)
+        })
+    }
+
+    /// The same for streams that cannot say that an answer begins again.
+    fn takeover_of_stream(&self, stream: bool) -> Result<Takeover> {
+        let most = if stream { Takeover::Continue } else { Takeover::Restart };
+        Ok(self.takeover(most)?.min(most))
+    }
 }
 
 /// The model that a body names, when there is one that answers.

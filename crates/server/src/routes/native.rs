@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{Extensions, HeaderMap};
 use axum::response::Response;
 use byzerllm_core::{Error, Input, Takeover};
 
-use super::{blocking, takeover};
+use super::{Wish, blocking};
 use crate::body::JsonBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::state::AppState;
 use crate::wire::native::{
     ModelAnswer, NativeChat, TemplateAnswer, TemplateBody, TokenizeAnswer, TokenizeBody,
@@ -20,8 +19,7 @@ use crate::{limits, sse};
 /// `POST /byzerllm/v1/chat`.
 pub(crate) async fn chat(
     State(state): State<AppState>,
-    extensions: Extensions,
-    headers: HeaderMap,
+    wish: Wish,
     caller: Caller,
     JsonBody(NativeChat(request)): JsonBody<NativeChat>,
 ) -> Result<Response, ApiError> {
@@ -32,8 +30,8 @@ pub(crate) async fn chat(
         let max = limits::MESSAGES;
         return Err(Error::invalid("input", format!("more than {max} messages")).into());
     }
-    let caller = caller.allowing(takeover(&headers, Takeover::Restart)?);
-    let events = state.runtime.chat(caller.context(request_id(&extensions)), request).await?;
+    let caller = caller.allowing(wish.takeover(Takeover::Restart)?);
+    let events = state.runtime.chat(caller.context(wish.id), request).await?;
     Ok(sse::native(sse::begun_alone(events).await?))
 }
 

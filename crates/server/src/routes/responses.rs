@@ -2,13 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
 
-use super::{chat_model, takeover_of_stream};
+use super::{Wish, chat_model};
 use crate::body::ModelBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, request_id};
+use crate::error::ApiError;
 use crate::sse;
 use crate::state::AppState;
 use crate::wire::responses::answer::{Head, ResponseAnswer};
@@ -18,17 +17,16 @@ use crate::wire::responses::stream::ResponseEvents;
 /// Answers a conversation, as a whole or as a stream.
 pub(crate) async fn create(
     State(state): State<AppState>,
-    extensions: Extensions,
-    headers: HeaderMap,
+    wish: Wish,
     caller: Caller,
     ModelBody(body, extra): ModelBody<ResponseBody>,
 ) -> Result<Response, ApiError> {
     let model = chat_model(&state, body.model());
     let declared = model.as_ref().map(|model| model.extra_parameters()).unwrap_or_default();
     let asked = body.into_request(extra, declared)?;
-    let id = request_id(&extensions);
+    let id = wish.id.clone();
     let head = Head::new(id.clone(), asked.request.model.clone(), asked.echo);
-    let context = caller.allowing(takeover_of_stream(&headers, asked.stream)?).context(id);
+    let context = caller.allowing(wish.takeover_of_stream(asked.stream)?).context(id);
     let events = state.runtime.chat(context, asked.request).await?;
     if asked.stream {
         let (events, notes) = sse::begun(sse::alone(events)).await?;

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use byzerllm_core::Result;
 use serde::de::value::StringDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserializer, forward_to_deserialize_any};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_json::{Map, Value};
 
 use super::fields::{Object, explain};
@@ -25,6 +25,16 @@ pub(crate) fn parse_with<T: DeserializeOwned>(
     let mut extra = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut wrong = None;
+    let aside = Aside { extra: &mut extra, wrong: &mut wrong };
+    let quick = Object::<T>::deserialize(Splitting { inner: &mut json, declared, aside });
+    if let (Ok(Object(value)), Ok(())) = (quick, json.end()) {
+        extra.retain(|_, value| !value.is_null());
+        return Ok((value, extra));
+    }
+    // Once more, only to say what is wrong: to follow paths costs a string per field.
+    extra.clear();
+    wrong = None;
+    let mut json = serde_json::Deserializer::from_slice(bytes);
     let splitting =
         Splitting { inner: &mut json, declared, aside: Aside { extra: &mut extra, wrong: &mut wrong } };
     let outcome: Result<Object<T>, _> = serde_path_to_error::deserialize(splitting);
@@ -118,7 +128,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, A> {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
