@@ -53,6 +53,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="turns of each contender")
     parser.add_argument("--seconds", type=int, default=10, help="length of each run")
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--streams", type=int, default=16, help="streams at once, for the time of an event")
+    parser.add_argument("--every", type=int, default=2000, help="microseconds between two events of a stream")
     parser.add_argument("--only", default="peak,latency,stream,idle", help="parts: peak, latency, stream, idle, soak")
     parser.add_argument("--soak", type=int, default=600, help="seconds of the soak")
     parser.add_argument("--without", default="", help="contenders to leave out: nginx, litellm")
@@ -291,6 +293,8 @@ def measure(arguments: argparse.Namespace) -> dict:
         "repeat": arguments.repeat,
         "seconds": arguments.seconds,
         "connections": arguments.connections,
+        "streams": arguments.streams,
+        "every": arguments.every,
         "contenders": {},
     }
     with tempfile.TemporaryDirectory(prefix="byzerllm-gateway-") as folder:
@@ -298,7 +302,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         for name in "bpfus":
             (scratch / name).mkdir()
         client = Client(arguments.load, scratch)
-        with upstream(arguments.load, scratch) as port, byzerllm(arguments.binary, port, scratch) as own:
+        with upstream(arguments.load, scratch, every=arguments.every) as port, byzerllm(arguments.binary, port, scratch) as own:
             if "soak" in arguments.parts:
                 result["soak"] = soak(client, own, arguments.soak)
             if {"peak", "latency", "stream"} & arguments.parts:
@@ -332,10 +336,10 @@ def nginx_or_none(arguments: argparse.Namespace, left_out: set, port: int, scrat
 
 
 @contextmanager
-def upstream(program: Path, scratch: Path, events: int = 100) -> Iterator[int]:
+def upstream(program: Path, scratch: Path, events: int = 100, every: int = 2000) -> Iterator[int]:
     """The upstream on the client's core."""
     port = free_port()
-    command = [*pinned(CLIENT_CORE), program, "upstream", "--port", port, "--events", events, "--every", 2000]
+    command = [*pinned(CLIENT_CORE), program, "upstream", "--port", port, "--events", events, "--every", every]
     with running(command, scratch / "upstream.log"):
         time.sleep(0.3)
         yield port
@@ -368,7 +372,7 @@ def compare(
         rate = int(min(median(values[name]["peak_per_second"]) for name in proxies) / 2)
         turns("latency", "load", connections=arguments.connections, rate=rate)
     if "stream" in arguments.parts:
-        turns("stream", "streams", connections=16)
+        turns("stream", "streams", connections=arguments.streams)
 
 
 def idle(client: Client, proxy: Proxy) -> Dict[str, float]:
