@@ -151,6 +151,8 @@ pub(crate) struct Said {
     pub(crate) text: Vec<String>,
     pub(crate) calls: Vec<Call>,
     pub(crate) finish: Finish,
+    /// The stop string that ended it.
+    pub(crate) stop: Option<String>,
 }
 
 /// One call of a tool.
@@ -218,10 +220,18 @@ pub(crate) fn embed(embed: &Embed) -> (Vec<Vec<f32>>, Tokens) {
     (vectors, Tokens { prompt: counted.min(embed.bytes), ..Tokens::default() })
 }
 
+/// What stands for a vendor's signature: a fixed function of what is signed, so that it can be checked later.
+pub(crate) fn seal(text: &str) -> String {
+    format!("{:016x}", hash(text))
+}
+
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 fn vector(text: &str, dimensions: usize) -> Vec<f32> {
-    let mut state: u64 = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut state = hash(text);
     let mut raw = Vec::with_capacity(dimensions);
     for _ in 0..dimensions {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -248,7 +258,7 @@ fn spent(said: &Said) -> u64 {
     tokens::count(&said.reasoning.concat()) + tokens::count(&said.text.concat()) + calls.sum::<u64>()
 }
 
-fn last_text(chat: &Chat) -> &str {
+pub(crate) fn last_text(chat: &Chat) -> &str {
     chat.turns.iter().rev().find(|turn| turn.role == "user").map_or("", |turn| &turn.text)
 }
 
@@ -262,7 +272,13 @@ fn improvise(chat: &Chat, id: &str, index: u32, reasons: bool) -> Said {
     if let Some(tool) = called {
         let arguments = pieces(&schema::sample(&tool.parameters).to_string());
         let call = Call { id: call_id(id, index, 0), name: tool.name.clone(), arguments };
-        return Said { reasoning, text: Vec::new(), calls: vec![call], finish: Finish::ToolCalls };
+        return Said {
+            reasoning,
+            text: Vec::new(),
+            calls: vec![call],
+            finish: Finish::ToolCalls,
+            stop: None,
+        };
     }
     let text = match &chat.format {
         Format::Json => json!({ "echo": question }).to_string(),
@@ -278,7 +294,7 @@ fn improvise(chat: &Chat, id: &str, index: u32, reasons: bool) -> Said {
             format!("{question}{seen}{which}{TAIL}")
         }
     };
-    Said { reasoning, text: pieces(&text), calls: Vec::new(), finish: Finish::Stop }
+    Said { reasoning, text: pieces(&text), calls: Vec::new(), finish: Finish::Stop, stop: None }
 }
 
 /// The tool that is called: where it must be, or where the message says "call" and a tool's name or "the tool".
@@ -310,6 +326,7 @@ fn perform(script: &Script, id: &str, reasons: bool) -> Said {
         text: script.text.clone(),
         calls,
         finish: script.finish.unwrap_or(natural),
+        stop: None,
     }
 }
 
@@ -334,11 +351,11 @@ fn pieces(text: &str) -> Vec<String> {
 /// Cuts an answer at its token limit and at stop strings.
 fn limited(mut said: Said, limit: u64, stop: &[String]) -> Said {
     let text = said.text.concat();
-    if let Some(end) =
-        stop.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop.as_str())).min()
-    {
+    let found = |stop: &String| text.find(stop.as_str()).map(|place| (place, stop.clone()));
+    if let Some((end, stop)) = stop.iter().filter(|stop| !stop.is_empty()).filter_map(found).min() {
         said.text = keep(&said.text, end);
         said.finish = Finish::Stop;
+        said.stop = Some(stop);
     }
     let mut left = limit;
     for part in [&mut said.reasoning, &mut said.text] {
@@ -347,6 +364,7 @@ fn limited(mut said: Said, limit: u64, stop: &[String]) -> Said {
         if kept.len() < whole.len() {
             *part = keep(part, kept.len());
             said.finish = Finish::Length;
+            said.stop = None;
         }
         left -= tokens::count(kept).min(left);
     }

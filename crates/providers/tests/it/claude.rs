@@ -7,7 +7,7 @@ use crate::translation::{body, check, open, refused, request};
 
 #[test]
 fn it_is_what_its_documents_say() {
-    check("claude", 26);
+    check("claude", 27);
 }
 
 #[test]

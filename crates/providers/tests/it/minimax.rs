@@ -8,7 +8,7 @@ use crate::translation::{check, open, plain, read, refused, request, write};
 
 #[test]
 fn it_is_what_its_documents_say() {
-    check("minimax", 45);
+    check("minimax", 51);
 }
 
 #[test]

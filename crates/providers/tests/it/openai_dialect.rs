@@ -285,3 +285,29 @@ proptest! {
         let _ = openai().embedded(text.as_bytes());
     }
 }
+
+/// vLLM, OpenAI-compatible server, `stop_reason` of a choice; SGLang, `matched_stop`. Others have words of their own there.
+#[test]
+fn the_stop_string_that_ended_a_choice_is_read() {
+    let dialect = open("openai", [("base_url", "http://127.0.0.1:1/v1"), ("model", "m")]).unwrap();
+    let mut asked = request();
+    asked.sampling.stop = Some(vec!["END".to_owned()]);
+    for (field, told) in [
+        ("\"stop_reason\": \"END\"", Some("END")),
+        ("\"matched_stop\": \"END\"", Some("END")),
+        ("\"stop_reason\": 151645", None),
+        ("\"stop_reason\": \"eos_token\"", None),
+        ("\"stop_reason\": null", None),
+    ] {
+        let frame = format!(
+            "{{\"choices\": [{{\"index\": 0, \"delta\": {{\"content\": \"a\"}}, \"finish_reason\": \"stop\", {field}}}]}}"
+        );
+        let (deltas, error) = read(&*dialect, &asked, [frame.as_str()]);
+        assert!(error.is_none());
+        let stop = deltas.iter().find_map(|delta| match delta {
+            Delta::Stop(0, stop) => Some(stop.as_str()),
+            _ => None,
+        });
+        assert_eq!(stop, told, "{field}");
+    }
+}

@@ -7,7 +7,7 @@ use crate::translation::{check, open, refused};
 
 #[test]
 fn it_is_what_its_documents_say() {
-    check("qianfan", 55);
+    check("qianfan", 63);
 }
 
 fn tool() -> Tool {

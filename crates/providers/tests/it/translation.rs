@@ -70,6 +70,10 @@ pub(crate) struct Answer {
     /// Id, name, arguments.
     pub(crate) calls: Vec<(String, String, String)>,
     pub(crate) finished: BTreeMap<u32, FinishReason>,
+    /// The stop string that ended the first choice.
+    pub(crate) stop: Option<String>,
+    /// As events tell them.
+    pub(crate) signatures: Vec<Value>,
     pub(crate) usage: Option<Usage>,
     pub(crate) request_id: String,
     pub(crate) ended: bool,
@@ -108,6 +112,9 @@ pub(crate) fn read<'a>(
                     call.1.extend(delta.name);
                     call.2.push_str(&delta.arguments);
                 }
+                Delta::Stop(_, stop) => answer.stop = Some(stop),
+                Delta::Signature(_, signature) if signature.is_empty() => {}
+                Delta::Signature(_, signature) => answer.signatures.push(json!(signature)),
                 Delta::Finished(choice, reason) => {
                     answer.finished.entry(choice).or_insert(reason);
                 }
@@ -230,6 +237,12 @@ fn check_answer(vendor: &str, parameters: &Value, case: &Value) {
         "usage": answer.usage,
         "ended": answer.ended,
     });
+    // Where nothing is signed, fixtures do not say so.
+    for (name, value) in [("stop", json!(answer.stop)), ("signatures", json!(answer.signatures))] {
+        if !value.is_null() && value != json!([]) {
+            found[name] = value;
+        }
+    }
     if let Some(second) = answer.text.get(&1) {
         found["second"] = json!(second);
     }

@@ -32,6 +32,9 @@ const FIELDS: &[&str] = &[
     "output_config",
 ];
 
+/// What a hidden block of thinking holds.
+const HIDDEN: &str = "redacted_thinking";
+
 /// The vendor.
 pub(crate) struct Claude;
 
@@ -73,16 +76,26 @@ impl Protocol for Claude {
     }
 
     fn answer(&self, chat: &Chat, answer: &Answer) -> Reply {
-        let empty = Said { reasoning: Vec::new(), text: Vec::new(), calls: Vec::new(), finish: Finish::Stop };
+        let empty = Said {
+            reasoning: Vec::new(),
+            text: Vec::new(),
+            calls: Vec::new(),
+            finish: Finish::Stop,
+            stop: None,
+        };
         let said = answer.choices.first().unwrap_or(&empty);
         let head = ("request-id".to_owned(), answer.id.clone());
         if chat.stream {
             return Reply::Events(vec![head], events(chat, answer, said));
         }
         let mut content = Vec::new();
+        if let Some(data) = hidden(chat) {
+            content.push(json!({ "type": "redacted_thinking", "data": data }));
+        }
         if !said.reasoning.is_empty() {
             let thinking = said.reasoning.concat();
-            content.push(json!({ "type": "thinking", "thinking": thinking, "signature": signature(answer) }));
+            let signature = model::seal(&thinking);
+            content.push(json!({ "type": "thinking", "thinking": thinking, "signature": signature }));
         }
         if !said.text.is_empty() {
             content.push(json!({ "type": "text", "text": said.text.concat() }));
@@ -93,7 +106,8 @@ impl Protocol for Claude {
         }
         let mut body = message(chat, answer);
         body["content"] = content.into();
-        body["stop_reason"] = stop_reason(said.finish).into();
+        body["stop_reason"] = stop_reason(said).into();
+        body["stop_sequence"] = json!(said.stop);
         if let Some(shown) = answer.shown {
             body["usage"] = usage(shown, shown.completion);
         }
@@ -130,12 +144,15 @@ fn usage(shown: Tokens, output: u64) -> Value {
     })
 }
 
-fn signature(answer: &Answer) -> String {
-    format!("sig-{}", answer.id)
+/// Asked to, a model that thinks hides a block of it.
+fn hidden(chat: &Chat) -> Option<String> {
+    let asked = chat.thinking && model::last_text(chat).contains("hide your thoughts");
+    asked.then(|| model::seal(HIDDEN))
 }
 
-fn stop_reason(finish: Finish) -> &'static str {
-    match finish {
+fn stop_reason(said: &Said) -> &'static str {
+    match said.finish {
+        Finish::Stop if said.stop.is_some() => "stop_sequence",
         Finish::Stop => "end_turn",
         Finish::Length => "max_tokens",
         Finish::ToolCalls => "tool_use",
@@ -165,10 +182,13 @@ fn events(chat: &Chat, answer: &Answer, said: &Said) -> Vec<Frame> {
         frames.push(Frame::named("content_block_stop", &stop, false));
         index += 1;
     };
+    if let Some(data) = hidden(chat) {
+        block(json!({ "type": "redacted_thinking", "data": data }), Vec::new());
+    }
     if !said.reasoning.is_empty() {
         let pieces =
             said.reasoning.iter().map(|piece| json!({ "type": "thinking_delta", "thinking": piece }));
-        let signed = json!({ "type": "signature_delta", "signature": signature(answer) });
+        let signed = json!({ "type": "signature_delta", "signature": model::seal(&said.reasoning.concat()) });
         let first = json!({ "type": "thinking", "thinking": "", "signature": "" });
         block(first, pieces.chain(std::iter::once(signed)).collect());
     }
@@ -183,7 +203,7 @@ fn events(chat: &Chat, answer: &Answer, said: &Said) -> Vec<Frame> {
     }
     let mut delta = json!({
         "type": "message_delta",
-        "delta": { "stop_reason": stop_reason(said.finish), "stop_sequence": null },
+        "delta": { "stop_reason": stop_reason(said), "stop_sequence": said.stop },
     });
     if let Some(shown) = answer.shown {
         delta["usage"] = json!({ "output_tokens": shown.completion });
@@ -206,8 +226,10 @@ fn chat(body: &Map<String, Value>, bytes: u64, door: &Door<'_>) -> Result<Chat, 
         turns.push(Turn { role: "system".to_owned(), ..content(system)? });
     }
     turns.extend(messages(body.get("messages"))?);
+    let thinking = thinking(body.get("thinking"), max_tokens)?;
+    thoughts(body.get("messages"), thinking)?;
     Ok(Chat {
-        thinking: thinking(body.get("thinking"), max_tokens)?,
+        thinking,
         choice: choice(body.get("tool_choice"), &tools)?,
         tools,
         turns,
@@ -269,6 +291,39 @@ fn messages(messages: Option<&Value>) -> Result<Vec<Turn>, Refusal> {
         turns.push(turn);
     }
     Ok(turns)
+}
+
+/// Thinking comes back as it was given, and while the model thinks a call comes back behind the thought that led to it.
+///
+/// <https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking>, "Preserving thinking blocks".
+fn thoughts(messages: Option<&Value>, thinking: bool) -> Result<(), Refusal> {
+    let wrong = |what: &str| Err(Refusal::Invalid("messages".to_owned(), what.to_owned()));
+    let list = messages.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let blocks = |message: &Value| message["content"].as_array().cloned().unwrap_or_default();
+    for block in list.iter().flat_map(blocks) {
+        let right = match block["type"].as_str() {
+            Some("thinking") => {
+                let thinking = block["thinking"].as_str().unwrap_or_default();
+                block["signature"].as_str() == Some(model::seal(thinking).as_str())
+            }
+            Some("redacted_thinking") => block["data"].as_str() == Some(model::seal(HIDDEN).as_str()),
+            _ => true,
+        };
+        if !right {
+            return wrong("Invalid `signature` in `thinking` block");
+        }
+    }
+    let last =
+        list.iter().rev().find(|message| message["role"] == "assistant").map(blocks).unwrap_or_default();
+    let calls = last.iter().any(|block| block["type"] == "tool_use");
+    let thought = last.first().and_then(|block| block["type"].as_str());
+    if thinking && calls && !matches!(thought, Some("thinking" | "redacted_thinking")) {
+        return wrong(
+            "Expected `thinking` or `redacted_thinking`, but found `tool_use`. When `thinking` is enabled, a final \
+             `assistant` message must start with a thinking block",
+        );
+    }
+    Ok(())
 }
 
 /// A text, or blocks.

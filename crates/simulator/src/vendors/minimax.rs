@@ -131,7 +131,8 @@ fn finish_word(finish: Finish) -> &'static str {
 }
 
 fn pro(chat: &Chat, answer: &Answer) -> Reply {
-    let empty = Said { reasoning: Vec::new(), text: Vec::new(), calls: Vec::new(), finish: Finish::Stop };
+    let empty =
+        Said { reasoning: Vec::new(), text: Vec::new(), calls: Vec::new(), finish: Finish::Stop, stop: None };
     let said = answer.choices.first().unwrap_or(&empty);
     let text = said.text.concat();
     let arguments = said.calls.first().map(|call| call.arguments.concat()).unwrap_or_default();

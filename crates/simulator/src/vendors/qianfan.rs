@@ -94,7 +94,13 @@ impl Protocol for Qianfan {
         if !chat.wish.first {
             return SECOND.answer(chat, answer);
         }
-        let empty = Said { reasoning: Vec::new(), text: Vec::new(), calls: Vec::new(), finish: Finish::Stop };
+        let empty = Said {
+            reasoning: Vec::new(),
+            text: Vec::new(),
+            calls: Vec::new(),
+            finish: Finish::Stop,
+            stop: None,
+        };
         let said = answer.choices.first().unwrap_or(&empty);
         if chat.stream {
             Reply::Events(Vec::new(), events(answer, said))

@@ -27,7 +27,17 @@ const ERRORS: &[(&[&str], Meaning)] = &[
         ],
         Meaning::Permission,
     ),
-    (&["datainspection", "data_inspection", "ipinfringement"], Meaning::Filtered),
+    (
+        &[
+            "datainspection",
+            "data_inspection",
+            "invalidparameter.datainspection",
+            "ipinfringement",
+            "faqruleblocked",
+            "customroleblocked",
+        ],
+        Meaning::Filtered,
+    ),
     (
         &["modelnotfound", "model_not_found", "workspacenotfound", "invalidparameter.notfound"],
         Meaning::NotFound,
@@ -42,6 +52,7 @@ const ERRORS: &[(&[&str], Meaning)] = &[
             "responsetimeout",
             "systemerror",
             "modelserving",
+            "modelservicefailed",
             "algo",
         ],
         Meaning::Failed,

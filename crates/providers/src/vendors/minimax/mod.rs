@@ -80,11 +80,15 @@ fn open(parameters: &Parameters) -> Result<Arc<dyn Dialect>> {
 }
 
 /// What the vendor's codes mean. They come with status 200.
+///
+/// Source: <https://platform.minimax.io/docs/api-reference/errorcode.md>; for 1028, 1030 and 2061, which stand for a plan's
+/// limits, the vendor's own `MiniMax-AI/cli`, `src/errors/api.ts`.
 fn meaning(code: i64, message: &str) -> Meaning {
     match code {
         1002 | 1039 | 1041 | 2045 | 2056 => Meaning::RateLimited,
         1004 | 2049 => Meaning::Credential,
-        1008 => Meaning::Balance,
+        1008 | 1028 | 1030 => Meaning::Balance,
+        2061 => Meaning::Permission,
         1026 | 1027 => Meaning::Filtered,
         1042 | 2013 | 20132 if shared::is_too_long(message) => Meaning::TooLarge,
         1042 | 2013 | 20132 => Meaning::Invalid,

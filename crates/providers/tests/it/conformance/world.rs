@@ -164,7 +164,7 @@ impl Came {
             Event::Finished { reason, .. } => self.finish = Some(reason),
             Event::Usage { usage } => self.usage = Some(usage),
             Event::Notice { notice } => self.notices.push(notice),
-            Event::PromptLogprobs { .. } => {}
+            Event::PromptLogprobs { .. } | Event::Signature { .. } => {}
         }
     }
 }
