@@ -45,7 +45,7 @@ pub use ledger::{
 pub use loader::{LoadContext, LoadedModel, Loader, MemoryNeed, Worker};
 pub use local::LocalLoader;
 pub use memory::available_memory;
-pub use metrics::{DeploymentMetrics, Histogram};
+pub use metrics::{DeploymentMetrics, Histogram, RouteMetrics};
 pub use provider::ProviderSpec;
 pub use routing::{AfterFirst, Fallback, RouteSpec, Target};
 pub use runtime::{Runtime, RuntimeOptions};

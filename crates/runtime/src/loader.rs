@@ -13,6 +13,7 @@ use byzerllm_providers::ProviderMetrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::inspect::Inspection;
+use crate::metrics::RouteMetrics;
 use crate::spec::DeploymentSpec;
 
 /// Turns specs into running models. Tests give [`crate::Runtime::open_with`] one of their own.
@@ -106,6 +107,11 @@ pub trait Worker: Send + Sync {
 
     /// What was counted on the way to a vendor; `None` for a model that is no vendor's. Must not wait.
     fn provider_metrics(&self) -> Option<ProviderMetrics> {
+        None
+    }
+
+    /// What was counted on the way to targets; `None` for what is no route. Must not wait.
+    fn route_metrics(&self) -> Option<RouteMetrics> {
         None
     }
 

@@ -213,7 +213,9 @@ impl Runtime {
                     None => deployment.name.to_string(),
                 };
                 let key = answers.chat_key(context.principal.domain, &name, &request)?;
-                if let Some((told, age)) = answers.told(&key) {
+                let kept = answers.told(&key);
+                deployment.numbers.looked_for_kept(kept.is_some());
+                if let Some((told, age)) = kept {
                     answers::account(&context, &deployment.name, Task::Chat).await?;
                     measured.admitted();
                     measured.begun(accepted);

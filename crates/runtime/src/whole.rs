@@ -228,7 +228,9 @@ pub(crate) async fn ask<R: Whole>(
     let keep = match running.answers(&context) {
         Some(answers) => {
             let key = request.key(answers, &context, name)?;
-            if let Some(answer) = R::kept(answers, &key) {
+            let kept = R::kept(answers, &key);
+            deployment.numbers.looked_for_kept(kept.is_some());
+            if let Some(answer) = kept {
                 answers::account(&context, name, R::TASK).await?;
                 measured.admitted();
                 return Ok(answer);

@@ -297,6 +297,28 @@ fn a_damaged_or_newer_file_is_reported_and_kept() {
 }
 
 #[test]
+fn an_older_file_gets_its_index_and_keeps_its_records() {
+    let world = World::new();
+    let ledger = world.start().unwrap();
+    begin(&ledger, attempt("app", 5)).unwrap().settle(answered(5));
+    ledger.flush().unwrap();
+    drop(ledger);
+    // As the first version left it.
+    let older = "DROP INDEX records_by_time; PRAGMA user_version = 1";
+    Connection::open(world.path()).unwrap().execute_batch(older).unwrap();
+    let ledger = world.start().unwrap();
+    begin(&ledger, attempt("app", 5)).unwrap().settle(answered(5));
+    ledger.flush().unwrap();
+    for since in [None, Some(1), Some(u64::MAX)] {
+        let attempts = ledger.usage(UsageBy::Key, since).unwrap().total.attempts;
+        assert_eq!(attempts, if since == Some(u64::MAX) { 0 } else { 2 }, "{since:?}");
+    }
+    assert_eq!(world.count("SELECT user_version FROM pragma_user_version"), 2);
+    let plan = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND name = 'records_by_time'";
+    assert_eq!(world.count(plan), 1);
+}
+
+#[test]
 fn a_ledger_in_memory_keeps_the_last_records() {
     let ledger = Ledger::of_runtime(None).unwrap();
     let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -7,6 +7,7 @@
 mod histogram;
 mod measured;
 mod provider;
+mod route;
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ use byzerllm_providers::ProviderMetrics;
 
 pub use histogram::Histogram;
 pub(crate) use measured::{Accepted, Measured, Observed};
+pub use route::RouteMetrics;
+pub(crate) use route::{RouteCounters, count};
 
 use crate::adapters::AdapterInfo;
 use crate::loader::Worker;
@@ -73,6 +76,8 @@ pub(crate) struct Numbers {
     prompt_tokens: AtomicU64,
     prefix_hit_tokens: AtomicU64,
     generated_tokens: AtomicU64,
+    kept_hits: AtomicU64,
+    kept_misses: AtomicU64,
     queue: Durations,
     first_token: Durations,
     between_tokens: Durations,
@@ -89,6 +94,8 @@ impl Default for Numbers {
             prompt_tokens: AtomicU64::new(0),
             prefix_hit_tokens: AtomicU64::new(0),
             generated_tokens: AtomicU64::new(0),
+            kept_hits: AtomicU64::new(0),
+            kept_misses: AtomicU64::new(0),
             queue: Durations::long(),
             first_token: Durations::long(),
             between_tokens: Durations::short(),
@@ -106,6 +113,8 @@ struct Engines {
     ended: Option<EngineMetrics>,
     /// The same of vendors' models.
     providers_ended: Option<ProviderMetrics>,
+    /// The same of routes.
+    routes_ended: Option<RouteMetrics>,
 }
 
 impl std::fmt::Debug for Engines {
@@ -124,6 +133,11 @@ impl Engines {
     fn providers(&self) -> Option<ProviderMetrics> {
         let live = self.live.iter().filter_map(|worker| worker.provider_metrics());
         self.providers_ended.clone().into_iter().chain(live).reduce(provider::add)
+    }
+
+    fn routes(&self) -> Option<RouteMetrics> {
+        let live = self.live.iter().filter_map(|worker| worker.route_metrics());
+        self.routes_ended.into_iter().chain(live).reduce(route::add)
     }
 }
 
@@ -163,6 +177,13 @@ impl Numbers {
         engines.ended = engines.ended.into_iter().chain(gone.metrics().map(counters)).reduce(add);
         let before = engines.providers_ended.take();
         engines.providers_ended = before.into_iter().chain(gone.provider_metrics()).reduce(provider::add);
+        engines.routes_ended =
+            engines.routes_ended.into_iter().chain(gone.route_metrics()).reduce(route::add);
+    }
+
+    /// A request looked for a kept answer.
+    pub(crate) fn looked_for_kept(&self, found: bool) {
+        count(if found { &self.kept_hits } else { &self.kept_misses });
     }
 
     fn spend(&self, usage: &Usage) {
@@ -188,12 +209,15 @@ impl Numbers {
             prompt_tokens: read(&self.prompt_tokens),
             prefix_hit_tokens: read(&self.prefix_hit_tokens),
             generated_tokens: read(&self.generated_tokens),
+            kept_hits: read(&self.kept_hits),
+            kept_misses: read(&self.kept_misses),
             queue: self.queue.snapshot(),
             first_token: self.first_token.snapshot(),
             between_tokens: self.between_tokens.snapshot(),
             duration: self.duration.snapshot(),
             engine: engines.total(),
             provider: engines.providers(),
+            route: engines.routes(),
             adapters: Vec::new(),
         }
     }
@@ -220,6 +244,10 @@ pub struct DeploymentMetrics {
     pub prefix_hit_tokens: u64,
     /// Tokens generated for requests that ended.
     pub generated_tokens: u64,
+    /// Requests that a kept answer served.
+    pub kept_hits: u64,
+    /// Requests that looked for a kept answer and found none.
+    pub kept_misses: u64,
     /// How long requests that got a place waited for it.
     pub queue: Histogram,
     /// From a request's arrival to the first piece of its answer.
@@ -233,6 +261,9 @@ pub struct DeploymentMetrics {
     /// What was counted on the way to the vendor, of all models that answered under this name; `None` for models that
     /// are no vendor's.
     pub provider: Option<ProviderMetrics>,
+    /// What was counted on the way to the targets, of all routes that answered under this name; `None` for what is no
+    /// route.
+    pub route: Option<RouteMetrics>,
     /// The adapters of the model that answers now.
     pub adapters: Vec<AdapterInfo>,
 }

@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use super::policy::{Failures, another_may_do_better, combined};
 use super::tally::{Attempt, Tally};
 use super::{Route, Standing};
+use crate::metrics::count;
 
 /// A target that answers: its stream, and the events up to the first piece of the answer.
 pub(super) struct Begun {
@@ -21,6 +22,8 @@ pub(super) struct Begun {
     pub(super) stream: EventStream,
     pub(super) events: VecDeque<Event>,
     pub(super) attempt: Attempt,
+    /// Whether it was faster than the one before it, which has not failed.
+    pub(super) hedge: bool,
 }
 
 /// What a search for a target needs.
@@ -53,6 +56,7 @@ impl Search<'_> {
         let hedge = patience.map(|ms| tokio::time::sleep(Duration::from_millis(ms)));
         let mut hedge = std::pin::pin!(futures::future::OptionFuture::from(hedge));
         let mut hedged = patience.is_none();
+        let mut hedge_target = None;
         loop {
             if running.is_empty() {
                 let Some(target) = waiting.next() else { return Err(combined(&route.name, failures)) };
@@ -68,7 +72,8 @@ impl Search<'_> {
                 Some((target, outcome)) = running.next() => match outcome {
                     Ok(begun) => {
                         route.chooser.answered(target);
-                        return Ok(begun);
+                        let hedge = hedge_target == Some(target) && failures.is_empty();
+                        return Ok(Begun { hedge, ..begun });
                     }
                     Err(error) => {
                         route.chooser.failed(target, &error);
@@ -91,6 +96,8 @@ impl Search<'_> {
                         && let Ok(request) = request(target)
                     {
                         waiting.next();
+                        count(&route.counters.hedges);
+                        hedge_target = Some(target);
                         asked.push(target);
                         running.push(self.ask(target, request));
                     }
@@ -151,7 +158,7 @@ async fn first_piece(
             !matches!(event, Event::Started { .. } | Event::PromptLogprobs { .. } | Event::Notice { .. });
         events.push_back(event);
         if first {
-            return Ok(Begun { target, stream, events, attempt });
+            return Ok(Begun { target, stream, events, attempt, hedge: false });
         }
     }
 }

@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::loader::{LoadedModel, Worker};
+use crate::metrics::{RouteCounters, RouteMetrics, count};
 use attempt::Search;
 use choice::Chooser;
 pub(crate) use choice::Standing;
@@ -76,6 +77,7 @@ pub(crate) struct Route {
     spec: RouteSpec,
     chooser: Chooser,
     targets: Arc<dyn Targets>,
+    counters: RouteCounters,
 }
 
 /// Opens a route. Its targets may come and go.
@@ -95,7 +97,9 @@ pub(crate) fn open(name: &str, spec: &RouteSpec, targets: Arc<dyn Targets>) -> L
         chooser: Chooser::new(&spec.targets),
         spec: spec.clone(),
         targets,
+        counters: RouteCounters::default(),
     });
+    let worker = Arc::new(Watched(Arc::clone(&route)));
     let router = Arc::new(Router(route));
     let handle = ModelHandle {
         info: Arc::new(info),
@@ -104,16 +108,20 @@ pub(crate) fn open(name: &str, spec: &RouteSpec, targets: Arc<dyn Targets>) -> L
         embed: Some(router.clone()),
         rerank: Some(router),
     };
-    LoadedModel { handle, worker: Arc::new(Nothing) }
+    LoadedModel { handle, worker }
 }
 
 /// A route has no threads; whether its targets answer is theirs to tell.
-struct Nothing;
+struct Watched(Arc<Route>);
 
 #[async_trait]
-impl Worker for Nothing {
+impl Worker for Watched {
     async fn probe(&self, _deadline: Instant) -> Result<()> {
         Ok(())
+    }
+
+    fn route_metrics(&self) -> Option<RouteMetrics> {
+        Some(self.0.counters.read())
     }
 
     fn shutdown(&self) {}
@@ -253,6 +261,9 @@ impl Route {
                 Ok(answer) => {
                     self.chooser.answered(target);
                     let other = expected != Some(target);
+                    if other {
+                        count(&self.counters.fallbacks);
+                    }
                     return Ok((answer, other.then(|| Notice::FailedOver { to: name.to_owned() })));
                 }
                 Err(error) => {

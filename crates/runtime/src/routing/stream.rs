@@ -13,6 +13,7 @@ use super::attempt::{Begun, Search, ended_early};
 use super::policy::another_may_do_better;
 use super::resume::Said;
 use super::tally::{Attempt, Closing};
+use crate::metrics::count;
 
 /// The answer to a routed request. Fields drop in this order: what was consumed is known before it is told.
 pub(super) struct Answer {
@@ -65,6 +66,12 @@ impl Answer {
             closing,
         };
         let expected = answer.asked.first().copied();
+        let counters = &answer.route.counters;
+        match expected != Some(begun.target) {
+            true if begun.hedge => count(&counters.hedges_won),
+            true => count(&counters.fallbacks),
+            false => {}
+        }
         let notice = (expected != Some(begun.target)).then(|| answer.failed_over(begun.target));
         answer.take(begun, |events, queue| {
             queue.extend(events.pop_front());
@@ -214,6 +221,7 @@ impl Answer {
                 return None;
             }
         };
+        count(if resumed.is_some() { &route.counters.continued } else { &route.counters.restarted });
         let restarted = resumed.is_none().then_some(Event::Notice { notice: Notice::Restarted });
         match &resumed {
             None => {

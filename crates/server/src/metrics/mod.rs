@@ -9,6 +9,7 @@ mod text;
 
 use byzerllm_runtime::{
     AdapterInfo, BreakerState, DeploymentMetrics, EngineMetrics, Histogram, LedgerMetrics, ProviderMetrics,
+    RouteMetrics,
 };
 
 pub(crate) use http::HttpMetrics;
@@ -25,6 +26,7 @@ pub(crate) fn page(deployments: &[DeploymentMetrics], ledger: &LedgerMetrics, ht
     engines(&mut page, deployments);
     adapters(&mut page, deployments);
     providers(&mut page, deployments);
+    routes(&mut page, deployments);
     spending(&mut page, ledger);
     http.write(&mut page);
     process::write(&mut page);
@@ -56,6 +58,15 @@ const NUMBERS: &[(Kind, &str, &str, Read<u64>)] = &[
         "byzerllm_generated_tokens_total",
         "Tokens generated for ended requests, completely answered or not.",
         |it| it.generated_tokens,
+    ),
+    (Kind::Counter, "byzerllm_kept_answer_hits_total", "Requests that a kept answer served.", |it| {
+        it.kept_hits
+    }),
+    (
+        Kind::Counter,
+        "byzerllm_kept_answer_misses_total",
+        "Requests that looked for a kept answer and found none.",
+        |it| it.kept_misses,
     ),
 ];
 
@@ -234,6 +245,32 @@ const PROVIDER: &[(&str, &str, ReadProvider)] = &[
         |it| it.unreported,
     ),
 ];
+
+fn routes(page: &mut Page, deployments: &[DeploymentMetrics]) {
+    let all: Vec<(&str, RouteMetrics)> =
+        deployments.iter().filter_map(|it| Some((it.deployment.as_str(), it.route?))).collect();
+    let help = "Answers of a route that another target took over, by when it did.";
+    page.metric(Kind::Counter, "byzerllm_route_fallbacks_total", help);
+    for (deployment, numbers) in &all {
+        for (when, number) in [
+            ("before_first", numbers.fallbacks),
+            ("continued", numbers.continued),
+            ("restarted", numbers.restarted),
+        ] {
+            page.sample(&[("deployment", deployment), ("when", when)], number);
+        }
+    }
+    let help = "Requests for which a route asked a second target because the first one was slow.";
+    page.metric(Kind::Counter, "byzerllm_route_hedges_total", help);
+    for (deployment, numbers) in &all {
+        page.sample(&[("deployment", deployment)], numbers.hedges);
+    }
+    let help = "Hedged requests that the second target answered first.";
+    page.metric(Kind::Counter, "byzerllm_route_hedges_won_total", help);
+    for (deployment, numbers) in &all {
+        page.sample(&[("deployment", deployment)], numbers.hedges_won);
+    }
+}
 
 const BREAKER: &[BreakerState] = &[BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
 

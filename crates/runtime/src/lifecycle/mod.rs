@@ -3,28 +3,32 @@
 //! Loads run one after another, so that each sees the memory that the ones before it took. What is stored and what
 //! is listed change together, under `commit`. Every task is tracked and ends with [`Lifecycle::shutdown`].
 
+mod listing;
+mod loading;
+mod state;
+
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use byzerllm_core::{Error, ErrorKind, Result};
-use byzerllm_kernels::{ComputePool, PoolOptions};
+use byzerllm_kernels::ComputePool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::deployment::{Deployment, DeploymentStatus, Running};
 use crate::keys::Keys;
 use crate::ledger::Ledger;
-use crate::loader::{LoadContext, Loader, MemoryNeed};
-use crate::lock::StateLock;
-use crate::memory;
-use crate::provider;
-use crate::routing::{self, Deployments};
+use crate::loader::Loader;
+use crate::routing;
 use crate::runtime::RuntimeOptions;
 use crate::secrets::Sealer;
-use crate::spec::{DeploymentSpec, Source, validate_path};
-use crate::store::{Store, Stored};
+use crate::spec::{DeploymentSpec, Source};
+use crate::store::Stored;
+pub(crate) use loading::check_path;
+pub(crate) use state::State;
+use state::{Opened, keep, open_state};
 
 /// How long the requests of a deployment that was replaced may go on.
 const REPLACED_DRAIN: Duration = Duration::from_secs(30);
@@ -32,20 +36,6 @@ const REPLACED_DRAIN: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How long a load that was told to end may take to do so.
 const LOAD_GRACE: Duration = Duration::from_secs(10);
-
-/// The store and the lock that makes it ours. Fields drop in this order.
-pub(crate) struct State {
-    pub(crate) store: Store,
-    _lock: StateLock,
-}
-
-impl State {
-    /// Takes a state directory and opens its store.
-    pub(crate) fn open(directory: &Path) -> Result<Self> {
-        let lock = StateLock::take(directory)?;
-        Ok(Self { store: Store::open(directory)?, _lock: lock })
-    }
-}
 
 /// A name's lock and the number of those who hold or want it.
 type NameLock = (Arc<tokio::sync::Mutex<()>>, usize);
@@ -87,27 +77,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The path of a model that is there.
-pub(crate) fn check_path(path: &Path) -> Result<()> {
-    validate_path(path)?;
-    match std::fs::metadata(path) {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "'{}' does not exist on the machine that the server runs on; paths are those of the server",
-                    path.display()
-                ),
-            )
-            .with_param("model")
-            .with_source(error))
-        }
-        Err(error) => Err(Error::invalid("model", format!("cannot read '{}': {error}", path.display()))
-            .with_source(error)),
-    }
 }
 
 impl Lifecycle {
@@ -265,103 +234,6 @@ impl Lifecycle {
         }
     }
 
-    /// Loads beside the one that is replaced, or in its place when memory is too small for both. In the latter case
-    /// a failed load brings the old one back.
-    async fn load_beside(
-        self: &Arc<Self>,
-        fresh: &Arc<Deployment>,
-        old: Option<&Arc<Deployment>>,
-    ) -> Result<Running> {
-        let error = match self.load(fresh).await {
-            Err(error) if error.kind() == ErrorKind::TooLarge => error,
-            result => return result,
-        };
-        let Some(old) = old else { return Err(error) };
-        let Ok(running) = old.running() else { return Err(error) };
-        let reserved = running.reserved;
-        drop(running);
-        let need = self.need(fresh).await?;
-        let freed =
-            self.loader.available_memory(self.promised()).map(|available| available.saturating_add(reserved));
-        if memory::plan(&fresh.spec.limits, &need, freed).is_err() {
-            return Err(error);
-        }
-        tracing::info!(deployment = %old.name, "unloading the old model first: memory is too small for both");
-        self.insert(fresh);
-        self.retire(old, REPLACED_DRAIN).await;
-        self.wait_for_room(fresh, &need).await;
-        let error = match self.load(fresh).await {
-            Ok(running) => return Ok(running),
-            Err(error) => error,
-        };
-        let _commit = self.commit.lock().await;
-        if self.check_wanted(fresh).is_ok() {
-            let numbers = Arc::clone(&old.numbers);
-            let again =
-                Deployment::loading(old.status().spec, old.created, numbers, self.closing.child_token());
-            self.insert(&again);
-            self.restore(again);
-        }
-        Err(error)
-    }
-
-    /// The system may count freed memory a little later.
-    async fn wait_for_room(&self, fresh: &Deployment, need: &MemoryNeed) {
-        for _ in 0..20 {
-            if memory::plan(&fresh.spec.limits, need, self.loader.available_memory(self.promised())).is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn need(&self, deployment: &Arc<Deployment>) -> Result<MemoryNeed> {
-        let (loader, spec) = (Arc::clone(&self.loader), deployment.spec.clone());
-        blocking(move || loader.need(&spec)).await
-    }
-
-    /// Brings up what answers for a deployment.
-    async fn load(self: &Arc<Self>, deployment: &Arc<Deployment>) -> Result<Running> {
-        match deployment.spec.source() {
-            Source::Local(_) => self.load_checkpoint(deployment).await,
-            Source::Provider(provider) => {
-                self.check_wanted(deployment)?;
-                let (provider, spec, sealer) =
-                    (provider.clone(), deployment.spec.clone(), self.sealer.clone());
-                blocking(move || {
-                    let model = provider::load(&spec.name, &provider, sealer.as_ref())?;
-                    Running::new(&spec, model, 0)
-                })
-                .await
-            }
-            Source::Route(route) => {
-                self.check_wanted(deployment)?;
-                let targets = Arc::new(Deployments::of(self));
-                Running::new(&deployment.spec, routing::open(&deployment.name, route, targets), 0)
-            }
-        }
-    }
-
-    /// Loads a checkpoint, alone, after a look at the memory.
-    async fn load_checkpoint(&self, deployment: &Arc<Deployment>) -> Result<Running> {
-        let _alone = self.loading.lock().await;
-        self.check_wanted(deployment)?;
-        let (loader, spec, pool) =
-            (Arc::clone(&self.loader), deployment.spec.clone(), Arc::clone(&self.pool));
-        let (progress, cancelled) = (Arc::clone(&deployment.progress), deployment.unwanted.clone());
-        let promised = self.promised();
-        blocking(move || {
-            check_path(&spec.model)?;
-            let need = loader.need(&spec)?;
-            let cache_bytes = memory::plan(&spec.limits, &need, loader.available_memory(promised))?;
-            let context = LoadContext { pool, cache_bytes, progress, cancelled };
-            let model = loader.load(&spec, &context)?;
-            context.progress(1.0);
-            Running::new(&spec, model, need.weight_bytes.saturating_add(cache_bytes))
-        })
-        .await
-    }
-
     pub(crate) async fn undeploy(self: Arc<Self>, name: &str, drain: Duration) -> Result<()> {
         self.check_open()?;
         let deployment = self.find(name)?;
@@ -459,12 +331,6 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Works on the store, when this runtime keeps its deployments.
-    async fn with_store(&self, work: impl FnOnce(&Store) -> Result<()> + Send + 'static) -> Result<()> {
-        let Some(state) = lock(&self.state).clone() else { return Ok(()) };
-        blocking(move || work(&state.store)).await
-    }
-
     /// Runs a change that goes on when its caller leaves.
     pub(crate) async fn task<T: Send + 'static>(
         &self,
@@ -477,143 +343,4 @@ impl Lifecycle {
             }
         }
     }
-
-    /// Stores a changed spec of a deployment that is still the listed one.
-    pub(crate) async fn store_again(&self, spec: DeploymentSpec, of: &Arc<Deployment>) -> Result<()> {
-        let _commit = self.commit.lock().await;
-        self.check_wanted(of)?;
-        let (created, sealer) = (of.created, self.sealer.clone());
-        self.with_store(move |store| keep(store, spec, created, sealer.as_ref())).await
-    }
-
-    /// Waits until nobody else deploys under this name.
-    pub(crate) async fn name_lock(self: &Arc<Self>, name: &str) -> NameGuard {
-        let mutex = {
-            let mut names = lock(&self.names);
-            let entry = names.entry(name.to_owned()).or_default();
-            entry.1 += 1;
-            Arc::clone(&entry.0)
-        };
-        let mut guard = NameGuard { lifecycle: Arc::clone(self), name: name.to_owned(), held: None };
-        guard.held = Some(mutex.lock_owned().await);
-        guard
-    }
-
-    /// Memory that running models were promised.
-    pub(crate) fn promised(&self) -> u64 {
-        self.all()
-            .iter()
-            .filter_map(|deployment| deployment.running().ok())
-            .map(|running| running.reserved.saturating_add(running.added_adapters()))
-            .sum()
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.deployments.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Deployment>> {
-        self.deployments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<Deployment>> {
-        self.deployments.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Result<Arc<Deployment>> {
-        self.get(name).ok_or_else(|| unknown(name, &self.names()))
-    }
-
-    fn insert(&self, deployment: &Arc<Deployment>) -> Option<Arc<Deployment>> {
-        self.deployments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(deployment.spec.name.clone(), Arc::clone(deployment))
-    }
-
-    /// Takes a deployment off the list, unless its name has passed to another.
-    fn forget(&self, deployment: &Arc<Deployment>) {
-        let mut deployments = self.deployments.write().unwrap_or_else(PoisonError::into_inner);
-        if deployments.get(&*deployment.name).is_some_and(|listed| Arc::ptr_eq(listed, deployment)) {
-            deployments.remove(&*deployment.name);
-        }
-    }
-}
-
-/// Holds a name; the last one to let go clears the table.
-pub(crate) struct NameGuard {
-    lifecycle: Arc<Lifecycle>,
-    name: String,
-    held: Option<tokio::sync::OwnedMutexGuard<()>>,
-}
-
-impl Drop for NameGuard {
-    fn drop(&mut self) {
-        self.held = None;
-        let mut names = lock(&self.lifecycle.names);
-        if let Some(entry) = names.get_mut(&self.name) {
-            entry.1 -= 1;
-            if entry.1 == 0 {
-                names.remove(&self.name);
-            }
-        }
-    }
-}
-
-/// Stores a deployment, its literal secrets sealed.
-fn keep(store: &Store, mut spec: DeploymentSpec, created: u64, sealer: Option<&Sealer>) -> Result<()> {
-    if let (Some(provider), Some(sealer)) = (&mut spec.provider, sealer) {
-        let others_are_sealed = || {
-            let sealed = |stored: &Stored| {
-                stored.name != spec.name
-                    && stored.spec.as_ref().is_ok_and(|spec| {
-                        spec.provider.as_ref().is_some_and(provider::ProviderSpec::has_sealed)
-                    })
-            };
-            Ok(store.all()?.iter().any(sealed))
-        };
-        *provider = provider.sealed(&spec.name, sealer, others_are_sealed)?;
-    }
-    Ok(store.put(&spec, created)?)
-}
-
-/// What [`Lifecycle::open`] starts from.
-struct Opened {
-    pool: ComputePool,
-    state: Option<Arc<State>>,
-    keys: Keys,
-    ledger: Arc<Ledger>,
-    stored: Vec<Stored>,
-}
-
-fn open_state(options: &RuntimeOptions) -> Result<Opened> {
-    let state = options.state.as_deref().map(State::open).transpose()?.map(Arc::new);
-    let stored = match &state {
-        None => Vec::new(),
-        Some(state) => state.store.all()?,
-    };
-    let keys = Keys::over(state.clone())?;
-    let ledger = Arc::new(Ledger::of_runtime(options.state.as_deref())?);
-    let pool_options = PoolOptions { threads: options.threads, pin: options.pin, ..PoolOptions::default() };
-    let pool = ComputePool::new(pool_options).map_err(|error| {
-        Error::new(ErrorKind::Unavailable, format!("the system refuses threads to compute with: {error}"))
-            .with_source(error)
-    })?;
-    Ok(Opened { pool, state, keys, ledger, stored })
-}
-
-/// At most so many names are listed in an error.
-const LISTED: usize = 20;
-
-fn unknown(name: &str, names: &[String]) -> Error {
-    let shown: String = name.chars().take(DeploymentSpec::MAX_NAME).collect();
-    let shown = shown.escape_debug();
-    let message = if names.is_empty() {
-        format!("there is no deployment '{shown}': none exists yet, deploy one first")
-    } else {
-        let more = if names.len() > LISTED { ", …" } else { "" };
-        let listed = names.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
-        format!("there is no deployment '{shown}'; existing ones: {listed}{more}")
-    };
-    Error::new(ErrorKind::NotFound, message).with_param("model")
 }
