@@ -227,6 +227,10 @@ class Asking(Connection):
             request["best_of"] = generation.best_of
         if generation.extra:
             request["extra"] = generation.extra
+        if generation.takeover is not None:
+            request["takeover"] = generation.takeover
+        if generation.no_cache:
+            request["no_cache"] = True
         return {
             "request": request,
             "timeout": generation.timeout,

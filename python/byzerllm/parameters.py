@@ -172,7 +172,8 @@ _NOT_HERE: dict[str, str] = {
     "lora_int_id": "adapters are not supported by this version",
 }
 
-_FOR_EVERYBODY = (*SAMPLING, "n", "best_of", "timeout_s", "stream")
+_FOR_EVERYBODY = (*SAMPLING, "n", "best_of", "timeout_s", "stream", "takeover", "no_cache")
+_TAKEOVER = ("never", "before_first", "continue", "restart")
 # What Byzer-LLM's workers read and no vendor.
 _NEVER_SENT = ("extra_request_params", "inference_mode", "batch_size", "stopping_sequences_skip_check_min_length")
 _REQUEST_KEYS = (*_FOR_EVERYBODY, *_WITHOUT_EFFECT, *_NOT_HERE)
@@ -187,6 +188,10 @@ class Generation:
         self.best_of: int | None = None
         self.timeout: float | None = None
         self.stream = False
+        self.takeover: str | None = None
+        """What may happen to the answer when a deployment that answers fails."""
+        self.no_cache = False
+        """Whether an answer kept from an earlier request will not do."""
         self.extra: dict[str, Any] = {}
         """A vendor's own parameters, under its own names."""
         self.ignored: list[str] = []
@@ -225,6 +230,12 @@ def generation(config: Mapping[str, Any], ignore_unknown: bool = False, vendor: 
                 raise _wrong(key, "a number of seconds above 0", value)
         elif name == "stream":
             result.stream = boolean(key, value)
+        elif name == "takeover":
+            if value not in _TAKEOVER:
+                raise _wrong(key, "never, before_first, continue or restart", value)
+            result.takeover = value
+        elif name == "no_cache":
+            result.no_cache = boolean(key, value)
         elif name in _NOT_HERE:
             raise UnsupportedError(f"{key}: {_NOT_HERE[name]}", param=key)
         elif value not in _WITHOUT_EFFECT[name]:

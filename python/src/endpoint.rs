@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use byzerllm_client::Client;
-use byzerllm_core::{ChatRequest, EmbeddingRequest, Error, Message, RequestContext, RerankRequest};
+use byzerllm_core::{ChatRequest, EmbeddingRequest, Error, Message, RequestContext, RerankRequest, Takeover};
 use byzerllm_runtime::{DeploymentSpec, Runtime};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
@@ -68,6 +69,8 @@ enum Target {
 /// A request with its deadline.
 struct Asked {
     request: ChatRequest,
+    takeover: Takeover,
+    no_cache: bool,
     started: Instant,
     deadline: Option<Instant>,
 }
@@ -76,28 +79,43 @@ impl Asked {
     fn new(request: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Self> {
         let py = request.py();
         let started = Instant::now();
-        let request: ChatRequest = convert::deserialized(request, "request")?;
+        let (mut takeover, mut no_cache) = (Takeover::default(), false);
+        // Words about the request beside the request itself, most often absent.
+        let bare = request.cast::<PyDict>()?.copy()?;
+        if let Some(word) = bare.get_item("takeover")? {
+            takeover = word.extract::<String>()?.parse().map_err(|error| error::exception(py, &error))?;
+            bare.del_item("takeover")?;
+        }
+        if let Some(given) = bare.get_item("no_cache")? {
+            no_cache = given.extract()?;
+            bare.del_item("no_cache")?;
+        }
+        let request: ChatRequest = convert::deserialized(bare.as_any(), "request")?;
         let deadline = match timeout {
             Some(timeout) => started.checked_add(seconds(py, "timeout", timeout)?),
             None => None,
         };
-        Ok(Self { request, started, deadline })
+        Ok(Self { request, takeover, no_cache, started, deadline })
     }
 }
 
 impl Target {
     /// Starts a generation.
-    async fn start(self, Asked { request, started, deadline }: Asked) -> Result<Answer, Error> {
+    async fn start(self, asked: Asked) -> Result<Answer, Error> {
+        let Asked { request, takeover, no_cache, started, deadline } = asked;
         let stream = match self {
             Self::Embedded(runtime) => {
-                let context = RequestContext { deadline, ..RequestContext::local() };
+                let context = RequestContext { deadline, takeover, no_cache, ..RequestContext::local() };
                 runtime.chat(context, request).await?
             }
             Self::Remote(client) => match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), client.chat(&request))
-                    .await
-                    .unwrap_or_else(|_| Err(crate::call::too_late()))?,
-                None => client.chat(&request).await?,
+                Some(deadline) => {
+                    let answer = client.chat_with(&request, takeover, no_cache);
+                    tokio::time::timeout_at(deadline.into(), answer)
+                        .await
+                        .unwrap_or_else(|_| Err(crate::call::too_late()))?
+                }
+                None => client.chat_with(&request, takeover, no_cache).await?,
             },
         };
         Ok(Answer::new(stream, started, deadline))

@@ -42,6 +42,16 @@ def test_what_is_not_sampling():
     assert (read.timeout, read.n, read.stream, read.sampling) == (2.5, 2, True, {})
 
 
+def test_words_about_the_way_of_a_request():
+    read = generation({"gen.takeover": "continue", "no_cache": "true"})
+    assert (read.takeover, read.no_cache, read.sampling, read.extra) == ("continue", True, {}, {})
+    vendor = generation({"takeover": "never", "no_cache": True, "seed": 1}, vendor=True)
+    assert (vendor.takeover, vendor.no_cache, vendor.extra) == ("never", True, {})
+    assert (generation({}).takeover, generation({}).no_cache) == (None, False)
+    with pytest.raises(InvalidRequestError, match="before_first"):
+        generation({"takeover": "sometimes"})
+
+
 def test_keys_without_effect_are_reported_unless_they_ask_for_nothing():
     assert generation({"gen.use_beam_search": False, "gen.batch_size": 1}).ignored == []
     assert generation({"generation.use_beam_search": True}).ignored == ["generation.use_beam_search"]

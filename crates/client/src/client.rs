@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use byzerllm_core::{
     ChatRequest, EmbeddingRequest, Embeddings, Error, ErrorKind, Event, EventStream, Message, RerankRequest,
-    RerankScores, Result,
+    RerankScores, Result, Takeover,
 };
 use futures::StreamExt;
 use reqwest::{Method, Url};
@@ -208,9 +208,31 @@ impl Client {
     /// # Errors
     /// As [`Client::deploy`].
     pub async fn chat(&self, request: &ChatRequest) -> Result<EventStream> {
+        self.chat_with(request, Takeover::default(), false).await
+    }
+
+    /// [`Client::chat`] that says what may happen to the answer when a deployment that answers fails, and whether an
+    /// answer kept from an earlier request will not do (`no_cache`).
+    ///
+    /// # Errors
+    /// As [`Client::deploy`].
+    pub async fn chat_with(
+        &self,
+        request: &ChatRequest,
+        takeover: Takeover,
+        no_cache: bool,
+    ) -> Result<EventStream> {
+        let mut fields = Vec::new();
+        if takeover != Takeover::default() {
+            fields.push(("x-byzerllm-takeover", takeover.as_str()));
+        }
+        if no_cache {
+            fields.push(("cache-control", "no-store"));
+        }
         let body = serde_json::to_value(request)
             .map_err(|error| Error::internal("a request cannot be written as JSON").with_source(error))?;
-        let response = self.http.send(Method::POST, &["byzerllm", "v1", "chat"], &[], Some(&body)).await?;
+        let path = ["byzerllm", "v1", "chat"];
+        let response = self.http.send_with(Method::POST, &path, &[], &fields, Some(&body)).await?;
         let frames = self.http.frames(response)?;
         let url = self.url().to_owned();
         // Over after the usage record or an error, whatever the server sends then.

@@ -116,6 +116,18 @@ impl Http {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> Result<Response> {
+        self.send_with(method, path, query, &[], body).await
+    }
+
+    /// [`Self::send`] with further header fields.
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        fields: &[(&'static str, &'static str)],
+        body: Option<&Value>,
+    ) -> Result<Response> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => {
@@ -129,6 +141,9 @@ impl Http {
         let mut request = self.client.request(method, url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        for (name, value) in fields {
+            request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.json(body);

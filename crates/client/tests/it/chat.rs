@@ -1,7 +1,9 @@
 //! Streams over HTTP.
 
 use byzerllm_client::Client;
-use byzerllm_core::{ChatRequest, Error, ErrorKind, Event, FinishReason, Input, RequestId, Usage, collect};
+use byzerllm_core::{
+    ChatRequest, Error, ErrorKind, Event, FinishReason, Input, RequestId, Takeover, Usage, collect,
+};
 use futures::StreamExt;
 use futures::future::join;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +47,33 @@ async fn events_arrive_whole_however_the_bytes_are_cut() {
             async { client.chat(&request()).await.unwrap().map(Result::unwrap).collect::<Vec<_>>().await };
         let (got, ()) = join(read, serve).await;
         assert_eq!(got, events());
+    }
+}
+
+#[tokio::test]
+async fn words_about_a_request_travel_in_its_head() {
+    let (listener, url) = listen().await;
+    let client = Client::new(&url, None).unwrap();
+    for (takeover, no_cache, fields) in [
+        (Takeover::Restart, false, &[][..]),
+        (Takeover::Continue, false, &["x-byzerllm-takeover: continue"]),
+        (Takeover::Never, true, &["x-byzerllm-takeover: never", "cache-control: no-store"]),
+    ] {
+        let request = request();
+        let asked = client.chat_with(&request, takeover, no_cache);
+        let serve = async {
+            let (mut stream, seen) = accept(&listener).await;
+            stream.write_all(STREAM.as_bytes()).await.unwrap();
+            stream.write_all(lines(&events()).as_bytes()).await.unwrap();
+            seen.head.to_lowercase()
+        };
+        let (answer, head) = join(asked, serve).await;
+        collect(answer.unwrap()).await.unwrap();
+        let said: Vec<&str> = head
+            .lines()
+            .filter(|line| line.starts_with("x-byzerllm") || line.starts_with("cache-control"))
+            .collect();
+        assert_eq!(said, fields);
     }
 }
 
