@@ -67,10 +67,8 @@ impl Answer {
         };
         let expected = answer.asked.first().copied();
         let counters = &answer.route.counters;
-        match expected != Some(begun.target) {
-            true if begun.hedge => count(&counters.hedges_won),
-            true => count(&counters.fallbacks),
-            false => {}
+        if expected != Some(begun.target) {
+            count(if begun.hedge { &counters.hedges_won } else { &counters.fallbacks });
         }
         let notice = (expected != Some(begun.target)).then(|| answer.failed_over(begun.target));
         answer.take(begun, |events, queue| {

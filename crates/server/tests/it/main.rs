@@ -33,3 +33,4 @@ mod routes;
 mod socket;
 mod support;
 mod tls;
+mod vendors;

@@ -8,7 +8,7 @@ use axum::http::Method;
 use byzerllm_core::testing::{Gate, ScriptedModel};
 use byzerllm_core::{Error, ErrorKind};
 use byzerllm_runtime::testing::ScriptedLoader;
-use byzerllm_runtime::{DeploymentSpec, EngineMetrics, Runtime, RuntimeOptions, Scopes};
+use byzerllm_runtime::{AfterFirst, DeploymentSpec, EngineMetrics, Runtime, RuntimeOptions, Scopes};
 use byzerllm_server::router;
 use futures::StreamExt;
 use serde_json::json;
@@ -341,4 +341,58 @@ async fn scrapers_need_a_credential_and_get_nothing_else() {
     for path in ["/v1/models", "/byzerllm/v1/deployments", "/byzerllm/v1/keys"] {
         assert_eq!(ask(path).await.status, 403, "{path}");
     }
+}
+
+#[tokio::test]
+async fn routes_and_kept_answers_are_counted() {
+    let slow = Gate::closed();
+    let gate = slow.clone();
+    let app = App::of(&["good"], move |name| match name {
+        "bad" => ScriptedModel::new("").refusing(Error::new(ErrorKind::Overloaded, "full")),
+        "breaks" => {
+            ScriptedModel::new("one two three").failing_after(1, Error::new(ErrorKind::Upstream, "broken"))
+        }
+        "slow" => ScriptedModel::new("one two three").with_gate(&gate),
+        _ => ScriptedModel::new("one two three"),
+    })
+    .await;
+    for name in ["bad", "breaks", "slow", "kept"] {
+        let mut spec = DeploymentSpec::new(name, "/");
+        spec.limits.answer_cache_entries = (name == "kept").then_some(8);
+        app.runtime.deploy(spec).await.unwrap();
+    }
+    for (name, targets, after_first, hedge) in [
+        ("falls", "bad,good=0", AfterFirst::Error, None),
+        ("restarts", "breaks,good=0", AfterFirst::Restart, None),
+        ("hedges", "slow,good=0", AfterFirst::Error, Some(1)),
+    ] {
+        let mut spec = DeploymentSpec::new(name, "");
+        spec.set("route.targets", targets).unwrap();
+        let route = spec.route.as_mut().unwrap();
+        (route.fallback.after_first, route.hedge_after_ms) = (after_first, hedge);
+        app.runtime.deploy(spec).await.unwrap();
+    }
+    for _ in 0..3 {
+        app.chat(hello("kept")).await.ok();
+    }
+    app.chat(hello("falls")).await.ok();
+    app.chat(hello("hedges")).await.ok();
+    let mut restarting =
+        request(Method::POST, "/v1/chat/completions", Body::from(hello("restarts").to_string()));
+    restarting.headers_mut().insert("x-byzerllm-takeover", "restart".parse().unwrap());
+    app.send(restarting).await.ok();
+    slow.open();
+    let page = app.scrape().await;
+    assert_eq!(
+        nonzero(&page, "byzerllm_route_fallbacks_total"),
+        [
+            ("{deployment=\"falls\",when=\"before_first\"}", 1.0),
+            ("{deployment=\"restarts\",when=\"restarted\"}", 1.0),
+        ]
+    );
+    assert_eq!(nonzero(&page, "byzerllm_route_hedges_total"), [("{deployment=\"hedges\"}", 1.0)]);
+    assert_eq!(nonzero(&page, "byzerllm_route_hedges_won_total"), [("{deployment=\"hedges\"}", 1.0)]);
+    assert_eq!(nonzero(&page, "byzerllm_kept_answer_hits_total"), [("{deployment=\"kept\"}", 2.0)]);
+    assert_eq!(nonzero(&page, "byzerllm_kept_answer_misses_total"), [("{deployment=\"kept\"}", 1.0)]);
+    assert!(!page.contains_key("byzerllm_route_hedges_total{deployment=\"good\"}"), "it is no route");
 }

@@ -218,11 +218,6 @@ async fn what_is_wrong_or_not_there_is_named() {
             "input[0].arguments",
         ),
         (
-            item(json!({"type": "reasoning", "summary": [], "encrypted_content": "x"})),
-            "unsupported",
-            "input[0].encrypted_content",
-        ),
-        (
             item(json!({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]})),
             "unsupported",
             "input[0].content[0].file_id",
