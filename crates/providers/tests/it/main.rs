@@ -11,6 +11,7 @@
 mod accounting;
 mod claude;
 mod conformance;
+mod connections;
 mod dashscope;
 mod faults;
 mod gemini;
