@@ -1,18 +1,16 @@
 //! The way of a model from its name to a path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use crate::cache::{Blob, Cache, Cached, Entry, Finding, Manifest, Pick, children, complete, now};
-use crate::checksum::{Sum, Sums, key};
+use crate::cache::{Blob, Cache, Cached, Entry, Finding, Manifest, Pick, complete, now};
+use crate::checksum::{Sum, key};
 use crate::choose::{Chosen, Listing, choose, is_gguf};
 use crate::download::{Downloads, Wanted};
 use crate::http::{Credential, Web, place};
-use crate::known::Known;
 use crate::names::{is_plain, nearest};
 use crate::reference::{Place, Reference, Source};
 use crate::settings::Settings;
@@ -35,7 +33,7 @@ pub struct Pulled {
 #[derive(Debug)]
 pub struct Hub {
     settings: Settings,
-    cache: Cache,
+    pub(crate) cache: Cache,
 }
 
 impl Hub {
@@ -239,7 +237,7 @@ impl Hub {
         stream::iter(fetches).buffered(self.settings.connections.clamp(1, 64)).try_collect().await
     }
 
-    async fn publish(
+    pub(crate) async fn publish(
         &self,
         identity: Identity,
         asked: Option<&str>,
@@ -267,58 +265,6 @@ impl Hub {
             what: format!("{} changed while it was written", directory.display()),
         })?;
         Ok(pulled(path, &manifest, &pattern))
-    }
-
-    /// What was made of the model, when the cache has it whole.
-    #[must_use]
-    pub fn converted(&self, known: &Known) -> Option<Pulled> {
-        let identity = Identity::converted(known);
-        let (path, manifest) = self.cache.find(
-            identity.source.as_str(),
-            &identity.organisation,
-            &identity.name,
-            identity.revision.as_deref(),
-            "",
-        )?;
-        Some(pulled(path, &manifest, ""))
-    }
-
-    /// A name for a directory in which a model can be made before [`Self::keep`] takes it; nothing lies there.
-    ///
-    /// # Errors
-    /// [`Problem::Disk`].
-    pub fn workplace(&self, known: &Known) -> Result<PathBuf> {
-        let name = format!("{}.converting-{}", key(known.name), std::process::id());
-        let path = self.cache.directory("downloads")?.join(name);
-        // What a process of the same number left behind.
-        if path.is_dir() {
-            std::fs::remove_dir_all(&path).map_err(|error| Problem::disk("remove", &path, error))?;
-        }
-        Ok(path)
-    }
-
-    /// Moves the directory that was made of a model into the cache, as a model of that name.
-    ///
-    /// # Errors
-    /// [`Problem::Disk`].
-    pub async fn keep(&self, known: &Known, directory: &Path) -> Result<Pulled> {
-        let _shared = locks::together(self.cache.lock()?).await?;
-        let mut files = Vec::new();
-        let mut left = vec![directory.to_owned()];
-        while let Some(path) = left.pop() {
-            if path.is_dir() {
-                left.extend(children(&path));
-                continue;
-            }
-            let Some(name) = path.strip_prefix(directory).ok().and_then(Path::to_str) else { continue };
-            let sums = File::open(&path)
-                .and_then(|file| Sums::of(file, None))
-                .map_err(|error| Problem::disk("read", &path, error))?;
-            files.push((name.to_owned(), self.cache.adopt(&path, &sums.sha256, sums.size)?));
-        }
-        let kept = self.publish(Identity::converted(known), None, None, files, None).await?;
-        std::fs::remove_dir_all(directory).map_err(|error| Problem::disk("remove", directory, error))?;
-        Ok(kept)
     }
 
     /// The cache directory.
@@ -386,24 +332,14 @@ impl Hub {
 }
 
 /// Where a model lies in the cache.
-struct Identity {
-    source: Source,
-    organisation: String,
-    name: String,
-    revision: Option<String>,
+pub(crate) struct Identity {
+    pub(crate) source: Source,
+    pub(crate) organisation: String,
+    pub(crate) name: String,
+    pub(crate) revision: Option<String>,
 }
 
 impl Identity {
-    /// Of what was made of a model: the revision is that of its weights.
-    fn converted(known: &Known) -> Self {
-        Self {
-            source: Source::Converted,
-            organisation: "models".to_owned(),
-            name: known.name.to_owned(),
-            revision: Some(known.sha256.chars().take(40).collect()),
-        }
-    }
-
     fn of(place: &Place) -> Self {
         match place {
             Place::Hub { source, organisation, name, revision } => Self {
@@ -443,7 +379,7 @@ impl Identity {
     }
 }
 
-fn pulled(path: PathBuf, manifest: &Manifest, pattern: &str) -> Pulled {
+pub(crate) fn pulled(path: PathBuf, manifest: &Manifest, pattern: &str) -> Pulled {
     let names = manifest.picks.get(pattern).map_or(&[][..], |pick| &pick.files);
     let size = names.iter().filter_map(|name| manifest.files.get(name)).map(|entry| entry.size).sum();
     Pulled { path, revision: Some(manifest.revision.clone()), files: names.len(), size }

@@ -15,6 +15,7 @@ mod hub;
 mod hugging_face;
 mod known;
 mod locks;
+mod made;
 mod model_scope;
 mod names;
 mod packages;
