@@ -359,8 +359,67 @@ def make_requests() -> None:
         write("request", name, bytes([route]) + json.dumps(body, separators=(",", ":")).encode())
 
 
+# ---- vendors' answers ----
+
+VENDORS = FUZZ.parent / "crates" / "providers" / "tests" / "fixtures"
+# The places of `DEPLOYMENTS` in `crates/providers/src/fuzzing.rs`, by the folder of their fixtures.
+PLACES = {
+    "openai": [0], "azure_openai": [1], "baichuan": [2], "deepseek": [3], "moonshot": [4], "siliconflow": [5], "volcengine": [6],
+    "zhipu": [7], "claude": [8], "gemini": [9], "minimax": [10, 11], "qianfan": [12, 13], "qianwen": [14], "qianwen_vl": [15],
+    "sparkdesk": [16],
+}
+
+
+def make_vendor_answers() -> None:
+    """The documented answers of every vendor, as its translation reads them."""
+    for vendor, places in PLACES.items():
+        for file in sorted((VENDORS / vendor).glob("*.json")):
+            fixture = json.loads(file.read_text(encoding="utf-8"))
+            cases = list(fixture.get("answers", []))
+            if "frames" in fixture:
+                cases.append({"frames": fixture["frames"], "request": {"whole": bool(fixture.get("whole"))}})
+            for number, case in enumerate(cases):
+                second = "v2" in json.dumps(case.get("parameters", {})) or "bce" in json.dumps(case.get("parameters", {}))
+                place = places[-1] if second else places[0]
+                asked = case.get("request", {})
+                how = int(bool(asked.get("whole"))) | (4 if asked.get("n") == 2 else 0)
+                if "incremental_output" in json.dumps(asked):
+                    how |= 2
+                body = vendor_body(vendor, case["frames"], bool(how & 1))
+                write("vendor_answer", f"{vendor}-{file.stem}-{number}", bytes([place, how, number]) + body)
+            errors = fixture.get("errors", [])
+            for number, case in enumerate(errors[:: max(1, len(errors) // 4)]):
+                body = plain(case["body"]).encode()
+                write("vendor_answer", f"{vendor}-{file.stem}-error-{number}", bytes([places[0], 8, number]) + body)
+            for number, case in enumerate(fixture.get("embeddings", [])):
+                body = plain(case["answer"]).encode()
+                write("vendor_answer", f"{vendor}-{file.stem}-vectors-{number}", bytes([places[0], 16, 0]) + body)
+
+
+def plain(value: object) -> str:
+    """Text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def vendor_body(vendor: str, frames: List[object], whole: bool) -> bytes:
+    """Frames as they travel: one body, lines for messages of a WebSocket, or events."""
+    if whole or vendor == "sparkdesk":
+        return "\n".join(plain(frame) for frame in frames).encode()
+    out = ""
+    for frame in frames:
+        named = isinstance(frame, dict) and "event" in frame and "data" in frame
+        data = frame["data"] if named else frame
+        if named and frame["event"]:
+            out += f"event: {frame['event']}\n"
+        if named and frame.get("id"):
+            out += f"id: {frame['id']}\n"
+        out += f"data: {plain(data)}\n\n"
+    return out.encode()
+
+
 if __name__ == "__main__":
     make_answers()
+    make_vendor_answers()
     make_requests()
     make_gguf()
     make_safetensors()

@@ -338,7 +338,8 @@ impl Answer {
     }
 }
 
-fn decode(
+/// Reads a frame into the answer.
+pub(crate) fn decode(
     frame: Frame<'_>,
     decoder: &mut dyn Decode,
     deltas: &mut Vec<Delta>,

@@ -16,6 +16,9 @@ mod assembly;
 mod deployment;
 mod dialect;
 pub mod dialects;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod model;
 mod parameters;
