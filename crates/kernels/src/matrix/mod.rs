@@ -7,6 +7,7 @@
 
 mod activations;
 mod exact;
+mod gated;
 mod input;
 mod integer;
 mod layout;
@@ -15,7 +16,6 @@ mod sink;
 mod words;
 
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -365,52 +365,6 @@ impl Matrix {
         output.resize(input.rows(), self.rows);
         let target = Target::Input { writer: output.writer(), activation };
         self.multiply(turn, input.rows(), input.source(), bias, target);
-    }
-
-    /// `output = activation(gate) * up` for a product of gate and up, rounded at once to what the next product reads:
-    /// (M, rows / 2).
-    ///
-    /// # Panics
-    /// When the lengths do not fit, the rows were made for another mode, or the matrix is not paired.
-    pub fn apply_gated(
-        &self,
-        turn: &Turn<'_>,
-        input: &ProductInput,
-        bias: Option<&[f32]>,
-        activation: Activation,
-        output: &mut ProductInput,
-    ) {
-        self.check_input(input, bias);
-        assert!(self.paired, "gate and up do not alternate: use `pack_gated`");
-        output.resize(input.rows(), self.rows / 2);
-        let (writer, source) = (output.writer(), input.source());
-        if input.rows() == 0 {
-            return;
-        }
-        let isa = turn.isa();
-        let split = Split::new(turn.threads(), self.panels.len() / 2, input.rows(), self.data.len());
-        turn.run_near(split.tasks(), &|task, _| {
-            let (pairs, rows) = split.part(task);
-            for pair in pairs {
-                let (gate, up) = (&self.panels[2 * pair], &self.panels[2 * pair + 1]);
-                for start in rows.clone().step_by(ROW_CHUNK) {
-                    let rows = start..rows.end.min(start + ROW_CHUNK);
-                    let mut sums = [const { MaybeUninit::<[f32; PANEL]>::uninit() }; ROW_CHUNK];
-                    let sums = Shared::new(sums.as_mut_ptr().cast::<f32>());
-                    // SAFETY: as in `multiply`. The gate's sums, whole vectors of them, are written before they are read,
-                    // and the group that a pair becomes is written by its task alone.
-                    unsafe {
-                        let target = Target::Floats { output: sums, stride: PANEL, from: start };
-                        let mut sink = self.sink(gate, target, bias);
-                        (sink.first, sink.columns) = (0, PANEL);
-                        self.multiply_panel(isa, gate, source, rows.clone(), &sink);
-                        let target =
-                            Target::Gated { writer, activation, gate: sums, from: start, group: pair };
-                        self.multiply_panel(isa, up, source, rows, &self.sink(up, target, bias));
-                    }
-                }
-            }
-        });
     }
 
     fn check_input(&self, input: &ProductInput, bias: Option<&[f32]>) {
