@@ -63,9 +63,9 @@ impl Sink<'_> {
                     Target::Gated { writer, activation, gate, from, group } => {
                         let gate = gate.at((row - from + index) * PANEL);
                         let mut values = [self.biased::<L>(0, sums[0]), self.biased::<L>(1, sums[1])];
-                        for half in 0..2 {
+                        for (half, value) in values.iter_mut().enumerate() {
                             let gate = activation::apply::<L>(activation, L::load(gate.add(half * LANES)));
-                            values[half] = L::mul(gate, values[half]);
+                            *value = L::mul(gate, *value);
                         }
                         writer.store_group::<L>(row + index, group, values);
                     }
