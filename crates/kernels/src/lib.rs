@@ -15,6 +15,7 @@ mod math;
 mod matrix;
 mod memory;
 mod norm;
+mod prenorm;
 mod quant;
 mod residual;
 mod rope;
@@ -25,7 +26,7 @@ mod vocabulary;
 pub use activation::{Activation, activate, add, add_scaled, gated, soft_cap};
 pub use attention::{
     AttentionSequence, AttentionShape, CachePlane, CacheShape, CacheType, DenseQueries, DenseShape,
-    FREED_BLOCK, Mask, attend, attend_dense,
+    FREED_BLOCK, Mask, attend, attend_dense, attend_input,
 };
 pub use ceilings::Ceilings;
 pub use cores::usable_cores;
@@ -34,6 +35,7 @@ pub use isa::Isa;
 pub use matrix::{Compute, Matrix, ProductInput};
 pub use memory::Scratch;
 pub use norm::{layer_norm, rms_norm, rms_norm_heads};
+pub use prenorm::{RowNorm, add_then_norm};
 pub use quant::{TensorType, TensorView, dequantize, quantize, symmetric_scale};
 pub use residual::{LayerNorm, add_norm};
 pub use rope::{RopeKind, rope};

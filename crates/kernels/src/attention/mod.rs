@@ -15,10 +15,11 @@ pub use cache::{CachePlane, CacheShape, CacheType};
 pub(crate) use dense::DenseTask;
 pub use dense::{DenseQueries, DenseShape, attend_dense};
 
-use crate::lanes::dispatch;
+use crate::lanes::{LANES, dispatch};
+use crate::matrix::{InputWriter, ProductInput};
 use crate::memory::{Scratch, Shared, grown};
 use crate::threads::Turn;
-use tile::Tile;
+use tile::{Outcome, Tile};
 
 /// The entry of a block table whose block was given back because no query sees it any more.
 pub const FREED_BLOCK: u32 = u32::MAX;
@@ -96,7 +97,45 @@ pub fn attend(
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    check(shape, plane, queries, query_stride, sequences, output);
+    let width = shape.heads * shape.head_dim;
+    assert!(width > 0 && output.len().is_multiple_of(width), "output rows have another width");
+    let rows = output.len() / width;
+    let output = Outcome::Floats(Shared::new(output.as_mut_ptr()));
+    attend_to(turn, shape, plane, (queries, query_stride), sequences, (rows, output), scratch);
+}
+
+/// Like [`attend`], with output rows that are rounded at once to what the next product reads: `rows` of them.
+///
+/// # Panics
+/// As [`attend`], and when a head does not consist of whole groups of 32 values.
+#[expect(clippy::too_many_arguments, reason = "one call per layer; each argument is a tensor or its shape")]
+pub fn attend_input(
+    turn: &Turn<'_>,
+    shape: &AttentionShape,
+    plane: &CachePlane,
+    queries: &[f32],
+    query_stride: usize,
+    sequences: &[AttentionSequence<'_>],
+    (rows, output): (usize, &mut ProductInput),
+    scratch: &mut Scratch,
+) {
+    assert!(shape.head_dim.is_multiple_of(2 * LANES), "heads do not consist of whole groups");
+    output.resize(rows, shape.heads * shape.head_dim);
+    let writer: InputWriter = output.writer();
+    let output = Outcome::Input(writer);
+    attend_to(turn, shape, plane, (queries, query_stride), sequences, (rows, output), scratch);
+}
+
+fn attend_to(
+    turn: &Turn<'_>,
+    shape: &AttentionShape,
+    plane: &CachePlane,
+    (queries, query_stride): (&[f32], usize),
+    sequences: &[AttentionSequence<'_>],
+    (rows, output): (usize, Outcome),
+    scratch: &mut Scratch,
+) {
+    check(shape, plane, queries, query_stride, sequences, rows);
     let group = shape.heads / shape.kv_heads;
     let per_tile = (TILE_ROWS / group).max(1);
     let tasks = &mut scratch.tasks;
@@ -115,7 +154,6 @@ pub fn attend(
     }
     let each = tile::work_len(per_tile.saturating_mul(group), shape.head_dim);
     let work = Shared::new(grown(&mut scratch.work, each * turn.threads()).as_mut_ptr());
-    let output = Shared::new(output.as_mut_ptr());
     let tasks = &scratch.tasks;
     let isa = turn.isa();
     turn.run(tasks.len(), &|task, worker| {
@@ -146,7 +184,7 @@ fn check(
     queries: &[f32],
     query_stride: usize,
     sequences: &[AttentionSequence<'_>],
-    output: &[f32],
+    rows: usize,
 ) {
     let cache = plane.shape();
     let width = shape.heads * shape.head_dim;
@@ -163,8 +201,6 @@ fn check(
         "one slope per head"
     );
     assert!(query_stride >= width && width > 0, "query rows are too short");
-    let rows = output.len() / width;
-    assert!(output.len() == rows * width, "output rows have another width");
     for sequence in sequences {
         let count = sequence.rows.len();
         assert!(sequence.rows.end <= rows, "a sequence exceeds the batch");

@@ -10,6 +10,7 @@ use super::rotation;
 use super::{AttentionSequence, AttentionShape, CachePlane, CacheType, FREED_BLOCK, Mask};
 use crate::lanes::{Kernel, LANES, Lanes};
 use crate::math::{exp, step_and_factor, tanh};
+use crate::matrix::{InputWriter, load_group};
 use crate::memory::{Shared, prefetch};
 use crate::norm::{load_some, store_some};
 
@@ -28,8 +29,17 @@ pub(super) struct Tile<'a> {
     pub(super) queries: Range<usize>,
     pub(super) query_rows: &'a [f32],
     pub(super) query_stride: usize,
-    pub(super) output: Shared<f32>,
+    pub(super) output: Outcome,
     pub(super) work: &'a mut [f32],
+}
+
+/// Where the rows of attention go.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome {
+    /// Rows of floats.
+    Floats(Shared<f32>),
+    /// The input of the next product; heads consist of whole groups.
+    Input(InputWriter),
 }
 
 /// Floats of work memory for a tile of so many rows (queries times heads).
@@ -646,12 +656,23 @@ impl Tile<'_> {
         for row in 0..rows {
             let head = self.kv_head * group + row % group;
             let query = self.sequence.rows.start + self.queries.start + row / group;
-            let output = self.output.part((query * self.shape.heads + head) * dim, dim);
             let total = L::sum(L::load(work.totals.add(row * LANES)));
             let inverse = L::splat(if total == 0.0 { 0.0 } else { 1.0 / total });
             let sums = std::slice::from_raw_parts(work.sums.add(row * padded), padded);
-            for at in (0..dim).step_by(LANES) {
-                store_some::<L>(output, at, L::mul(load_some::<L>(sums, at), inverse));
+            match self.output {
+                Outcome::Floats(output) => {
+                    let output = output.part((query * self.shape.heads + head) * dim, dim);
+                    for at in (0..dim).step_by(LANES) {
+                        store_some::<L>(output, at, L::mul(load_some::<L>(sums, at), inverse));
+                    }
+                }
+                Outcome::Input(writer) => {
+                    for at in (0..dim).step_by(2 * LANES) {
+                        let [first, second] = load_group::<L>(sums, at);
+                        let values = [L::mul(first, inverse), L::mul(second, inverse)];
+                        writer.store_group::<L>(query, (head * dim + at) / (2 * LANES), values);
+                    }
+                }
             }
         }
     }

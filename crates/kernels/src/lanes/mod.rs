@@ -68,6 +68,11 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn any_nan(a: Self::F) -> bool;
 
     unsafe fn splat_i(value: i32) -> Self::I;
+    /// The integer at an address, in every lane.
+    #[inline(always)]
+    unsafe fn splat_from(at: *const i32) -> Self::I {
+        Self::splat_i(at.read())
+    }
     unsafe fn to_f32(a: Self::I) -> Self::F;
     /// Each lane times two to the power of `N`.
     unsafe fn doubled<const N: u32>(a: Self::I) -> Self::I;
@@ -89,6 +94,28 @@ pub(crate) trait Lanes: Copy + 'static {
     unsafe fn dot_small(sum: Self::I, a: Self::B, with: *const i8) -> Self::I;
     /// The same for any byte. With `SUBTRACTS_OFFSET` each byte counts as itself less 128.
     unsafe fn dot_offset(sum: Self::I, a: Self::B, with: *const i8) -> Self::I;
+    /// [`Lanes::dot_small`] of several vectors with the four signed bytes at `with + 4 * QUAD`.
+    #[inline(always)]
+    unsafe fn dots_small<const QUAD: usize, const VECTORS: usize>(
+        sums: &mut [Self::I; VECTORS],
+        a: &[Self::B; VECTORS],
+        with: *const i8,
+    ) {
+        for vector in 0..VECTORS {
+            sums[vector] = Self::dot_small(sums[vector], a[vector], with.add(4 * QUAD));
+        }
+    }
+    /// [`Lanes::dot_offset`] of several vectors with the four signed bytes at `with + 4 * QUAD`.
+    #[inline(always)]
+    unsafe fn dots_offset<const QUAD: usize, const VECTORS: usize>(
+        sums: &mut [Self::I; VECTORS],
+        a: &[Self::B; VECTORS],
+        with: *const i8,
+    ) {
+        for vector in 0..VECTORS {
+            sums[vector] = Self::dot_offset(sums[vector], a[vector], with.add(4 * QUAD));
+        }
+    }
 }
 
 /// A piece of work that can be compiled for every instruction set. `run` must be `#[inline(always)]`.

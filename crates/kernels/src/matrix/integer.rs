@@ -258,39 +258,75 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
         counts: &mut [[L::I; VECTORS]; ROWS],
     ) {
         let start = record.add(Self::RECORD.front() + if BITS == 5 { 4 * PANEL } else { 0 });
+        let start = start.add(first * LINE);
+        let mut with = *codes;
+        for r in 0..ROWS {
+            with[r] = codes[r].add(at);
+        }
         if BITS == 8 {
-            for quad in 0..WIDTH / 4 {
-                for v in 0..VECTORS {
-                    let bytes = L::load_b(start.add((quad * 2 + first + v) * 64));
-                    for r in 0..ROWS {
-                        let with = codes[r].add(at + 4 * quad);
-                        counts[r][v] = if Self::FULL {
-                            L::dot_offset(counts[r][v], bytes, with)
-                        } else {
-                            L::dot_small(counts[r][v], bytes, with)
-                        };
-                    }
-                }
+            Self::quad_of_bytes::<L, ROWS, VECTORS, 0>(start, &with, counts);
+            Self::quad_of_bytes::<L, ROWS, VECTORS, 1>(start, &with, counts);
+            Self::quad_of_bytes::<L, ROWS, VECTORS, 2>(start, &with, counts);
+            Self::quad_of_bytes::<L, ROWS, VECTORS, 3>(start, &with, counts);
+            if WIDTH == GROUP {
+                Self::quad_of_bytes::<L, ROWS, VECTORS, 4>(start, &with, counts);
+                Self::quad_of_bytes::<L, ROWS, VECTORS, 5>(start, &with, counts);
+                Self::quad_of_bytes::<L, ROWS, VECTORS, 6>(start, &with, counts);
+                Self::quad_of_bytes::<L, ROWS, VECTORS, 7>(start, &with, counts);
             }
             return;
         }
-        let bits = start.sub(4 * PANEL);
-        for quad in 0..4 {
-            for v in 0..VECTORS {
-                let place = quad * 2 + first + v;
-                let bytes = L::load_b(start.add(place * 64));
-                let (mut low, mut high) = (L::low_nibbles(bytes), L::high_nibbles(bytes));
-                if BITS == 5 {
-                    low = L::add_fifth_bit(low, bits.add(place * 8));
-                    high = L::add_fifth_bit(high, bits.add((place + 8) * 8));
-                }
-                for r in 0..ROWS {
-                    counts[r][v] = L::dot_small(counts[r][v], low, codes[r].add(at + 4 * quad));
-                }
-                for r in 0..ROWS {
-                    counts[r][v] = L::dot_small(counts[r][v], high, codes[r].add(at + 16 + 4 * quad));
-                }
+        Self::quad_of_nibbles::<L, ROWS, VECTORS, 0>(start, first, &with, counts);
+        Self::quad_of_nibbles::<L, ROWS, VECTORS, 1>(start, first, &with, counts);
+        Self::quad_of_nibbles::<L, ROWS, VECTORS, 2>(start, first, &with, counts);
+        Self::quad_of_nibbles::<L, ROWS, VECTORS, 3>(start, first, &with, counts);
+    }
+
+    /// Products of columns `4 * QUAD..4 * QUAD + 4` of a record of bytes.
+    #[inline(always)]
+    unsafe fn quad_of_bytes<L: Lanes, const ROWS: usize, const VECTORS: usize, const QUAD: usize>(
+        start: *const u8,
+        with: &[*const i8; ROWS],
+        counts: &mut [[L::I; VECTORS]; ROWS],
+    ) {
+        let mut bytes = [L::load_b(start.add(QUAD * PANEL * 4)); VECTORS];
+        for v in 1..VECTORS {
+            bytes[v] = L::load_b(start.add(QUAD * PANEL * 4 + v * LINE));
+        }
+        for r in 0..ROWS {
+            if Self::FULL {
+                L::dots_offset::<QUAD, VECTORS>(&mut counts[r], &bytes, with[r]);
+            } else {
+                L::dots_small::<QUAD, VECTORS>(&mut counts[r], &bytes, with[r]);
             }
+        }
+    }
+
+    /// Products of columns `4 * QUAD..4 * QUAD + 4` of a record of nibbles, and of those sixteen columns behind.
+    #[inline(always)]
+    unsafe fn quad_of_nibbles<L: Lanes, const ROWS: usize, const VECTORS: usize, const QUAD: usize>(
+        start: *const u8,
+        first: usize,
+        with: &[*const i8; ROWS],
+        counts: &mut [[L::I; VECTORS]; ROWS],
+    ) {
+        let nothing = L::load_b(start);
+        let (mut low, mut high) = ([nothing; VECTORS], [nothing; VECTORS]);
+        for v in 0..VECTORS {
+            let bytes = L::load_b(start.add(QUAD * PANEL * 4 + v * LINE));
+            (low[v], high[v]) = (L::low_nibbles(bytes), L::high_nibbles(bytes));
+            if BITS == 5 {
+                let bits = start.sub(4 * PANEL + first * LINE);
+                let place = QUAD * 2 + first + v;
+                low[v] = L::add_fifth_bit(low[v], bits.add(place * 8));
+                high[v] = L::add_fifth_bit(high[v], bits.add((place + 8) * 8));
+            }
+        }
+        for r in 0..ROWS {
+            L::dots_small::<QUAD, VECTORS>(&mut counts[r], &low, with[r]);
+        }
+        for r in 0..ROWS {
+            L::dots_small::<QUAD, VECTORS>(&mut counts[r], &high, with[r].add(WIDTH / 2));
         }
     }
 }
@@ -304,7 +340,7 @@ unsafe fn offset<L: Lanes, const BITS: usize, const WIDTH: usize>(
     if WIDTH != GROUP {
         return L::splat_i(-zero_code(BITS, false) * half_sum(info, half));
     }
-    let eights = L::splat_i((*info).eights);
+    let eights = L::splat_from(&raw const (*info).eights);
     match BITS {
         4 => eights,
         5 => L::doubled::<1>(eights),

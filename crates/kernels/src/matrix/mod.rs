@@ -7,6 +7,7 @@
 
 mod activations;
 mod exact;
+mod gated;
 mod input;
 mod integer;
 mod layout;
@@ -111,6 +112,8 @@ pub struct Matrix {
     compute: Compute,
     /// For each packed column the column of the input.
     order: Option<Arc<[u32]>>,
+    /// Whether panels of two parts of equal height alternate.
+    paired: bool,
 }
 
 impl fmt::Debug for Matrix {
@@ -134,10 +137,32 @@ impl Matrix {
     /// # Errors
     /// When there is no part, a part is empty, the columns differ, or memory runs out.
     pub fn pack(turn: &Turn<'_>, parts: &[TensorView<'_>], compute: Compute) -> Result<Self, KernelError> {
+        Self::pack_in(turn, parts, compute, false)
+    }
+
+    /// Like [`Matrix::pack`]. When there are two parts of as many rows, gate and up, their panels alternate, as
+    /// [`Matrix::apply_gated`] needs them.
+    ///
+    /// # Errors
+    /// As with [`Matrix::pack`].
+    pub fn pack_gated(
+        turn: &Turn<'_>,
+        parts: &[TensorView<'_>],
+        compute: Compute,
+    ) -> Result<Self, KernelError> {
+        let paired = matches!(parts, [gate, up] if gate.rows() == up.rows());
+        Self::pack_in(turn, parts, compute, paired)
+    }
+
+    fn pack_in(
+        turn: &Turn<'_>,
+        parts: &[TensorView<'_>],
+        compute: Compute,
+        paired: bool,
+    ) -> Result<Self, KernelError> {
         let cols = parts.first().ok_or(KernelError::Empty)?.cols();
-        let mut panels = Vec::new();
         let mut sources = Vec::new();
-        let (mut bytes, mut rows) = (0_usize, 0_usize);
+        let mut rows = 0_usize;
         for part in parts {
             if part.cols() != cols {
                 return Err(KernelError::Stack { first: cols, other: part.cols() });
@@ -151,27 +176,34 @@ impl Matrix {
             if cols.checked_mul(16 * PANEL).is_none() {
                 return Err(too_large);
             }
-            let panel_bytes = packing.bytes(cols.div_ceil(GROUP));
             for start in (0..part.rows()).step_by(PANEL) {
                 let columns = PANEL.min(part.rows() - start);
-                panels.push(Panel { packing, offset: bytes, first: rows + start, columns });
-                sources.push((part, start));
-                bytes = bytes.checked_add(panel_bytes).ok_or(too_large.clone())?;
+                sources.push((part, start, Panel { packing, offset: 0, first: rows + start, columns }));
             }
             rows = rows.checked_add(part.rows()).ok_or(too_large)?;
         }
+        if paired {
+            // Stable: of each pair the gate's comes first.
+            sources.sort_by_key(|(_, start, _)| *start);
+        }
+        let mut bytes = 0_usize;
+        for (_, _, panel) in &mut sources {
+            panel.offset = bytes;
+            let more = panel.packing.bytes(cols.div_ceil(GROUP));
+            bytes = bytes.checked_add(more).ok_or(KernelError::TooLarge { rows, cols })?;
+        }
+        let panels: Vec<Panel> = sources.iter().map(|(_, _, panel)| *panel).collect();
         let mut data = AlignedBytes::zeroed(bytes)?;
         let shared = Shared::new(data.as_mut_ptr());
         turn.run(panels.len(), &|task, _| {
-            let (view, start) = sources[task];
-            let panel = panels[task];
+            let (view, start, panel) = sources[task];
             let len = panel.packing.bytes(cols.div_ceil(GROUP));
             // SAFETY: panels lie one after the other inside `data`, and each task writes its own.
             let to = unsafe { shared.part(panel.offset, len) };
             pack::pack_panel(view, start, panel.columns, panel.packing, to);
         });
         let kinds = parts.iter().map(TensorView::kind).collect();
-        Ok(Self { data, panels, kinds, rows, cols, compute, order: None })
+        Ok(Self { data, panels, kinds, rows, cols, compute, order: None, paired })
     }
 
     /// The same matrix, of weights whose columns were packed in another order: packed column `i` is multiplied with
@@ -190,6 +222,18 @@ impl Matrix {
         }
         self.order = Some(order);
         Ok(self)
+    }
+
+    /// Whether [`Matrix::apply_gated`] can be used: it was packed by [`Matrix::pack_gated`] from two parts of equal height.
+    #[must_use]
+    pub fn is_paired(&self) -> bool {
+        self.paired
+    }
+
+    /// Whether the columns of the input are multiplied in their own order, which rows that are rounded already need.
+    #[must_use]
+    pub fn keeps_order(&self) -> bool {
+        self.order.is_none()
     }
 
     /// Output columns: the rows of W.
@@ -272,7 +316,7 @@ impl Matrix {
         };
         let groups = self.cols.div_ceil(GROUP);
         let digits = self.compute.digits();
-        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows };
+        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows, from: 0 };
         if digits == 0 {
             self.multiply(turn, batch, Source::Floats(input), bias, target);
             return;
@@ -296,7 +340,7 @@ impl Matrix {
     ) {
         self.check_input(input, bias);
         assert!(output.len() == input.rows() * self.rows, "output has another number of rows than the input");
-        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows };
+        let target = Target::Floats { output: Shared::new(output.as_mut_ptr()), stride: self.rows, from: 0 };
         self.multiply(turn, input.rows(), input.source(), bias, target);
     }
 
@@ -346,45 +390,57 @@ impl Matrix {
             return;
         }
         let isa = turn.isa();
-        let groups = self.cols.div_ceil(GROUP);
-        let digits = self.compute.digits();
         let split = Split::new(turn.threads(), self.panels.len(), batch, self.data.len());
         turn.run_near(split.tasks(), &|task, _| {
             let (panels, rows) = split.part(task);
             for panel in &self.panels[panels] {
-                // SAFETY: `pack` wrote this panel's records at its offset.
-                let records = unsafe { self.data.as_ptr().add(panel.offset) };
-                let columns = panel.first..panel.first + panel.columns;
-                let sink = Sink {
-                    target,
-                    first: panel.first,
-                    columns: panel.columns,
-                    bias: bias.map(|bias| &bias[columns]),
-                };
-                let rows = rows.clone();
-                // SAFETY: records, activations and output have the lengths that the kernels walk: the callers
-                // have checked them, and tasks write disjoint output blocks.
-                unsafe {
-                    match source {
-                        Source::Codes(codes, infos) if digits == 2 => {
-                            with_packing!(
-                                panel.packing,
-                                integer::run::<2>(isa, records, groups, (codes, infos), rows, &sink)
-                            );
-                        }
-                        Source::Codes(codes, infos) => {
-                            with_packing!(
-                                panel.packing,
-                                integer::run::<1>(isa, records, groups, (codes, infos), rows, &sink)
-                            );
-                        }
-                        Source::Floats(input) => {
-                            exact::run(isa, panel.packing, records, self.cols, input, rows, &sink);
-                        }
-                    }
-                }
+                let sink = self.sink(panel, target, bias);
+                // SAFETY: activations and output have the lengths that the kernels walk: the callers have checked them,
+                // and tasks write disjoint output blocks.
+                unsafe { self.multiply_panel(isa, panel, source, rows.clone(), &sink) };
             }
         });
+    }
+
+    fn sink<'a>(&self, panel: &Panel, target: Target, bias: Option<&'a [f32]>) -> Sink<'a> {
+        let bias = bias.map(|bias| &bias[panel.first..panel.first + panel.columns]);
+        Sink { target, first: panel.first, columns: panel.columns, bias }
+    }
+
+    /// The products of some rows with one panel.
+    ///
+    /// # Safety
+    /// The source has these rows, as wide as the matrix, and nobody else writes what the sink writes of them.
+    unsafe fn multiply_panel(
+        &self,
+        isa: Isa,
+        panel: &Panel,
+        source: Source<'_>,
+        rows: Range<usize>,
+        sink: &Sink<'_>,
+    ) {
+        let groups = self.cols.div_ceil(GROUP);
+        // SAFETY: `pack` wrote this panel's records at its offset; the rest is promised by the caller.
+        unsafe {
+            let records = self.data.as_ptr().add(panel.offset);
+            match source {
+                Source::Codes(codes, infos) if self.compute.digits() == 2 => {
+                    with_packing!(
+                        panel.packing,
+                        integer::run::<2>(isa, records, groups, (codes, infos), rows, sink)
+                    );
+                }
+                Source::Codes(codes, infos) => {
+                    with_packing!(
+                        panel.packing,
+                        integer::run::<1>(isa, records, groups, (codes, infos), rows, sink)
+                    );
+                }
+                Source::Floats(input) => {
+                    exact::run(isa, panel.packing, records, self.cols, input, rows, sink);
+                }
+            }
+        }
     }
 }
 

@@ -11,10 +11,13 @@ use crate::norm::{load_some, store_some};
 /// What becomes of the sums of a batch.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
-    /// Rows of so many floats.
-    Floats { output: Shared<f32>, stride: usize },
+    /// Rows of so many floats, the first of them being row `from` of the batch.
+    Floats { output: Shared<f32>, stride: usize, from: usize },
     /// The input of the next product.
     Input { writer: InputWriter, activation: Option<Activation> },
+    /// The same, from the sums of this panel times the activation of those of its gate: rows of a panel's width, the first
+    /// of them being row `from` of the batch. They become group `group`.
+    Gated { writer: InputWriter, activation: Activation, gate: Shared<f32>, from: usize, group: usize },
 }
 
 /// Where a panel's sums go.
@@ -57,6 +60,15 @@ impl Sink<'_> {
                         }
                         writer.store_group::<L>(row + index, self.first / GROUP, values);
                     }
+                    Target::Gated { writer, activation, gate, from, group } => {
+                        let gate = gate.at((row - from + index) * PANEL);
+                        let mut values = [self.biased::<L>(0, sums[0]), self.biased::<L>(1, sums[1])];
+                        for (half, value) in values.iter_mut().enumerate() {
+                            let gate = activation::apply::<L>(activation, L::load(gate.add(half * LANES)));
+                            *value = L::mul(gate, *value);
+                        }
+                        writer.store_group::<L>(row + index, group, values);
+                    }
                 }
             }
         }
@@ -70,14 +82,14 @@ impl Sink<'_> {
     #[inline(always)]
     pub(super) unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, sums: L::F) {
         let first = vector * LANES;
-        if let Target::Floats { output, stride } = self.target
+        if let Target::Floats { output, stride, from } = self.target
             && first < self.columns
         {
             let columns = LANES.min(self.columns - first);
             // SAFETY: promised by the caller.
             unsafe {
                 let sums = self.biased::<L>(vector, sums);
-                let output = output.part(row * stride + self.first + first, columns);
+                let output = output.part((row - from) * stride + self.first + first, columns);
                 store_some::<L>(output, 0, sums);
             }
         }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_kernels::{
-    AttentionSequence, CachePlane, ComputePool, KernelError, Scratch, Turn, activate, add, add_scaled,
-    attend, dequantize, gated, rope,
+    AttentionSequence, CachePlane, ComputePool, KernelError, ProductInput, Scratch, Turn, activate, add,
+    add_scaled, attend, attend_input, dequantize, gated, rope,
 };
 
 use super::adapters::Adapters;
+use super::fused::{self, Rounded};
 use super::layer::{Layer, Linear, Mlp, Norm, resize};
 use super::rotary::Rotary;
 use super::{CpuOptions, check, work};
@@ -25,6 +26,9 @@ use crate::prefix::PromptContext;
 use crate::rope::RopeConfig;
 use crate::stages::{Stage, stage};
 use crate::work::WorkModel;
+
+/// Heads that consist of so many values, once or several times, can be rounded by attention.
+const HEAD_GROUP: usize = 32;
 
 /// A decoder with packed weights and its cache.
 pub struct CpuDecoder {
@@ -45,6 +49,7 @@ pub struct CpuDecoder {
     planes: Vec<CachePlane>,
     adapters: Adapters,
     work: Work,
+    rounded: Rounded,
 }
 
 /// Buffers of a step, kept between steps.
@@ -139,6 +144,7 @@ impl CpuDecoder {
             embedding: weights.embedding.clone(),
             learned_positions: weights.positions.clone(),
             config,
+            rounded: Rounded::new(options.compute),
             options: options.clone(),
             traits,
             pool,
@@ -224,6 +230,35 @@ impl CpuDecoder {
 
     /// One layer: reads and updates the residual stream, writes the layer's cache.
     fn layer(&mut self, turn: &Turn<'_>, index: usize, batch: &PackedBatch<'_>) {
+        // Adapters read floats.
+        if self.adapters.are_active() || !fused::suits(&self.layers[index]) {
+            return self.layer_of_floats(turn, index, batch);
+        }
+        let layer = &self.layers[index];
+        let (work, rounded) = (&mut self.work, &mut self.rounded);
+        let scale = layer.config.residual_scale;
+        if let Some(norm) = &layer.attention_norm {
+            rounded.normalize(turn, &mut work.residual, (&[], 1.0), norm);
+        }
+        stage(Stage::Qkv);
+        layer.qkv.apply_input(turn, &rounded.input, &mut work.qkv);
+        let attended = Some(&mut rounded.attended);
+        self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work, attended);
+        stage(Stage::Output);
+        layer.out.apply_input(turn, &rounded.attended, &mut work.block_out);
+        stage(Stage::Norms);
+        post_norm(turn, layer.attention_post_norm.as_ref(), &mut work.block_out, &mut work.inner);
+        if let Some(norm) = &layer.mlp_norm {
+            rounded.normalize(turn, &mut work.residual, (&work.block_out, scale), norm);
+        }
+        rounded.feed_forward(turn, layer, &mut work.mlp_out);
+        stage(Stage::Norms);
+        post_norm(turn, layer.mlp_post_norm.as_ref(), &mut work.mlp_out, &mut work.inner);
+        accumulate(turn, &mut work.residual, &work.mlp_out, scale);
+    }
+
+    /// Any layer, and with adapters.
+    fn layer_of_floats(&mut self, turn: &Turn<'_>, index: usize, batch: &PackedBatch<'_>) {
         let layer = &self.layers[index];
         let adapters = &mut self.adapters;
         let work = &mut self.work;
@@ -236,7 +271,7 @@ impl CpuDecoder {
             let rows = (attention_in, &mut work.qkv[..]);
             adapters.add(turn, Product::Qkv(index), |row| row, rows, &mut work.scratch);
         }
-        self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work);
+        self_attention(turn, layer, &self.rotaries, &mut self.planes[index], batch, work, None);
         stage(Stage::Output);
         layer.out.apply(turn, &work.attended, &mut work.block_out, &mut work.scratch);
         if adapters.are_active() {
@@ -366,7 +401,8 @@ impl Network for CpuDecoder {
     }
 }
 
-/// Rotates queries and keys, writes the cache and attends: `work.qkv` `(T, heads + 2 kv)` to `work.attended`.
+/// Rotates queries and keys, writes the cache and attends: `work.qkv` `(T, heads + 2 kv)` to `rounded`, or to
+/// `work.attended`.
 fn self_attention(
     turn: &Turn<'_>,
     layer: &Layer,
@@ -374,6 +410,7 @@ fn self_attention(
     plane: &mut CachePlane,
     batch: &PackedBatch<'_>,
     work: &mut Work,
+    rounded: Option<&mut ProductInput>,
 ) {
     let shape = &layer.attention;
     let (query_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -410,8 +447,18 @@ fn self_attention(
     }
     plane.write(turn, qkv, stride, query_width, &sequences);
     stage(Stage::Attention);
+    let rounded = match rounded {
+        Some(rounded) if shape.head_dim.is_multiple_of(HEAD_GROUP) => {
+            let output = (batch.ids.len(), rounded);
+            return attend_input(turn, shape, plane, qkv, stride, &sequences, output, &mut work.scratch);
+        }
+        rounded => rounded,
+    };
     resize(&mut work.attended, batch.ids.len() * query_width);
     attend(turn, shape, plane, qkv, stride, &sequences, &mut work.attended, &mut work.scratch);
+    if let Some(rounded) = rounded {
+        rounded.fill(turn, &work.attended, query_width);
+    }
 }
 
 /// The feed-forward part of a layer: `input` `(T, H)` to `work.mlp_out` `(T, H)`.

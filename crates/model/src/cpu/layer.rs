@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use byzerllm_kernels::{
-    AttentionShape, CacheType, Compute, KernelError, Matrix, Scratch, TensorView, Turn, layer_norm, rms_norm,
-    rms_norm_heads,
+    Activation, AttentionShape, CacheType, Compute, KernelError, Matrix, ProductInput, RowNorm, Scratch,
+    TensorView, Turn, layer_norm, rms_norm, rms_norm_heads,
 };
 
 use super::balance::key_balance;
@@ -26,6 +26,24 @@ impl Linear {
         weights: &LinearWeights<'_>,
         compute: Compute,
     ) -> Result<Self, KernelError> {
+        Self::pack_with(turn, weights, compute, Matrix::pack)
+    }
+
+    /// Gate and up, so that [`Linear::apply_gated`] can be used where they have a matrix each.
+    fn pack_gated(
+        turn: &Turn<'_>,
+        weights: &LinearWeights<'_>,
+        compute: Compute,
+    ) -> Result<Self, KernelError> {
+        Self::pack_with(turn, weights, compute, Matrix::pack_gated)
+    }
+
+    fn pack_with(
+        turn: &Turn<'_>,
+        weights: &LinearWeights<'_>,
+        compute: Compute,
+        pack: fn(&Turn<'_>, &[TensorView<'_>], Compute) -> Result<Matrix, KernelError>,
+    ) -> Result<Self, KernelError> {
         // Only the matrices of one product are merged with their adapters, or brought into an encoding, at a time.
         let stored = weights.packed_bytes()?;
         let stored = weights.parts.iter().zip(weights.stored_kinds()).zip(stored);
@@ -38,7 +56,7 @@ impl Linear {
             .zip(weights.packed_kinds().zip(&merged))
             .map(|(part, (kind, data))| TensorView::new(kind, part.rows, part.columns, data))
             .collect::<Result<Vec<_>, _>>()?;
-        let matrix = Matrix::pack(turn, &views, compute)?;
+        let matrix = pack(turn, &views, compute)?;
         let matrix = match weights.column_order() {
             Some(order) => matrix.with_column_order(Arc::clone(order))?,
             None => matrix,
@@ -57,6 +75,39 @@ impl Linear {
             }
         }
         self.matrix.apply(turn, input, self.bias.as_deref(), output, scratch);
+    }
+
+    /// Whether rows may come rounded: in the order of the columns, and nobody wants to see them as floats.
+    pub(super) fn takes_rounded(&self) -> bool {
+        self.matrix.keeps_order() && self.squares.is_none()
+    }
+
+    /// Like [`Linear::apply`], with rows that are rounded already.
+    pub(super) fn apply_input(&self, turn: &Turn<'_>, input: &ProductInput, output: &mut Vec<f32>) {
+        resize(output, input.rows() * self.matrix.rows());
+        self.matrix.apply_input(turn, input, self.bias.as_deref(), output);
+    }
+
+    /// `input` `(T, K)` to the activated input of the next product `(T, N)`.
+    pub(super) fn apply_activated(
+        &self,
+        turn: &Turn<'_>,
+        input: &ProductInput,
+        activation: Activation,
+        output: &mut ProductInput,
+    ) {
+        self.matrix.apply_activated(turn, input, self.bias.as_deref(), Some(activation), output);
+    }
+
+    /// Gate and up of `input` `(T, K)` to the input of the next product `(T, N / 2)`.
+    pub(super) fn apply_gated(
+        &self,
+        turn: &Turn<'_>,
+        input: &ProductInput,
+        activation: Activation,
+        output: &mut ProductInput,
+    ) {
+        self.matrix.apply_gated(turn, input, self.bias.as_deref(), activation, output);
     }
 
     /// Sums up the squares of each input from now on.
@@ -100,6 +151,14 @@ impl Norm {
         }
     }
 
+    /// What a kernel needs of it.
+    pub(super) fn row_norm(&self) -> RowNorm<'_> {
+        let NormWeights { weight, bias } = &self.weights;
+        let center = self.config.kind == NormKind::Layer;
+        let bias = bias.as_deref().filter(|_| center);
+        RowNorm { weight, bias, eps: self.config.epsilon, center }
+    }
+
     /// Normalizes heads of `weight.len()` values in place: `heads` of them from `offset` in every row of `stride`.
     pub(super) fn apply_heads(
         &self,
@@ -132,9 +191,15 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    fn pack(turn: &Turn<'_>, weights: &MlpWeights<'_>, compute: Compute) -> Result<Self, KernelError> {
+    fn pack(
+        turn: &Turn<'_>,
+        weights: &MlpWeights<'_>,
+        gated: bool,
+        compute: Compute,
+    ) -> Result<Self, KernelError> {
+        let pack_up = if gated { Linear::pack_gated } else { Linear::pack };
         Ok(Self {
-            up: Linear::pack(turn, &weights.up, compute)?,
+            up: pack_up(turn, &weights.up, compute)?,
             down: Linear::pack(turn, &weights.down, compute)?,
         })
     }
@@ -202,7 +267,11 @@ impl Layer {
             query_norm: head_norm(&weights.query_norm),
             key_norm: head_norm(&weights.key_norm),
             out: Linear::pack(turn, &weights.out, compute)?,
-            mlp: weights.mlp.iter().map(|mlp| Mlp::pack(turn, mlp, compute)).collect::<Result<_, _>>()?,
+            mlp: weights
+                .mlp
+                .iter()
+                .map(|mlp| Mlp::pack(turn, mlp, config.mlp.gated, compute))
+                .collect::<Result<_, _>>()?,
             // Which experts a token goes to must not depend on activation rounding.
             router: weights
                 .router

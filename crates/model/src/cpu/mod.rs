@@ -6,6 +6,7 @@ mod adapters;
 mod balance;
 mod check;
 mod decoder;
+mod fused;
 mod layer;
 mod rotary;
 mod work;

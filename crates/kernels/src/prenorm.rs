@@ -1,0 +1,116 @@
+//! The way into a block of a pre-norm network: the residual stream takes up what the block before says, and its
+//! normalised rows are rounded at once to what the next product reads.
+#![expect(unsafe_code, reason = "written against the vector vocabulary")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation")]
+
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::matrix::{InputWriter, ProductInput, load_group};
+use crate::memory::Shared;
+use crate::norm::{load_some, store_some};
+use crate::rows::split;
+use crate::threads::Turn;
+
+/// Weights of the normalisation of a row.
+#[derive(Debug, Clone, Copy)]
+pub struct RowNorm<'a> {
+    /// Factor per value.
+    pub weight: &'a [f32],
+    /// Addend per value.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean of the squares.
+    pub eps: f32,
+    /// Whether the mean is subtracted first (layer normalisation), or not (root-mean-square normalisation).
+    pub center: bool,
+}
+
+struct Rows<'a> {
+    stream: &'a mut [f32],
+    block: &'a [f32],
+    scale: f32,
+    norm: RowNorm<'a>,
+    writer: InputWriter,
+    first: usize,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let RowNorm { weight, bias, eps, center } = self.norm;
+        let width = weight.len();
+        for (row, values) in self.stream.chunks_exact_mut(width).enumerate() {
+            if let Some(block) = self.block.get(row * width..(row + 1) * width) {
+                for at in (0..width).step_by(LANES) {
+                    let sum =
+                        L::fma(load_some::<L>(block, at), L::splat(self.scale), load_some::<L>(values, at));
+                    store_some::<L>(values, at, sum);
+                }
+            }
+            let mut shift = 0.0;
+            if center {
+                let mut sum = L::splat(0.0);
+                for at in (0..width).step_by(LANES) {
+                    sum = L::add(sum, load_some::<L>(values, at));
+                }
+                shift = L::sum(sum) / width as f32;
+            }
+            let mut squares = L::splat(0.0);
+            for at in (0..width).step_by(LANES) {
+                let value = L::sub(load_some::<L>(values, at), L::splat(shift));
+                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
+                squares = L::fma(value, value, squares);
+            }
+            let factor = L::splat(1.0 / (L::sum(squares) / width as f32 + eps).sqrt());
+            for group in 0..width.div_ceil(2 * LANES) {
+                let at = group * 2 * LANES;
+                let (value, weight) = (load_group::<L>(values, at), load_group::<L>(weight, at));
+                let mut scaled = [L::splat(0.0); 2];
+                for half in 0..2 {
+                    let from = at + half * LANES;
+                    if from < width {
+                        let centered = L::mul(L::sub(value[half], L::splat(shift)), factor);
+                        let result = match bias {
+                            Some(bias) => L::fma(centered, weight[half], load_some::<L>(bias, from)),
+                            None => L::mul(centered, weight[half]),
+                        };
+                        scaled[half] = L::choose_range(0, (width - from).min(LANES), result, L::splat(0.0));
+                    }
+                }
+                self.writer.store_group::<L>(self.first + row, group, scaled);
+            }
+        }
+    }
+}
+
+/// `stream += scale * block`, and `norm(stream)` rounded into `input`, for rows as long as the norm's weight. An empty
+/// `block` adds nothing.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn add_then_norm(
+    turn: &Turn<'_>,
+    stream: &mut [f32],
+    (block, scale): (&[f32], f32),
+    norm: RowNorm<'_>,
+    input: &mut ProductInput,
+) {
+    let width = norm.weight.len();
+    assert!(width > 0 && stream.len().is_multiple_of(width), "rows are not as long as the weight");
+    assert!(norm.bias.is_none_or(|bias| bias.len() == width), "bias and weight differ in length");
+    assert!(block.is_empty() || block.len() == stream.len(), "block and stream differ in length");
+    let rows = stream.len() / width;
+    input.resize(rows, width);
+    let writer = input.writer();
+    let isa = turn.isa();
+    let stream = Shared::new(stream.as_mut_ptr());
+    split(turn, rows, width, &|range| {
+        let span = range.start * width..range.end * width;
+        let block = if block.is_empty() { block } else { &block[span.clone()] };
+        // SAFETY: tasks take disjoint rows of the stream and of the input, which has as many of the same width.
+        unsafe {
+            let stream = stream.part(span.start, span.len());
+            dispatch(isa, Rows { stream, block, scale, norm, writer, first: range.start });
+        }
+    });
+}
