@@ -490,7 +490,9 @@ impl Contract {
                 if let crate::Signature::ToolCall { index, .. } = signature
                     && self.arguments.contains_key(&(*choice, *index))
                 {
-                    return Err(format!("the signature of call {index} of choice {choice} comes after its beginning"));
+                    return Err(format!(
+                        "the signature of call {index} of choice {choice} comes after its beginning"
+                    ));
                 }
             }
             Event::Finished { choice, reason, .. } => {

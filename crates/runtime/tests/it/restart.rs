@@ -98,6 +98,28 @@ async fn a_failed_one_says_why_and_stops_nobody() {
     assert_eq!(states(&runtime), [("b".to_owned(), "ready")]);
 }
 
+/// A type that an earlier version took for any checkpoint.
+#[tokio::test]
+async fn a_stored_type_of_another_family_fails_alone() {
+    let state = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+    let runtime = open(state.path()).await.unwrap();
+    for (name, word) in
+        [("right", "custom/qwen"), ("unknown", "custom/unheard-of"), ("wrong", "custom/llama2")]
+    {
+        let mut spec = DeploymentSpec::new(name, fixtures.join("qwen2-tied-f16"));
+        spec.labels.insert("pretrained_model_type".to_owned(), word.into());
+        runtime.deploy(spec).await.unwrap();
+    }
+    runtime.shutdown(Duration::ZERO).await;
+    let runtime = Runtime::open(options(Some(state.path().to_path_buf()))).await.unwrap();
+    settled(&runtime).await;
+    let expected = [("right", "ready"), ("unknown", "ready"), ("wrong", "failed")];
+    assert_eq!(states(&runtime), expected.map(|(name, state)| (name.to_owned(), state)));
+    let error = answer(&runtime, "wrong").await.unwrap_err();
+    assert!(error.message().contains("custom/llama2") && error.message().contains("Qwen2"), "{error}");
+}
+
 #[tokio::test]
 async fn a_state_directory_has_one_owner() {
     let state = tempfile::tempdir().unwrap();

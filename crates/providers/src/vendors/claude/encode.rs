@@ -1,6 +1,8 @@
 //! A request in the words of the Messages API.
 
-use byzerllm_core::{ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, THINKING_BLOCKS, Tool, ToolChoice};
+use byzerllm_core::{
+    ChatRequest, Error, Message, Part, ResponseFormat, Result, Role, THINKING_BLOCKS, Tool, ToolChoice,
+};
 use serde_json::{Map, Value, json};
 
 use crate::dialects::shared::{self, decimal};
