@@ -147,8 +147,8 @@ fn check_stages(report: &Value) {
             "rope and cache",
             "attention",
             "output",
+            // The activation is made with gate and up.
             "gate and up",
-            "activation",
             "down",
             "head",
             "sampling",

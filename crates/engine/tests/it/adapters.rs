@@ -104,6 +104,9 @@ fn unloading_lets_requests_finish_and_refuses_new_ones() {
         let model = Arc::new(model(Compute::Exact, 8.0).await);
         let prompt = prompt(7);
         let whole = ids(&model, &prompt, sampling(0.0, 80), Some("stable")).await;
+        // Others make its steps slow enough that it still runs when it is looked at.
+        let beside = || model.token_stream(request(&prompt, sampling(0.0, 85), None)).unwrap();
+        let _beside: Vec<_> = (0..6).map(|_| beside()).collect();
         let mut running = model.token_stream(request(&prompt, sampling(0.0, 80), Some("stable"))).unwrap();
         let first = running.next().await.unwrap().unwrap();
         assert_eq!(model.adapters().iter().map(|adapter| adapter.active).collect::<Vec<_>>(), [0, 0, 1]);

@@ -261,12 +261,14 @@ fn message(told: &[Value]) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signed_thoughts_go_round_through_chat_completions() {
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
-    for (name, more, extra) in [
-        ("claude", &[][..], thinking()),
-        ("gemini", &[("model", "gemini-3-pro-preview")], json!({"model": "m"})),
+    for (name, more, extra, result) in [
+        ("claude", &[][..], thinking(), "42"),
+        // Its results of calls are objects.
+        ("gemini", &[("model", "gemini-3-pro-preview")], json!({"model": "m"}), r#"{"result":"42"}"#),
     ] {
         let (vendor, app) = world(name, more).await;
         let messages = asked("; hide your thoughts");
+        let told = format!("The tool said: {result}{TAIL}");
         let body = merge(extra, &json!({"messages": messages, "tools": tools}));
         let whole = post(&app, "/v1/chat/completions", &body).await.ok()["choices"][0]["message"].clone();
         let streamed = message(&events(
@@ -279,11 +281,7 @@ async fn signed_thoughts_go_round_through_chat_completions() {
                 json!({"role": "tool", "tool_call_id": turn["tool_calls"][0]["id"], "content": "42"});
             let next = merge(body.clone(), &json!({"messages": extended(&messages, vec![turn, result])}));
             let answer = post(&app, "/v1/chat/completions", &next).await.ok();
-            assert_eq!(
-                answer["choices"][0]["message"]["content"],
-                format!("The tool said: 42{TAIL}"),
-                "{name}"
-            );
+            assert_eq!(answer["choices"][0]["message"]["content"], told, "{name}");
             let sent = vendor.requests().pop().unwrap().body;
             let signed = if name == "claude" { "\"signature\"" } else { "\"thoughtSignature\"" };
             assert!(sent.contains(signed) && !sent.contains("skip_thought_signature"), "{name}: {sent}");
