@@ -43,6 +43,7 @@ mod query;
 mod reference;
 mod secrets;
 mod serve;
+mod signals;
 mod simulate;
 mod spelling;
 mod stat;

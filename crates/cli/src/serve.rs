@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use byzerllm_client::runtime_file::{self, ServerRecord};
 use byzerllm_runtime::{Runtime, RuntimeOptions};
 use byzerllm_server::{ServerOptions, TlsFiles};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::arguments::{ByzerServeArguments, ServeArguments, Texts, TlsArguments};
 use crate::output::{Failure, Outcome, Output};
+use crate::signals::Signals;
 
 /// Serves until the first signal, then finishes the requests in flight.
 pub(crate) async fn serve(arguments: ServeArguments, output: Output) -> Outcome {
@@ -169,25 +169,6 @@ fn byzers(arguments: &ByzerServeArguments) -> Outcome<Vec<String>> {
         );
     }
     Ok(origins)
-}
-
-/// Ctrl-C and the polite signal of service managers.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> Outcome<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => (),
-            _ = self.terminate.recv() => (),
-        }
-    }
 }
 
 /// Ends the process without waiting for anything: 128 plus the number of the interrupt signal, as shells do.

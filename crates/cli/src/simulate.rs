@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use byzerllm_simulator::{Credentials, Ending, Line, Options, Simulator, Task};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::SimulateArguments;
 use crate::output::{Failure, Outcome, Output, table};
+use crate::signals::Signals;
 
 const HEADING: [&str; 8] =
     ["REQUEST", "MODEL", "TASK", "PROMPT", "CACHED", "COMPLETION", "REASONING", "ENDED"];
@@ -28,19 +28,10 @@ pub(crate) async fn simulate(arguments: SimulateArguments, output: Output) -> Ou
     let vendor = Simulator::start(&arguments.vendor, options).map_err(|error| {
         Failure::new(error.message().to_owned(), "`byzerllm simulate --help` shows what can be said.")
     })?;
-    // Before anybody is told where it is: who reads that may end it at once.
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| {
-        Failure::new(
-            format!("could not wait for a signal: {error}"),
-            "Raise the limit on open files (`ulimit -n`).",
-        )
-    })?;
+    let mut signals = Signals::listen()?;
     output.line(format!("{} is simulated on {}, Ctrl-C ends it", vendor.vendor(), vendor.url()))?;
     output.line(deploy_command(&vendor))?;
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
-    }
+    signals.next().await;
     bill(&vendor.bill(), output)
 }
 
