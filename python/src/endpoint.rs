@@ -80,23 +80,36 @@ impl Asked {
         let py = request.py();
         let started = Instant::now();
         let (mut takeover, mut no_cache) = (Takeover::default(), false);
-        // Words about the request beside the request itself, most often absent.
-        let bare = request.cast::<PyDict>()?.copy()?;
-        if let Some(word) = bare.get_item("takeover")? {
-            takeover = word.extract::<String>()?.parse().map_err(|error| error::exception(py, &error))?;
-            bare.del_item("takeover")?;
-        }
-        if let Some(given) = bare.get_item("no_cache")? {
-            no_cache = given.extract()?;
-            bare.del_item("no_cache")?;
-        }
-        let request: ChatRequest = convert::deserialized(bare.as_any(), "request")?;
+        // Words about the request stand in its dictionary, most often none. What is no dictionary is refused below.
+        let request: ChatRequest = match request.cast::<PyDict>() {
+            Ok(words) => {
+                let bare = words.copy()?;
+                if let Some(word) = taken::<String>(&bare, "takeover", "a text")? {
+                    takeover = word.parse().map_err(|error| error::exception(py, &error))?;
+                }
+                no_cache = taken(&bare, "no_cache", "true or false")?.unwrap_or_default();
+                convert::deserialized(bare.as_any(), "request")?
+            }
+            Err(_) => convert::deserialized(request, "request")?,
+        };
         let deadline = match timeout {
             Some(timeout) => started.checked_add(seconds(py, "timeout", timeout)?),
             None => None,
         };
         Ok(Self { request, takeover, no_cache, started, deadline })
     }
+}
+
+/// Takes a value out of a dictionary.
+fn taken<'py, T: FromPyObjectOwned<'py>>(
+    words: &Bound<'py, PyDict>,
+    name: &'static str,
+    kind: &str,
+) -> PyResult<Option<T>> {
+    let Some(value) = words.get_item(name)? else { return Ok(None) };
+    words.del_item(name)?;
+    let wrong = |_| error::exception(words.py(), &Error::invalid(name, format!("{name} must be {kind}")));
+    value.extract().map(Some).map_err(wrong)
 }
 
 impl Target {

@@ -228,6 +228,9 @@ def test_requests_must_be_plain(llm):
         {"model": 1 << 70},
         "text",
         {"model": "\ud800"},
+        {"model": "x", "takeover": 1},
+        {"model": "x", "takeover": "sometimes"},
+        {"model": "x", "no_cache": "perhaps"},
     ):
         with pytest.raises(InvalidRequestError):
             endpoint.chat(bad)
