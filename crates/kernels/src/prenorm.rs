@@ -5,9 +5,8 @@
 
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::matrix::{InputWriter, ProductInput, load_group};
-use crate::memory::Shared;
 use crate::norm::{load_some, store_some};
-use crate::rows::split;
+use crate::rows::split_mut;
 use crate::threads::Turn;
 
 /// Weights of the normalisation of a row.
@@ -103,14 +102,9 @@ pub fn add_then_norm(
     input.resize(rows, width);
     let writer = input.writer();
     let isa = turn.isa();
-    let stream = Shared::new(stream.as_mut_ptr());
-    split(turn, rows, width, &|range| {
-        let span = range.start * width..range.end * width;
-        let block = if block.is_empty() { block } else { &block[span.clone()] };
-        // SAFETY: tasks take disjoint rows of the stream and of the input, which has as many of the same width.
-        unsafe {
-            let stream = stream.part(span.start, span.len());
-            dispatch(isa, Rows { stream, block, scale, norm, writer, first: range.start });
-        }
+    split_mut(turn, stream, width, &|range, stream| {
+        let block = if block.is_empty() { block } else { &block[range.start * width..range.end * width] };
+        // SAFETY: tasks write disjoint rows of the input, which has as many as the stream, of the same width.
+        unsafe { dispatch(isa, Rows { stream, block, scale, norm, writer, first: range.start }) };
     });
 }

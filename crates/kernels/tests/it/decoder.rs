@@ -8,25 +8,11 @@ use byzerllm_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Random, bits, pool};
+use crate::support::{Random, bits, filled, pool, seen};
 
 fn matrix(turn: &Turn<'_>, rows: usize, cols: usize, random: &mut Random, compute: Compute) -> Matrix {
     let data: Vec<u8> = random.floats(rows * cols).iter().flat_map(|value| value.to_le_bytes()).collect();
     Matrix::pack(turn, &[TensorView::new(TensorType::F32, rows, cols, &data).unwrap()], compute).unwrap()
-}
-
-/// What a product reads, seen through the product with one fixed matrix.
-fn seen(turn: &Turn<'_>, input: &ProductInput, through: &Matrix) -> Vec<u32> {
-    let mut output = vec![0.0; input.rows() * through.rows()];
-    through.apply_input(turn, input, None, &mut output);
-    bits(&output)
-}
-
-/// The same rows, rounded from floats.
-fn filled(turn: &Turn<'_>, compute: Compute, values: &[f32], cols: usize) -> ProductInput {
-    let mut input = ProductInput::new(compute);
-    input.fill(turn, values, cols);
-    input
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use byzerllm_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Random, bits, error, pool};
+use crate::support::{Random, bits, error, filled, pool, seen};
 
 const MODES: [Compute; 3] = Compute::ALL;
 
@@ -17,20 +17,6 @@ fn floats(values: &[f32]) -> Vec<u8> {
 fn matrix(turn: &Turn<'_>, rows: usize, cols: usize, random: &mut Random, compute: Compute) -> Matrix {
     let data = floats(&random.floats(rows * cols));
     Matrix::pack(turn, &[TensorView::new(TensorType::F32, rows, cols, &data).unwrap()], compute).unwrap()
-}
-
-/// What a product reads, seen through the product with one fixed matrix.
-fn seen(turn: &Turn<'_>, input: &ProductInput, through: &Matrix) -> Vec<u32> {
-    let mut output = vec![0.0; input.rows() * through.rows()];
-    through.apply_input(turn, input, None, &mut output);
-    bits(&output)
-}
-
-/// The same rows, rounded from floats.
-fn filled(turn: &Turn<'_>, compute: Compute, values: &[f32], cols: usize) -> ProductInput {
-    let mut input = ProductInput::new(compute);
-    input.fill(turn, values, cols);
-    input
 }
 
 /// Attention of one text in double precision: rows of queries, keys and values of all heads.

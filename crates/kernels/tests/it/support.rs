@@ -1,6 +1,6 @@
 //! Seeded random data, pools and naive references.
 
-use byzerllm_kernels::{ComputePool, Isa, PoolOptions, TensorType};
+use byzerllm_kernels::{Compute, ComputePool, Isa, Matrix, PoolOptions, ProductInput, TensorType, Turn};
 
 /// A small generator (splitmix64): the tests need repeatable data, not good randomness.
 pub(crate) struct Random(u64);
@@ -107,4 +107,18 @@ pub(crate) fn error(found: &[f32], expected: &[f64]) -> f64 {
         })
         .fold(0.0, f64::max);
     worst / scale
+}
+
+/// What a product reads, seen through the product with one fixed matrix.
+pub(crate) fn seen(turn: &Turn<'_>, input: &ProductInput, through: &Matrix) -> Vec<u32> {
+    let mut output = vec![0.0; input.rows() * through.rows()];
+    through.apply_input(turn, input, None, &mut output);
+    bits(&output)
+}
+
+/// The same rows, rounded from floats.
+pub(crate) fn filled(turn: &Turn<'_>, compute: Compute, values: &[f32], cols: usize) -> ProductInput {
+    let mut input = ProductInput::new(compute);
+    input.fill(turn, values, cols);
+    input
 }
