@@ -4,13 +4,14 @@
 //! depend on the other texts, nor on how queries are cut into tasks.
 #![expect(unsafe_code, reason = "heads of one row are written by different workers")]
 #![expect(unsafe_op_in_unsafe_fn, reason = "every line is a vector operation or a raw access")]
-#![expect(clippy::needless_range_loop, reason = "unrolled loops walk several register arrays at once")]
 
 use std::ops::Range;
 
+use super::scores::{ByteScores, ScoreLayout};
+use super::weigh::{Weigh, transpose};
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::math::exp;
-use crate::matrix::{InputWriter, ProductInput, load_group};
+use crate::matrix::{Compute, InputWriter, ProductInput, load_group};
 use crate::memory::{Scratch, Shared, grown};
 use crate::norm::{load_some, store_some};
 use crate::threads::Turn;
@@ -97,6 +98,7 @@ pub fn attend_dense(
     }
     let longest = lengths.iter().copied().max().unwrap_or(0).next_multiple_of(LANES);
     let layout = Layout::new(longest, head_dim, heads_each);
+    let bytes = output.compute() == Compute::Fast;
     let work = Shared::new(grown(&mut scratch.work, layout.len * turn.threads()).as_mut_ptr());
     let writer = output.writer();
     let tasks = &scratch.dense_tasks;
@@ -106,7 +108,10 @@ pub fn attend_dense(
         // rows exist.
         unsafe {
             let work = work.at(worker * layout.len);
-            dispatch(isa, Heads { shape, qkv: qkv.as_ptr(), task: &tasks[index], layout, work, writer });
+            dispatch(
+                isa,
+                Heads { shape, qkv: qkv.as_ptr(), task: &tasks[index], bytes, layout, work, writer },
+            );
         }
     });
 }
@@ -116,8 +121,9 @@ pub fn attend_dense(
 struct Layout {
     /// Values of a head, filled up to whole vectors.
     padded: usize,
-    /// Keys, value by value: (head_dim, keys).
+    /// Keys, value by value: (head_dim, keys). Where scores are products of bytes, what these need.
     keys: usize,
+    bytes: ScoreLayout,
     /// Values, key by key: (keys, padded).
     values: usize,
     /// Scores of a block of queries: (queries, keys).
@@ -133,13 +139,14 @@ struct Layout {
 impl Layout {
     fn new(keys: usize, head_dim: usize, heads: usize) -> Self {
         let padded = head_dim.next_multiple_of(LANES);
-        let values = head_dim.next_multiple_of(LANES) * keys;
+        let bytes = ScoreLayout::new(keys, head_dim, BLOCK_QUERIES);
+        let values = (padded * keys).max(bytes.len);
         let scores = values + padded * keys;
         let sums = scores + BLOCK_QUERIES * keys;
         let output = sums + BLOCK_QUERIES * padded;
         let output_width = (heads * head_dim).next_multiple_of(LANES) + LANES;
         let len = output + BLOCK_QUERIES * output_width;
-        Self { padded, keys: 0, values, scores, sums, output, output_width, len }
+        Self { padded, keys: 0, bytes, values, scores, sums, output, output_width, len }
     }
 }
 
@@ -147,6 +154,8 @@ struct Heads<'a> {
     shape: DenseShape,
     qkv: *const f32,
     task: &'a DenseTask,
+    /// Whether scores are products of bytes.
+    bytes: bool,
     layout: Layout,
     work: *mut f32,
     writer: InputWriter,
@@ -194,22 +203,42 @@ impl Heads<'_> {
         self.task.rows.len().next_multiple_of(LANES)
     }
 
-    /// Copies a head's keys, turned, and its values into the worker's memory; what is filled up are zeros.
+    /// Scores as products of bytes.
+    fn byte_scores(&self) -> ByteScores {
+        let work = self.work.wrapping_add(self.layout.keys);
+        let (head_dim, keys) = (self.shape.head_dim, self.task.rows.len());
+        ByteScores { work, layout: self.layout.bytes, head_dim, keys }
+    }
+
+    /// Copies a head's keys, rounded or turned, and its values into the worker's memory; what is filled up are zeros.
     #[inline(always)]
     unsafe fn arrange<L: Lanes>(&self, head: usize) {
         let DenseShape { heads, head_dim, .. } = self.shape;
-        let (width, count, padded_keys) = (heads * head_dim, self.task.rows.len(), self.padded_keys());
-        let padded = self.layout.padded;
+        let (width, padded) = (heads * head_dim, self.layout.padded);
         let first = self.qkv.add(self.task.rows.start * 3 * width + width + head * head_dim);
+        if self.bytes {
+            self.byte_scores().round_keys::<L>(first, 3 * width);
+        } else {
+            self.turn_keys::<L>(first, 3 * width);
+        }
+        for key in 0..self.task.rows.len() {
+            let values = std::slice::from_raw_parts(first.add(key * 3 * width + width), head_dim);
+            for at in (0..head_dim).step_by(LANES) {
+                let to = self.layout.values + key * padded + at;
+                L::store(self.work.add(to), load_some::<L>(values, at));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn turn_keys<L: Lanes>(&self, first: *const f32, stride: usize) {
+        let (head_dim, count, padded_keys) = (self.shape.head_dim, self.task.rows.len(), self.padded_keys());
         for tile in (0..padded_keys).step_by(LANES) {
             for at in (0..head_dim).step_by(LANES) {
                 let mut square = [L::splat(0.0); LANES];
-                for lane in 0..LANES.min(count - tile) {
-                    let row = first.add((tile + lane) * 3 * width);
-                    square[lane] = load_some::<L>(std::slice::from_raw_parts(row, head_dim), at);
-                    let values = std::slice::from_raw_parts(row.add(width), head_dim);
-                    let to = self.layout.values + (tile + lane) * padded + at;
-                    L::store(self.work.add(to), load_some::<L>(values, at));
+                for (lane, key) in square.iter_mut().zip(tile..count) {
+                    let row = std::slice::from_raw_parts(first.add(key * stride), head_dim);
+                    *lane = load_some::<L>(row, at);
                 }
                 transpose::<L>(&mut square);
                 for (value, keys) in square.into_iter().enumerate() {
@@ -225,18 +254,26 @@ impl Heads<'_> {
         let (scores, sums) = (self.work.add(self.layout.scores), self.work.add(self.layout.sums));
         let (padded_keys, padded) = (self.padded_keys(), self.layout.padded);
         let stride = 3 * self.shape.heads * self.shape.head_dim;
-        let keys = self.work.add(self.layout.keys);
-        let dots = Weigh {
-            rows: queries,
-            row_stride: stride,
-            count: self.shape.head_dim,
-            vectors: keys,
-            vector_stride: padded_keys,
-        };
-        dots.rows::<L>(count, padded_keys, scores, L::splat(self.shape.scale));
+        if self.bytes {
+            self.byte_scores().rows::<L>(queries, stride, count, self.shape.scale, scores);
+        } else {
+            let dots = Weigh {
+                rows: queries,
+                row_stride: stride,
+                count: self.shape.head_dim,
+                vectors: self.work.add(self.layout.keys),
+                vector_stride: padded_keys,
+            };
+            dots.rows::<L>(count, padded_keys, scores, L::splat(self.shape.scale));
+            let (rest, last) = (self.task.rows.len() % LANES, padded_keys.saturating_sub(LANES));
+            for query in 0..if rest == 0 { 0 } else { count } {
+                let at = scores.add(query * padded_keys + last);
+                L::store(at, L::choose_range(0, rest, L::load(at), L::splat(f32::NEG_INFINITY)));
+            }
+        }
         let mut totals = [0.0; BLOCK_QUERIES];
         for (query, total) in totals[..count].iter_mut().enumerate() {
-            *total = softmax::<L>(scores.add(query * padded_keys), self.task.rows.len());
+            *total = softmax::<L>(scores.add(query * padded_keys), padded_keys);
         }
         let values = Weigh {
             rows: scores,
@@ -258,129 +295,19 @@ impl Heads<'_> {
     }
 }
 
-/// Exponentials of a row of scores less the greatest one, in place; returns their sum. Filled up with zeros.
+/// Exponentials of a row of whole vectors of scores less the greatest one, in place; returns their sum.
 #[inline(always)]
 unsafe fn softmax<L: Lanes>(scores: *mut f32, count: usize) -> f32 {
-    let lowest = L::splat(f32::NEG_INFINITY);
-    let mut greatest = lowest;
+    let mut greatest = L::splat(f32::NEG_INFINITY);
     for at in (0..count).step_by(LANES) {
-        let score = L::choose_range(0, (count - at).min(LANES), L::load(scores.add(at)), lowest);
-        greatest = L::max(greatest, score);
+        greatest = L::max(greatest, L::load(scores.add(at)));
     }
     let greatest = L::splat(L::greatest(greatest));
     let mut sum = L::splat(0.0);
     for at in (0..count).step_by(LANES) {
         let weight = exp::<L>(L::sub(L::load(scores.add(at)), greatest));
-        let weight = L::choose_range(0, (count - at).min(LANES), weight, L::splat(0.0));
         L::store(scores.add(at), weight);
         sum = L::add(sum, weight);
     }
     L::sum(sum)
-}
-
-/// Sums of `count` vectors with the weights that stand in rows.
-struct Weigh {
-    rows: *const f32,
-    row_stride: usize,
-    count: usize,
-    vectors: *const f32,
-    vector_stride: usize,
-}
-
-impl Weigh {
-    /// All rows and all `width` (whole vectors) sums of each, times a factor.
-    #[inline(always)]
-    unsafe fn rows<L: Lanes>(&self, rows: usize, width: usize, to: *mut f32, factor: L::F) {
-        let mut row = 0;
-        while row < rows {
-            row += match if L::WIDE { (rows - row).min(6) } else { (rows - row).min(3) } {
-                6 => self.block::<L, 6>(row, width, to, factor),
-                3..=5 => self.block::<L, 3>(row, width, to, factor),
-                2 => self.block::<L, 2>(row, width, to, factor),
-                _ => self.block::<L, 1>(row, width, to, factor),
-            };
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn block<L: Lanes, const ROWS: usize>(
-        &self,
-        row: usize,
-        width: usize,
-        to: *mut f32,
-        factor: L::F,
-    ) -> usize {
-        let mut at = 0;
-        while at + 4 * LANES <= width && L::WIDE {
-            self.part::<L, ROWS, 4>(row, at, width, to, factor);
-            at += 4 * LANES;
-        }
-        while at + 2 * LANES <= width && L::WIDE {
-            self.part::<L, ROWS, 2>(row, at, width, to, factor);
-            at += 2 * LANES;
-        }
-        while at < width {
-            self.part::<L, ROWS, 1>(row, at, width, to, factor);
-            at += LANES;
-        }
-        ROWS
-    }
-
-    #[inline(always)]
-    unsafe fn part<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-        &self,
-        row: usize,
-        at: usize,
-        width: usize,
-        to: *mut f32,
-        factor: L::F,
-    ) {
-        let rows: [*const f32; ROWS] =
-            std::array::from_fn(|r| self.rows.wrapping_add((row + r) * self.row_stride));
-        let mut totals = [[L::splat(0.0); VECTORS]; ROWS];
-        let mut from = self.vectors.add(at);
-        for index in 0..self.count {
-            let mut vectors = [L::splat(0.0); VECTORS];
-            for v in 0..VECTORS {
-                vectors[v] = L::load(from.add(v * LANES));
-            }
-            for r in 0..ROWS {
-                let weight = L::splat(*rows[r].add(index));
-                for v in 0..VECTORS {
-                    totals[r][v] = L::fma(weight, vectors[v], totals[r][v]);
-                }
-            }
-            from = from.wrapping_add(self.vector_stride);
-        }
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                L::store(to.add((row + r) * width + at + v * LANES), L::mul(totals[r][v], factor));
-            }
-        }
-    }
-}
-
-/// Turns a square of sixteen vectors: lane `i` of vector `j` and lane `j` of vector `i` change places.
-#[inline(always)]
-unsafe fn transpose<L: Lanes>(square: &mut [L::F; LANES]) {
-    exchange::<L, 1>(square);
-    exchange::<L, 2>(square);
-    exchange::<L, 4>(square);
-    exchange::<L, 8>(square);
-}
-
-#[inline(always)]
-unsafe fn exchange<L: Lanes, const STRIDE: usize>(square: &mut [L::F; LANES]) {
-    let mut sides = [0.0; LANES];
-    for (lane, side) in sides.iter_mut().enumerate() {
-        *side = if lane & STRIDE == 0 { -1.0 } else { 1.0 };
-    }
-    let (sides, zero) = (L::load(sides.as_ptr()), L::splat(0.0));
-    for index in 0..LANES {
-        if index & STRIDE == 0 {
-            let (a, b) = (square[index], square[index + STRIDE]);
-            square[index] = L::choose_less(sides, zero, a, L::exchanged::<STRIDE>(b));
-            square[index + STRIDE] = L::choose_less(sides, zero, L::exchanged::<STRIDE>(a), b);
-        }
-    }
 }

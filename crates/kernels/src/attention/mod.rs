@@ -7,7 +7,9 @@
 mod cache;
 mod dense;
 mod rotation;
+mod scores;
 mod tile;
+mod weigh;
 
 use std::ops::Range;
 

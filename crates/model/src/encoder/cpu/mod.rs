@@ -29,7 +29,7 @@ use crate::work::{EncoderWork, ProductWork};
 
 /// Tokens of a step, about: enough that waiting for each other costs nothing, few enough that what a layer hands from one
 /// kernel to the next stays in the caches.
-const STEP_TOKENS: usize = 1024;
+const STEP_TOKENS: usize = 384;
 
 /// An encoder with packed weights.
 pub struct CpuEncoder {
