@@ -158,6 +158,8 @@ pub struct EncoderWork {
     pub(crate) width: u64,
     /// Bytes of one row of the table of words.
     pub(crate) embedding_bytes: u64,
+    /// Whether scores are products of bytes; values are weighed with floats.
+    pub(crate) integer_scores: bool,
 }
 
 impl EncoderWork {
@@ -170,7 +172,13 @@ impl EncoderWork {
         for layer in &self.layers {
             work.weight_bytes += layer.bytes;
             work.multiply(layer, tokens);
-            work.f32_operations += 4 * self.width * pairs;
+            let scores = 2 * self.width * pairs;
+            work.f32_operations += scores;
+            if self.integer_scores {
+                work.int8_operations += scores;
+            } else {
+                work.f32_operations += scores;
+            }
         }
         work
     }
@@ -200,6 +208,20 @@ mod tests {
         let some = model(Some(3), None).step(&[(4, 3)], 0);
         assert_eq!((some.f32_operations, some.int8_operations), (16 * 9, 16 * 9 + 3 * 7));
         assert_eq!(some.cache_bytes, 20 * 5);
+    }
+
+    #[test]
+    fn tokens_of_a_text_see_each_other() {
+        let encoder = |integer_scores| {
+            let layers = vec![product(100, 7)];
+            EncoderWork { layers, width: 8, embedding_bytes: 3, integer_scores }.step(&[2, 3])
+        };
+        assert_eq!((encoder(false).f32_operations, encoder(false).int8_operations), (4 * 8 * 13, 5 * 7));
+        assert_eq!(
+            (encoder(true).f32_operations, encoder(true).int8_operations),
+            (2 * 8 * 13, 2 * 8 * 13 + 5 * 7)
+        );
+        assert_eq!(encoder(true).weight_bytes, 100 + 5 * 3);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{LANES, Lanes};
 
 /// AVX-512 F, BW, VL, VNNI.
 #[derive(Debug, Clone, Copy)]
@@ -203,10 +203,12 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: Self::F) -> i32 {
-        let fits = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_abs_ps(value), _mm512_set1_ps(127.5));
-        let codes = _mm512_maskz_cvtps_epi32(fits, value);
-        _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(codes));
-        _mm512_reduce_add_epi32(codes)
+        // What is not finite becomes the least integer, whose low byte is zero.
+        let codes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value));
+        _mm_storeu_si128(to.cast(), codes);
+        // One instruction adds up eight unsigned bytes: each code counts 128 more.
+        let sums = _mm_sad_epu8(_mm_xor_si128(codes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+        _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 128 * LANES as i32
     }
 
     #[inline(always)]

@@ -172,6 +172,7 @@ impl Encoder for CpuEncoder {
             layers: self.layers.iter().map(|layer| ProductWork::of(layer.matrices())).collect(),
             width: (self.config.heads * self.config.head_dim) as u64,
             embedding_bytes: self.embedding.row_bytes() as u64,
+            integer_scores: self.work.attended.compute() == Compute::Fast,
         })
     }
 
