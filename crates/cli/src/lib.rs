@@ -31,6 +31,7 @@ mod inspect;
 mod keys;
 mod ledger;
 pub mod legacy;
+mod log_fields;
 mod machine;
 mod models;
 mod output;
@@ -175,6 +176,7 @@ fn start_logging(arguments: &Arguments, output: Output, traces: Option<&Traces>)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(output.colours_errors())
+        .fmt_fields(log_fields::Fields::default())
         .with_filter(filter);
     let _already_started =
         tracing_subscriber::registry().with(log).with(traces.map(Traces::layer)).try_init();

@@ -17,7 +17,7 @@ use crate::transport::{
     Body, Breaker, Clock, Failure, Head, Http, Jitter, Limits, Permit, Phase, Tokens, retry_after,
     wait_before,
 };
-use crate::{Dialect, Features, Outbound, Parameters, Secret, Signing, Vendor};
+use crate::{Dialect, Features, Outbound, Parameters, Secret, Signing, TokenRequest, Vendor};
 
 /// The largest error body that is read, in bytes.
 const MAX_REFUSAL: usize = 1 << 20;
@@ -205,7 +205,7 @@ impl Shared {
     ) -> Result<(Head, Body, Ticket), Failure> {
         let (failure, status) = match self.http.send(outbound, &call.clock).await {
             Ok((head, body)) if (200..300).contains(&head.status) => return Ok((head, body, ticket)),
-            Ok((head, body)) => (self.said_no(&head, body, &call.clock).await, Some(head.status)),
+            Ok((head, body)) => (Box::pin(self.said_no(&head, body, &call.clock)).await, Some(head.status)),
             Err(failure) => (failure, None),
         };
         let failure = self.give_up(failure, ticket, status);
@@ -298,6 +298,10 @@ impl Shared {
             return Ok(Some(token));
         }
         let Some(request) = self.dialect.token() else { return Ok(None) };
+        Box::pin(self.fetch_token(call, request)).await
+    }
+
+    async fn fetch_token(&self, call: &Call, request: TokenRequest) -> Result<Option<Arc<Secret>>, Failure> {
         let fetch = || async {
             let read = request.read;
             let (head, body) = self.http.send(request.outbound, &call.clock).await?;

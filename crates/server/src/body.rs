@@ -1,6 +1,7 @@
 //! Reading a JSON body: bounded in size, time and total memory, every mistake named by its path.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use byzerllm_core::ModelHandle;
 use futures::StreamExt;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -64,18 +65,46 @@ impl<T: DeserializeOwned> FromRequest<AppState> for ModelBody<T> {
 
 /// The model that a body names, when it has parameters of its own.
 fn declaring(state: &AppState, caller: &Caller, bytes: &[u8]) -> Option<ModelHandle> {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        model: Cow<'a, str>,
-    }
-    let named: Named<'_> = serde_json::from_slice(bytes).ok()?;
-    caller.check(&named.model).ok()?;
-    let model = state.runtime.model(&named.model).ok()?;
+    let named = named(bytes)?;
+    caller.check(&named).ok()?;
+    let model = state.runtime.model(&named).ok()?;
     let chat = model.chat.as_ref().is_some_and(|chat| !chat.extra_parameters().is_empty());
     let embed = model.embed.as_ref().is_some_and(|embed| !embed.extra_parameters().is_empty());
     let rerank = model.rerank.as_ref().is_some_and(|rerank| !rerank.extra_parameters().is_empty());
     (chat || embed || rerank).then_some(model)
+}
+
+/// The first `model` of a body, found without reading on behind it. Whether it is the only one is seen when everything is
+/// read.
+fn named(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    struct First<'f, 'a>(&'f mut Option<Cow<'a, str>>);
+
+    impl<'de> Visitor<'de> for First<'_, 'de> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+            while let Some(Text(name)) = fields.next_key()? {
+                if name == "model" {
+                    *self.0 = Some(fields.next_value::<Text<'de>>()?.0);
+                    return Ok(());
+                }
+                fields.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut found = None;
+    // What follows the name makes no difference, and is an error of this reader alone.
+    let _ = serde_json::Deserializer::from_slice(bytes).deserialize_map(First(&mut found));
+    found
 }
 
 /// Who sends a body, and its bytes, in time. The permit stands for them in memory.

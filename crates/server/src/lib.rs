@@ -4,6 +4,7 @@
 //! becomes server-sent events or, folded, one body. Every route is listed once, in [`routes()`], with who may call it.
 //! One layer guards all of them: Host, Origin, content type, credential and scopes.
 
+mod answer;
 mod auth;
 mod body;
 mod caller;

@@ -5,21 +5,30 @@
 //! stream without `[DONE]`. When the client goes away, hyper drops the body, the body drops the stream, and the
 //! stream cancels the work.
 
-use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-pub(crate) use axum::response::sse::Event as Frame;
-use axum::response::sse::{KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
 use byzerllm_core::{ChatResponse, Error, Event, EventStream, Result, collect};
 use futures::stream::{self, BoxStream, StreamExt};
+use hyper::body::Frame;
 use serde::Serialize;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{VENDOR_REQUEST_ID, log};
 use crate::limits;
 use crate::wire::error::ErrorBody;
 use crate::wire::notes::Notes;
+
+/// Events that are there at once travel together, up to about so many bytes.
+const TOGETHER: usize = 8 << 10;
+/// What most events need at most, in bytes.
+const USUAL: usize = 512;
 
 /// The deployment that answered in place of the one that was asked.
 static SERVED_BY: HeaderName = HeaderName::from_static("x-byzerllm-served-by");
@@ -27,7 +36,7 @@ static SERVED_BY: HeaderName = HeaderName::from_static("x-byzerllm-served-by");
 static CACHE: HeaderName = HeaderName::from_static("x-byzerllm-cache");
 
 /// Turns events into what one route sends.
-pub(crate) trait Encode: Send + 'static {
+pub(crate) trait Encode: Send + Unpin + 'static {
     /// What travels in one `data:` line.
     type Chunk: Serialize + Send;
 
@@ -41,8 +50,8 @@ pub(crate) trait Encode: Send + 'static {
     fn end(&mut self) -> Result<Vec<Self::Chunk>>;
 
     /// What ends a stream that failed.
-    fn failed(&mut self, error: &Error) -> Vec<Frame> {
-        vec![frame(None, &ErrorBody::in_stream(error))]
+    fn failed(&mut self, error: &Error, lines: &mut Lines) {
+        lines.event(None, &ErrorBody::in_stream(error));
     }
 
     /// The name of a chunk's event, where the API has names.
@@ -122,69 +131,173 @@ pub(crate) async fn begun_alone(mut events: EventStream) -> Result<EventStream> 
     }
 }
 
+/// Server-sent events as they go over the wire.
+pub(crate) struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Writes an event. What cannot be written as JSON, which none of our types is, becomes an error object.
+    pub(crate) fn event(&mut self, name: Option<&'static str>, value: &impl Serialize) {
+        if self.0.capacity() == 0 {
+            self.0.reserve(USUAL);
+        }
+        if let Some(name) = name {
+            self.text("event: ", name);
+            self.0.push(b'\n');
+        }
+        let begin = self.0.len();
+        self.text("data: ", "");
+        // JSON has no line ends outside of strings, and escapes those in them.
+        if serde_json::to_writer(&mut self.0, value).is_err() {
+            self.0.truncate(begin);
+            let sorry = r#"{"error":{"message":"the answer cannot be written as JSON","code":"internal"}}"#;
+            self.text("data: ", sorry);
+        }
+        self.0.extend_from_slice(b"\n\n");
+    }
+
+    fn text(&mut self, field: &str, text: &str) {
+        self.0.extend_from_slice(field.as_bytes());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
 /// Streams chunks.
 pub(crate) fn encoded<E: Encode>(events: Events, encoder: E) -> Response {
-    let frames = stream::unfold(Some((events, encoder)), |state| async move {
-        let (mut events, mut encoder) = state?;
-        let (outcome, over) = match events.next().await {
-            Some((prompt, Ok(event))) => (encoder.event(prompt, event), false),
-            Some((_, Err(error))) => (Err(error), true),
-            None => (encoder.end(), true),
-        };
-        Some(match outcome {
-            Ok(chunks) => {
-                let mut frames: Vec<Frame> =
-                    chunks.iter().map(|chunk| frame(E::name(chunk), chunk)).collect();
-                if !over {
-                    return Some((frames, Some((events, encoder))));
-                }
-                frames.extend(E::DONE.map(|done| Frame::default().data(done)));
-                (frames, None)
-            }
-            Err(error) => {
-                log(&error);
-                (encoder.failed(&error), None)
-            }
-        })
-    });
-    respond(frames.boxed())
+    respond(Encoded { events, encoder })
 }
 
 /// Streams events as they are; an error is an event of the name `error`.
 pub(crate) fn native(events: EventStream) -> Response {
-    let frames = stream::unfold(Some(events), |state| async move {
-        let mut events = state?;
-        match events.next().await? {
-            Ok(event) => Some((vec![frame(None, &event)], Some(events))),
-            Err(error) => {
-                log(&error);
-                Some((vec![frame(Some("error"), &error)], None))
-            }
-        }
-    });
-    respond(frames.boxed())
+    respond(Native(events))
 }
 
-fn respond(frames: BoxStream<'static, Vec<Frame>>) -> Response {
-    let frames = frames.flat_map(stream::iter).map(Ok::<_, Infallible>);
-    let keep_alive = KeepAlive::new().interval(limits::KEEP_ALIVE).text("keep-alive");
-    let mut response = Sse::new(frames).keep_alive(keep_alive).into_response();
+/// What is told of a stream of events.
+trait Source: Unpin + Send + 'static {
+    /// Writes what the next event becomes. Nothing more follows after `true`.
+    fn poll_lines(&mut self, context: &mut Context<'_>, lines: &mut Lines) -> Poll<bool>;
+}
+
+/// Events in the words of a route.
+struct Encoded<E> {
+    events: Events,
+    encoder: E,
+}
+
+impl<E: Encode> Source for Encoded<E> {
+    fn poll_lines(&mut self, context: &mut Context<'_>, lines: &mut Lines) -> Poll<bool> {
+        let (outcome, over) = match ready!(self.events.as_mut().poll_next(context)) {
+            Some((prompt, Ok(event))) => (self.encoder.event(prompt, event), false),
+            Some((_, Err(error))) => (Err(error), true),
+            None => (self.encoder.end(), true),
+        };
+        match outcome {
+            Ok(chunks) => {
+                for chunk in &chunks {
+                    lines.event(E::name(chunk), chunk);
+                }
+                if let Some(done) = E::DONE.filter(|_| over) {
+                    lines.text("data: ", done);
+                    lines.text("\n\n", "");
+                }
+                Poll::Ready(over)
+            }
+            Err(error) => {
+                log(&error);
+                self.encoder.failed(&error, lines);
+                Poll::Ready(true)
+            }
+        }
+    }
+}
+
+/// Events as they are.
+struct Native(EventStream);
+
+impl Source for Native {
+    fn poll_lines(&mut self, context: &mut Context<'_>, lines: &mut Lines) -> Poll<bool> {
+        match ready!(self.0.as_mut().poll_next(context)) {
+            Some(Ok(event)) => {
+                lines.event(None, &event);
+                Poll::Ready(false)
+            }
+            Some(Err(error)) => {
+                log(&error);
+                lines.event(Some("error"), &error);
+                Poll::Ready(true)
+            }
+            None => Poll::Ready(true),
+        }
+    }
+}
+
+fn respond(source: impl Source) -> Response {
+    let mut response = Response::new(Body::new(Told { source: Some(source), quiet: None, timer: None }));
     let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // A reverse proxy must not collect a stream before it passes it on.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-/// One `data:` line, with the name of its event. What cannot be written as JSON, which none of our types is, becomes an
-/// error object.
-pub(crate) fn frame(name: Option<&'static str>, value: &impl Serialize) -> Frame {
-    let frame = Frame::default().json_data(value).unwrap_or_else(|_| {
-        Frame::default()
-            .data(r#"{"error":{"message":"the answer cannot be written as JSON","code":"internal"}}"#)
-    });
-    match name {
-        Some(name) => frame.event(name),
-        None => frame,
+/// The body of an answer that is told as it comes. A comment keeps a silent one alive.
+struct Told<S> {
+    /// `None` at the end.
+    source: Option<S>,
+    /// Since when nothing was written, once something waits.
+    quiet: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Told<S> {
+    /// Ready when nothing was written for a while.
+    fn poll_silence(&mut self, context: &mut Context<'_>, interval: Duration) -> Poll<()> {
+        let until = *self.quiet.get_or_insert_with(Instant::now) + interval;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            // To set it anew for every event would cost more than to look again now and then.
+            if timer.deadline() >= until {
+                self.timer = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+}
+
+impl<S: Source> hyper::body::Body for Told<S> {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let Some(source) = &mut this.source else { return Poll::Ready(None) };
+        let mut lines = Lines(Vec::new());
+        let over = loop {
+            if lines.0.len() > TOGETHER {
+                break false;
+            }
+            match source.poll_lines(context, &mut lines) {
+                Poll::Ready(false) => {}
+                Poll::Ready(true) => break true,
+                Poll::Pending => break false,
+            }
+        };
+        if over {
+            this.source = None;
+        }
+        if lines.0.is_empty() {
+            if over {
+                return Poll::Ready(None);
+            }
+            ready!(this.poll_silence(context, limits::KEEP_ALIVE));
+            lines.text(": keep-alive\n\n", "");
+        }
+        this.quiet = None;
+        Poll::Ready(Some(Ok(Frame::data(lines.0.into()))))
     }
 }

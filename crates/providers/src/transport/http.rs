@@ -66,7 +66,7 @@ impl Http {
             return Err(Failure::late(clock.error(Phase::Total, self.vendor), false));
         }
         if outbound.framing == Framing::WebSocket {
-            return self.open_socket(outbound, clock).await;
+            return Box::pin(self.open_socket(outbound, clock)).await;
         }
         let url = &outbound.url;
         let message = self.message(&outbound)?;
@@ -78,7 +78,8 @@ impl Http {
             let reused = pooled.is_some();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => self.connect(url, clock).await?,
+                // Several times as large as everything else of a request, and most need none.
+                None => Box::pin(self.connect(url, clock)).await?,
             };
             let (until, phase) = clock.first_byte();
             let head = match timeout_at(until, connection.send(&message)).await {

@@ -2,6 +2,8 @@
 //!
 //! Sources: RFC 9112 sections 4 to 7 and 9.3, RFC 9110 sections 6.4.1 and 15.2.
 
+use std::mem::MaybeUninit;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -34,9 +36,11 @@ pub(crate) struct Beginning {
 
 /// Reads a head; `None` when its end has not come yet.
 pub(crate) fn beginning(bytes: &[u8]) -> Result<Option<Beginning>, Odd> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_LINES];
-    let mut response = httparse::Response::new(&mut fields);
-    let length = match response.parse(bytes).map_err(|error| Odd(error.to_string()))? {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_LINES];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+    let length = match parsed.map_err(|error| Odd(error.to_string()))? {
         httparse::Status::Complete(length) if length <= MAX_HEAD => length,
         httparse::Status::Partial if bytes.len() < MAX_HEAD => return Ok(None),
         _ => return Err(odd("a head that is too long")),

@@ -395,7 +395,9 @@ fn split(credential: &[u8]) -> Option<&str> {
     if rest.len() != ID_DIGITS + 1 + SECRET_DIGITS || rest[ID_DIGITS] != b'-' {
         return None;
     }
-    let hexadecimal = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    // Every byte is looked at: many at once, and in the same time for each key.
+    let hexadecimal =
+        |part: &[u8]| part.iter().fold(true, |all, byte| all & matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let (id, secret) = (&rest[..ID_DIGITS], &rest[ID_DIGITS + 1..]);
     if !hexadecimal(id) || !hexadecimal(secret) {
         return None;

@@ -1,11 +1,11 @@
 //! `POST /v1/chat/completions`.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use byzerllm_core::Takeover;
 
 use super::Wish;
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -35,6 +35,6 @@ pub(crate) async fn create(
     }
     let head = Head::new(name, "chat.completion", model);
     let (response, notes) = sse::folded(events).await?;
-    let answer = Json(ChatAnswer::new(head, response, notes.clone())?).into_response();
+    let answer = answer::json(&ChatAnswer::new(head, response, notes.clone())?)?;
     Ok(sse::with_notes(answer, &notes))
 }

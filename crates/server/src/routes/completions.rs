@@ -1,14 +1,14 @@
 //! `POST /v1/completions`.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use byzerllm_core::{ChatRequest, ChatResponse, RequestId, Result};
 use byzerllm_runtime::Runtime;
 use futures::stream::{self, StreamExt};
 use tracing::Instrument;
 
 use super::Wish;
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -39,7 +39,7 @@ pub(crate) async fn create(
         return Ok(sse::with_notes(sse::encoded(events, encoder), &notes));
     }
     let (responses, notes) = folded(&state.runtime, &caller, &id, batch.requests).await?;
-    let answer = Json(CompletionAnswer::new(head, responses, logprobs, notes.clone())?).into_response();
+    let answer = answer::json(&CompletionAnswer::new(head, responses, logprobs, notes.clone())?)?;
     Ok(sse::with_notes(answer, &notes))
 }
 

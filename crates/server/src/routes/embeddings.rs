@@ -1,10 +1,10 @@
 //! `POST /v1/embeddings`.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::Wish;
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -23,5 +23,5 @@ pub(crate) async fn create(
     let (model, inputs) = (request.model.clone(), request.inputs.len());
     let embeddings = state.runtime.embed(caller.context(wish.id), request).await?;
     let (answer, notes) = EmbeddingAnswer::new(model, inputs, encoding, embeddings)?;
-    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+    Ok(sse::with_notes(answer::json(&answer)?, &notes))
 }

@@ -2,10 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use byzerllm_core::{Error, ErrorKind};
 
 use super::{Wish, chat_model};
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -38,7 +39,7 @@ pub(crate) async fn create(
         return Ok(sse::with_notes(sse::encoded(events, MessageEvents::new(name, model)), &notes));
     }
     let (response, notes) = sse::folded(events).await?;
-    let answer = Json(MessageAnswer::new(name, model, response, notes.clone())?).into_response();
+    let answer = answer::json(&MessageAnswer::new(name, model, response, notes.clone())?)?;
     Ok(sse::with_notes(answer, &notes))
 }
 

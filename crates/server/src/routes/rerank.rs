@@ -1,10 +1,10 @@
 //! `POST /v1/rerank` and `POST /v1/score`, each under the names that other servers have for them.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::Wish;
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -25,7 +25,7 @@ pub(crate) async fn rerank(
     let id = wish.id;
     let scores = state.runtime.rerank(caller.context(id.clone()), request).await?;
     let (answer, notes) = RerankAnswer::new(&id, model, documents, shown, &scores)?;
-    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+    Ok(sse::with_notes(answer::json(&answer)?, &notes))
 }
 
 /// Scores pairs of texts.
@@ -40,5 +40,5 @@ pub(crate) async fn score(
     let id = wish.id;
     let scores = state.runtime.rerank(caller.context(id.clone()), request).await.map_err(renamed)?;
     let (answer, notes) = ScoreAnswer::new(&id, model, &scores)?;
-    Ok(sse::with_notes(Json(answer).into_response(), &notes))
+    Ok(sse::with_notes(answer::json(&answer)?, &notes))
 }

@@ -1,10 +1,10 @@
 //! `POST /v1/responses`.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::{Wish, chat_model};
+use crate::answer;
 use crate::body::ModelBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -33,6 +33,6 @@ pub(crate) async fn create(
         return Ok(sse::with_notes(sse::encoded(events, ResponseEvents::new(head)), &notes));
     }
     let (response, notes) = sse::folded(events).await?;
-    let answer = Json(ResponseAnswer::new(&head, response, notes.clone())?).into_response();
+    let answer = answer::json(&ResponseAnswer::new(&head, response, notes.clone())?)?;
     Ok(sse::with_notes(answer, &notes))
 }

@@ -1,6 +1,7 @@
 //! The answers of `POST /v1/chat/completions`: one body, or chunks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use byzerllm_core::{
     ChatResponse, Error, ErrorDetail, Event, FinishReason, Notice, Result, Signature, Signatures,
@@ -203,7 +204,7 @@ impl ChatAnswer {
 #[schemars(rename = "ChatCompletionChunk")]
 pub(crate) struct ChatChunk {
     #[serde(flatten)]
-    head: Head,
+    head: Arc<Head>,
     choices: Vec<ChunkChoice>,
     /// `null` in all chunks but the last when usage was asked for, else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,7 +285,7 @@ impl From<ToolCallDelta> for DeltaCall {
 
 /// Turns the events of one request into chunks.
 pub(crate) struct ChatChunks {
-    head: Head,
+    head: Arc<Head>,
     n: u32,
     include_usage: bool,
     /// Whether the client throws away what it has when a chunk says that the answer begins again.
@@ -305,7 +306,7 @@ pub(crate) struct ChatChunks {
 impl ChatChunks {
     pub(crate) fn new(head: Head, n: u32, include_usage: bool, restarts: bool) -> Self {
         Self {
-            head,
+            head: Arc::new(head),
             n,
             include_usage,
             restarts,
@@ -321,7 +322,7 @@ impl ChatChunks {
     fn chunk(&mut self, choices: Vec<ChunkChoice>) -> ChatChunk {
         let byzerllm = std::mem::take(&mut self.notes).some();
         let usage = self.include_usage.then_some(None);
-        ChatChunk { head: self.head.clone(), choices, usage, byzerllm }
+        ChatChunk { head: Arc::clone(&self.head), choices, usage, byzerllm }
     }
 
     /// A chunk per choice that begins its message.
@@ -439,7 +440,7 @@ impl crate::sse::Encode for ChatChunks {
         }
         let usage = Some(Some(WireUsage::sum([usage])));
         let byzerllm = std::mem::take(&mut self.notes).some();
-        Ok(vec![ChatChunk { head: self.head.clone(), choices: Vec::new(), usage, byzerllm }])
+        Ok(vec![ChatChunk { head: Arc::clone(&self.head), choices: Vec::new(), usage, byzerllm }])
     }
 }
 

@@ -4,11 +4,12 @@
 //! sees it, so that a vendor's `reasoning_effort` reaches the vendor although other models have none. Everything else
 //! means what it always means, unknown names included.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use byzerllm_core::Result;
-use serde::de::value::StringDeserializer;
+use serde::de::value::CowStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_json::{Map, Value};
@@ -94,6 +95,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Split<'_, 'de, V> {
     }
 }
 
+/// A field's name, which is borrowed from the body but for names with escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// The fields that are not declared; those that are go aside.
 struct Fields<'a, A> {
     inner: A,
@@ -105,11 +110,12 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(name) = self.inner.next_key::<String>()? {
-            if !self.declared.contains(&name.as_str()) {
-                let name: StringDeserializer<A::Error> = name.into_deserializer();
+        while let Some(Name(name)) = self.inner.next_key::<Name<'de>>()? {
+            if !self.declared.contains(&&*name) {
+                let name: CowStrDeserializer<'_, A::Error> = name.into_deserializer();
                 return seed.deserialize(name).map(Some);
             }
+            let name = name.into_owned();
             *self.aside.wrong = Some(name.clone());
             let Schema(value) = self.inner.next_value::<Schema<{ limits::EXTRA_BYTES }>>()?;
             if self.aside.extra.contains_key(&name) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::answer::{ContentBlock, MessageAnswer, MessageUsage, STOP_REASONS, stop_reason};
-use crate::sse::{Encode, Frame, frame};
+use crate::sse::{Encode, Lines};
 use crate::wire::chat_answer::{incomplete, restarted};
 use crate::wire::describe::words;
 use crate::wire::error::AnthropicErrorBody;
@@ -194,8 +194,8 @@ impl Encode for MessageEvents {
         ])
     }
 
-    fn failed(&mut self, error: &Error) -> Vec<Frame> {
-        vec![frame(Some("error"), &AnthropicErrorBody::new(error, None, None))]
+    fn failed(&mut self, error: &Error, lines: &mut Lines) {
+        lines.event(Some("error"), &AnthropicErrorBody::new(error, None, None));
     }
 
     fn name(chunk: &MessageEvent) -> Option<&'static str> {

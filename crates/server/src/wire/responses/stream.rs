@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answer::{Head, IncompleteDetails, Item, Part, ResponseAnswer, Status, incomplete_details};
-use crate::sse::{Encode, Frame, frame};
+use crate::sse::{Encode, Lines};
 use crate::wire::chat_answer::{incomplete, restarted};
 use crate::wire::notes::Notes;
 use crate::wire::sequence::{Piece, Sequence, Step};
@@ -297,12 +297,14 @@ impl Encode for ResponseEvents {
         Ok(self.numbered(vec![event]))
     }
 
-    fn failed(&mut self, error: &Error) -> Vec<Frame> {
+    fn failed(&mut self, error: &Error, lines: &mut Lines) {
         self.close(Status::Incomplete);
         let (output, notes) = (std::mem::take(&mut self.output), std::mem::take(&mut self.notes));
         let response = Box::new(ResponseAnswer::failed(&self.head, output, error, notes));
         let events = self.numbered(vec![Kind::Failed { response }]);
-        events.iter().map(|event| frame(Self::name(event), event)).collect()
+        for event in &events {
+            lines.event(Self::name(event), event);
+        }
     }
 
     fn name(chunk: &ResponseEvent) -> Option<&'static str> {
