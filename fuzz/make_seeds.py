@@ -396,6 +396,32 @@ def make_vendor_answers() -> None:
                 write("vendor_answer", f"{vendor}-{file.stem}-vectors-{number}", bytes([places[0], 16, 0]) + body)
 
 
+def make_vendor_http() -> None:
+    """Answers as they come off the wire."""
+    events = b'data: {"choices": []}\r\n\r\ndata: [DONE]\r\n\r\n'
+    body = b'{"choices": []}'
+    sized = b"Content-Length: %d\r\n" % len(body)
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    chunks = b"%x\r\n%b\r\n%X;name=value\r\n%b\r\n" % (7, events[:7], len(events) - 7, events[7:])
+    heads = {
+        "sized": (b"200 OK", b"Content-Type: application/json\r\n" + sized, body),
+        "more-than-announced": (b"200 OK", sized, body + b"HTTP/1.1 200 OK\r\n"),
+        "less-than-announced": (b"500 Internal Server Error", sized, body[:4]),
+        "chunked": (b"200 OK", b"Content-Type: text/event-stream\r\n" + chunked, chunks + b"0\r\n\r\n"),
+        "trailers": (b"200 OK", chunked, chunks + b"00\r\nServer-Timing: x\r\nA: 1\r\n\r\n"),
+        "broken-chunks": (b"200 OK", chunked, chunks + b"g\r\n"),
+        "until-close": (b"200 OK", b"Connection: close\r\n", events),
+        "nothing": (b"204 No Content", b"", b""),
+        "lengths": (b"429 Too Many Requests", b"Content-Length: 2, 2\r\nRetry-After: 1\r\n", b"{}"),
+        "two-lengths": (b"200 OK", b"Content-Length: 2\r\nContent-Length: 3\r\n", b"{} "),
+        "both": (b"200 OK", chunked + sized, chunks),
+    }
+    for place, (name, (status, fields, rest)) in enumerate(heads.items()):
+        write("vendor_http", name, bytes([place]) + b"HTTP/1.1 " + status + b"\r\n" + fields + b"\r\n" + rest)
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+    write("vendor_http", "early", b"\x20" + early + b"HTTP/1.0 200 OK\nConnection: keep-alive\n" + sized + b"\n" + body)
+
+
 def plain(value: object) -> str:
     """Text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -420,6 +446,7 @@ def vendor_body(vendor: str, frames: List[object], whole: bool) -> bytes:
 if __name__ == "__main__":
     make_answers()
     make_vendor_answers()
+    make_vendor_http()
     make_requests()
     make_gguf()
     make_safetensors()

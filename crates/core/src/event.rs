@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -271,7 +271,7 @@ pub struct ChatResponse {
 ///
 /// # Errors
 /// The stream's own error; [`crate::ErrorKind::Internal`] when the stream ends without its `Usage`.
-pub async fn collect(mut stream: EventStream) -> Result<ChatResponse> {
+pub async fn collect(mut stream: impl Stream<Item = Result<Event>> + Unpin) -> Result<ChatResponse> {
     let mut response = ChatResponse {
         request_id: RequestId(String::new()),
         choices: Vec::new(),

@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 use crate::answer::decode;
 use crate::assembly::Assembly;
-use crate::transport::MAX_EVENT;
+use crate::transport::{MAX_EVENT, beginning};
 use crate::{Delta, Dialect, Frame, Parameters, find};
 
 /// No error tells more than this of what a vendor said.
@@ -94,6 +94,45 @@ pub fn vendor_answer(bytes: &[u8]) -> usize {
         assert_eq!(cut.1.is_ok(), whole.1.is_ok(), "cut on its way");
     }
     contract(whole, request.n);
+    most
+}
+
+/// An answer as it comes off the wire: the first byte says how its body is cut on its way. What is left out of a head makes it
+/// no other one, and no way of cutting a body changes it.
+pub fn vendor_http(bytes: &[u8]) -> usize {
+    let most = (1 << 20) + 256 * bytes.len();
+    let [seed, wire @ ..] = bytes else { return most };
+    let mut wire = wire;
+    // What comes before the answer itself is read over.
+    while let Ok(Some(found)) = beginning(wire) {
+        let (head, after) = wire.split_at(found.length);
+        for end in (0..head.len()).rev().take(64) {
+            assert!(matches!(beginning(&head[..end]), Ok(None)), "a head of {} bytes ends at {end}", head.len());
+        }
+        if (100..200).contains(&found.status) {
+            wire = after;
+            continue;
+        }
+        let (mut rest, mut whole) = (found.rest, Vec::new());
+        let taken = rest.take(after, &mut whole);
+        let Ok(Some(found)) = beginning(wire) else { panic!("a head that is one only once") };
+        let (mut cut, mut body, mut sum, mut outcome) = (found.rest, Vec::new(), 0, Ok(()));
+        for piece in pieces(after, *seed) {
+            match cut.take(piece, &mut body) {
+                Ok(taken) => sum += taken,
+                Err(odd) => outcome = Err(odd),
+            }
+            if outcome.is_err() || cut.is_over() {
+                break;
+            }
+        }
+        assert_eq!(outcome.is_ok(), taken.is_ok(), "cut on its way");
+        if let Ok(taken) = taken {
+            assert_eq!((sum, &body, cut.is_over()), (taken, &whole, rest.is_over()), "cut on its way");
+            assert!(taken <= after.len() && whole.len() <= taken, "more than came");
+        }
+        return most;
+    }
     most
 }
 
@@ -178,11 +217,16 @@ mod replay;
 
 #[cfg(test)]
 mod tests {
-    use super::vendor_answer;
+    use super::{vendor_answer, vendor_http};
 
     #[test]
     fn corpus_of_vendor_answers() {
         super::replay::replay("vendor_answer", vendor_answer);
+    }
+
+    #[test]
+    fn corpus_of_vendor_http() {
+        super::replay::replay("vendor_http", vendor_http);
     }
 
     /// Numbers that are the same in every run.
@@ -238,6 +282,23 @@ mod tests {
             for _ in 0..60 {
                 let other = &seeds[dice.below(seeds.len())];
                 vendor_answer(&changed(seed, other, &mut dice));
+            }
+        }
+    }
+
+    #[test]
+    fn changed_http_is_read_alike_however_it_is_cut() {
+        let mut files: Vec<_> = std::fs::read_dir(super::replay::corpus("vendor_http"))
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .collect();
+        files.sort();
+        let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        let mut dice = Dice(0x5851_f42d_4c95_7f2d);
+        for seed in &seeds {
+            for _ in 0..500 {
+                let other = &seeds[dice.below(seeds.len())];
+                vendor_http(&changed(seed, other, &mut dice));
             }
         }
     }

@@ -5,7 +5,7 @@
 //! before each known route and demands what its [`Access`] demands; it leaves a [`Caller`] for the handler, and
 //! hides deployments that are not the caller's. No answer carries a CORS header.
 
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{RawPathParams, Request};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -209,8 +209,9 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 
 /// Before one route: its credential, the deployments in its path, and JSON bodies only.
 pub(crate) async fn admit(
-    State((state, access)): State<(AppState, Access)>,
-    parameters: RawPathParams,
+    state: &AppState,
+    access: Access,
+    parameters: &RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -223,7 +224,7 @@ pub(crate) async fn admit(
         return Err(ApiError::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
     // What an inference route has in its path is the name of a deployment.
-    for (_, name) in &parameters {
+    for (_, name) in parameters {
         caller.check(name)?;
     }
     request.extensions_mut().insert(caller.clone());

@@ -1,6 +1,6 @@
 //! From [`byzerllm_core::Error`] to an HTTP answer.
 //!
-//! Handlers return [`ApiError`]; it travels to the outermost layer as a response extension. That layer alone writes
+//! Handlers return [`ApiError`]; it travels to [`finish`] as a response extension, which alone writes
 //! the body, so that axum's own refusals, a guard's and a handler's look the same: OpenAI's shape, on our own routes the
 //! whole error beside it, and on Anthropic's routes theirs.
 
@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Extensions, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use byzerllm_core::{Error, ErrorKind, RequestId};
 use tracing::Instrument;
@@ -87,9 +86,13 @@ pub(crate) fn request_id(extensions: &Extensions) -> RequestId {
     extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate)
 }
 
-/// The outermost layer: gives the request its id and spans, lets in what may come here at all, writes every error body,
-/// and counts.
-pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+/// What stands around every answer: gives the request its id and spans, lets in what may come here at all, writes every
+/// error body, and counts.
+pub(crate) async fn finish(
+    state: &AppState,
+    mut request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let id = RequestId::generate();
     let path = request.uri().path();
     let shape = Shape::of(path);
@@ -103,7 +106,7 @@ pub(crate) async fn finish(State(state): State<AppState>, mut request: Request, 
     request.extensions_mut().insert(id.clone());
     let answer = async {
         match state.guard.check(&request) {
-            Ok(()) => next.run(request).await,
+            Ok(()) => answer(request).await,
             Err(refusal) => refusal.into_response(),
         }
     };

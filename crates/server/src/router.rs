@@ -1,10 +1,11 @@
 //! Every route, once, with who may call it.
 
-use axum::Router;
-use axum::extract::Request;
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use axum::{RequestExt, Router};
 use byzerllm_runtime::Runtime;
 
 use crate::auth::admit;
@@ -125,13 +126,27 @@ pub fn router(runtime: Runtime, options: &ServerOptions) -> Router {
 pub(crate) fn build(state: AppState) -> Router {
     let mut router = Router::new();
     for Route { info, handler } in table() {
-        let admission = from_fn_with_state((state.clone(), info.access), admit);
-        router = router.route(info.path, handler.layer(admission));
+        let gate = from_fn_with_state((state.clone(), info.access), gate);
+        router = router.route(info.path, handler.layer(gate));
     }
-    router.fallback(unknown).layer(from_fn_with_state(state.clone(), finish)).with_state(state)
+    router.fallback(unknown).with_state(state)
 }
 
-async fn unknown(request: Request) -> ApiError {
+/// What stands before a route: one layer, as each costs every request several allocations.
+async fn gate(State((state, access)): State<(AppState, Access)>, request: Request, next: Next) -> Response {
+    let shared = &state;
+    let answer = async |mut request: Request| match request.extract_parts::<RawPathParams>().await {
+        Ok(parameters) => admit(shared, access, &parameters, request, next).await.into_response(),
+        Err(refusal) => refusal.into_response(),
+    };
+    finish(shared, request, answer).await
+}
+
+async fn unknown(State(state): State<AppState>, request: Request) -> Response {
+    finish(&state, request, async |request: Request| no_route(&request).into_response()).await
+}
+
+fn no_route(request: &Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
     let path: String = path.chars().take(200).collect();
     let message =

@@ -6,7 +6,6 @@
 //! stream cancels the work.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,8 +24,6 @@ use crate::limits;
 use crate::wire::error::ErrorBody;
 use crate::wire::notes::Notes;
 
-/// Events that are there at once travel together, up to about so many bytes.
-const TOGETHER: usize = 8 << 10;
 /// What most events need at most, in bytes.
 const USUAL: usize = 512;
 
@@ -91,15 +88,13 @@ pub(crate) async fn begun(mut events: Events) -> Result<(Events, Notes)> {
 /// # Errors
 /// As [`collect`]'s.
 pub(crate) async fn folded(events: EventStream) -> Result<(ChatResponse, Notes)> {
-    let seen: Arc<Mutex<Notes>> = Arc::default();
-    let notes = Arc::clone(&seen);
-    let watched = events.inspect(move |event| {
+    let mut notes = Notes::default();
+    let watched = events.inspect(|event| {
         if let Ok(event) = event {
-            notes.lock().unwrap_or_else(PoisonError::into_inner).see(event);
+            notes.see(event);
         }
     });
-    let response = collect(watched.boxed()).await?;
-    let notes = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+    let response = collect(watched).await?;
     Ok((response, notes))
 }
 
@@ -278,12 +273,10 @@ impl<S: Source> hyper::body::Body for Told<S> {
         let Some(source) = &mut this.source else { return Poll::Ready(None) };
         let mut lines = Lines(Vec::new());
         let over = loop {
-            if lines.0.len() > TOGETHER {
-                break false;
-            }
             match source.poll_lines(context, &mut lines) {
-                Poll::Ready(false) => {}
-                Poll::Ready(true) => break true,
+                // Not every event is told.
+                Poll::Ready(false) if lines.0.is_empty() => {}
+                Poll::Ready(over) => break over,
                 Poll::Pending => break false,
             }
         };

@@ -26,3 +26,5 @@ pub(crate) use http::{Head, Http, passed};
 pub(crate) use limits::{Clock, Limits, Phase};
 pub(crate) use retry::{Jitter, retry_after, retry_after_span, wait_before};
 pub(crate) use tokens::Tokens;
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::beginning;
