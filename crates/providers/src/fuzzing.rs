@@ -107,7 +107,11 @@ pub fn vendor_http(bytes: &[u8]) -> usize {
     while let Ok(Some(found)) = beginning(wire) {
         let (head, after) = wire.split_at(found.length);
         for end in (0..head.len()).rev().take(64) {
-            assert!(matches!(beginning(&head[..end]), Ok(None)), "a head of {} bytes ends at {end}", head.len());
+            assert!(
+                matches!(beginning(&head[..end]), Ok(None)),
+                "a head of {} bytes ends at {end}",
+                head.len()
+            );
         }
         if (100..200).contains(&found.status) {
             wire = after;

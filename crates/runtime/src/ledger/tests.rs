@@ -153,6 +153,31 @@ fn leases_go_back_at_the_end_and_stay_spent_without_one() {
     assert_eq!(ledger.usage(UsageBy::Key, None).unwrap().rows[0].flagged.lost, 1);
 }
 
+/// Nobody asks for a commit here: what waits is written because its time has come.
+#[test]
+fn an_attempt_that_stays_open_gets_its_row_by_itself_and_loses_it_with_its_record() {
+    let world = World::new();
+    let ledger = world.start().unwrap();
+    let until = |query: &str, wanted: i64| {
+        for _ in 0..5000 {
+            if world.count(query) == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{query} is never {wanted}");
+    };
+    let (rows, records) = ("SELECT COUNT(*) FROM attempts", "SELECT COUNT(*) FROM records");
+    let open = begin(&ledger, attempt("app", 5)).unwrap();
+    until(rows, 1);
+    begin(&ledger, attempt("app", 5)).unwrap().settle(answered(5));
+    until(records, 1);
+    assert_eq!(world.count(rows), 1);
+    open.settle(answered(5));
+    until(records, 2);
+    assert_eq!(world.count(rows), 0);
+}
+
 #[test]
 fn while_records_cannot_be_written_attempts_are_refused() {
     let world = World::new();
