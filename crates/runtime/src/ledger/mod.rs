@@ -3,7 +3,7 @@
 //! ```text
 //! begin ─► price, budgets: reserve from the leased block ─► an attempt is open ┐
 //!                     │ block used up: lease the next one, synced              ├─► Inbox ─► writer ─► ledger.db
-//! settle ─► outcome: reported, counted, or at the reservation ─► a record ─────┘   (2 ms, one commit)
+//! settle ─► outcome: reported, counted, or at the reservation ─► a record ─────┘   (3 ms, one commit)
 //! ```
 //!
 //! The page `docs/concepts/ledger.md` says what is promised, and the schema.

@@ -1,8 +1,5 @@
 //! The one thread that writes: it collects what came within a few milliseconds and commits it at once.
 //!
-//! An attempt that ends soon after it began, as most do, leaves a record and nothing else: it gets a row among the open
-//! ones only when it is still open at the commit after the one of its group.
-//!
 //! Records are committed without waiting for the disk (`synchronous = NORMAL`): they survive the death of the process,
 //! and at most half a second later they are synced, too. A lease is committed with `FULL` and only then given out.
 
@@ -18,9 +15,8 @@ use super::attempt::{Info, Record};
 use super::database::{Place, signed};
 use super::shared::Shared;
 
-/// How long a record waits for others: a commit begins within it. What is promised is 5 ms, which is more than twice as
-/// long, as it takes two groups until an attempt is among the open ones.
-const COLLECT: Duration = Duration::from_millis(2);
+/// How long a record waits for others: a commit begins within it, well below the 5 ms that are promised.
+const COLLECT: Duration = Duration::from_millis(3);
 /// What was not yet synced is, after this time.
 const SYNC: Duration = Duration::from_millis(500);
 /// How long to wait before a commit that failed is tried again.
@@ -33,14 +29,8 @@ pub(crate) const KEPT_IN_MEMORY: i64 = 10_000;
 /// Gets the database, or why it cannot be written.
 pub(crate) type Work = Box<dyn FnOnce(Result<&mut Connection>) + Send>;
 
-/// What a commit wrote.
-#[derive(Default)]
-struct Written {
-    /// Accounts and what they are granted.
-    grants: Vec<(Arc<Account>, u64)>,
-    /// Whether open attempts have their rows, those that have just begun included.
-    all: bool,
-}
+/// Accounts and what they are granted once a commit succeeds.
+type Grants = Vec<(Arc<Account>, u64)>;
 
 /// What waits for the writer.
 #[derive(Default)]
@@ -139,9 +129,8 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// The next batch, or nothing when `patience` is over; and whether it is the last. It does not wait for others beyond
-    /// `due`.
-    fn next(&self, patience: Option<Duration>, due: Option<Instant>) -> (Batch, bool) {
+    /// The next batch, or nothing when `patience` is over; and whether it is the last.
+    fn next(&self, patience: Option<Duration>) -> (Batch, bool) {
         let mut state = self.state();
         if state.batch.is_empty() && !state.closing {
             state.idle = true;
@@ -157,8 +146,7 @@ impl Inbox {
         }
         if !state.batch.is_empty() {
             let collecting = |state: &mut State| !state.urgent && !state.closing;
-            let left = due.map_or(COLLECT, |due| due.saturating_duration_since(Instant::now()).min(COLLECT));
-            let woken = self.wake.wait_timeout_while(state, left, collecting);
+            let woken = self.wake.wait_timeout_while(state, COLLECT, collecting);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.urgent = false;
@@ -181,10 +169,6 @@ struct Writer {
     connection: Connection,
     /// Attempts whose row is in the table of open ones.
     open: HashSet<i64>,
-    /// Attempts of the last group that are open and have no row yet.
-    young: Vec<Arc<Info>>,
-    /// When those are to have one.
-    due: Option<Instant>,
     /// Whether commits wait for the disk at present.
     full: bool,
     /// Since when there is something that the disk need not have.
@@ -201,21 +185,13 @@ pub(crate) fn run(shared: &Arc<Shared>, connection: Connection) {
 
 fn write(shared: &Arc<Shared>, connection: Connection) {
     let shared = Arc::clone(shared);
-    let mut writer = Writer {
-        shared,
-        connection,
-        open: HashSet::new(),
-        young: Vec::new(),
-        due: None,
-        full: true,
-        unsynced: None,
-        oldest: 0,
-    };
+    let mut writer =
+        Writer { shared, connection, open: HashSet::new(), full: true, unsynced: None, oldest: 0 };
     let mut waiting = Batch::default();
     loop {
-        let (batch, mut closing) = writer.shared.inbox.next(writer.patience(), writer.due);
+        let patience = writer.unsynced.map(|since| SYNC.saturating_sub(since.elapsed()));
+        let (batch, mut closing) = writer.shared.inbox.next(patience);
         waiting.extend(batch);
-        let taken = Instant::now();
         loop {
             if closing {
                 writer.return_leases(&mut waiting);
@@ -223,8 +199,8 @@ fn write(shared: &Arc<Shared>, connection: Connection) {
                 waiting.accounts.extend(writer.surplus(KEEP));
             }
             match writer.commit(&waiting, closing) {
-                Ok(written) => {
-                    writer.committed(std::mem::take(&mut waiting), written, taken);
+                Ok(grants) => {
+                    writer.committed(std::mem::take(&mut waiting), grants);
                     break;
                 }
                 Err(error) => writer.failed(error, &mut waiting),
@@ -247,23 +223,20 @@ fn write(shared: &Arc<Shared>, connection: Connection) {
 
 impl Writer {
     /// Writes a batch, all or nothing.
-    fn commit(&mut self, batch: &Batch, closing: bool) -> rusqlite::Result<Written> {
+    fn commit(&mut self, batch: &Batch, closing: bool) -> rusqlite::Result<Grants> {
         let full = self.is_due() || closing || self.shared.is_failing() || !batch.accounts.is_empty();
-        let all = full || !batch.work.is_empty();
-        let mut written = Written { grants: Vec::new(), all };
-        let begun = self.young.iter().chain(batch.begun.iter().filter(|_| all));
-        if begun.clone().next().is_none() && batch.ended.is_empty() && !full {
-            return Ok(written);
+        let mut grants: Grants = Vec::new();
+        if batch.begun.is_empty() && batch.ended.is_empty() && !full {
+            return Ok(grants);
         }
-        // What began and ended before it got a row needs none.
-        let ended: HashSet<i64> = batch.ended.iter().map(|record| record.info.id).collect();
-        let begun: Vec<Arc<Info>> = begun.filter(|info| !ended.contains(&info.id)).map(Arc::clone).collect();
         self.wait_for_disk(full)?;
         let next = self.shared.next_id();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
+            // What began and ended within one commit needs no row among the open ones.
+            let ended: HashSet<i64> = batch.ended.iter().map(|record| record.info.id).collect();
             let mut begin = transaction.prepare_cached(BEGUN)?;
-            for info in &begun {
+            for info in batch.begun.iter().filter(|info| !ended.contains(&info.id)) {
                 insert_attempt(&mut begin, info)?;
             }
             let mut end = transaction.prepare_cached(ENDED)?;
@@ -278,10 +251,10 @@ impl Writer {
         if full {
             let mut draw = transaction.prepare_cached(DRAWN)?;
             for account in &batch.accounts {
-                if !written.grants.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
+                if !grants.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
                     let (drawn, grant) = account.lease();
                     draw.execute(params![account.budget, account.period, signed(drawn)])?;
-                    written.grants.push((Arc::clone(account), grant));
+                    grants.push((Arc::clone(account), grant));
                 }
             }
             let mut state = transaction.prepare_cached("UPDATE state SET synced = ?1, next = ?2")?;
@@ -293,14 +266,7 @@ impl Writer {
             self.oldest = oldest;
         }
         transaction.commit()?;
-        Ok(written)
-    }
-
-    /// How long there is nothing to do unless somebody brings something.
-    fn patience(&self) -> Option<Duration> {
-        let sync = self.unsynced.map(|since| SYNC.saturating_sub(since.elapsed()));
-        let due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
-        [sync, due].into_iter().flatten().min()
+        Ok(grants)
     }
 
     /// Whether commits wait for the disk.
@@ -319,25 +285,17 @@ impl Writer {
     }
 
     /// Tells everyone that a batch is written.
-    fn committed(&mut self, batch: Batch, written: Written, taken: Instant) {
+    fn committed(&mut self, batch: Batch, grants: Grants) {
         self.shared.mended();
-        for (account, grant) in written.grants {
+        for (account, grant) in grants {
             account.granted(grant);
         }
-        self.open.extend(self.young.drain(..).map(|info| info.id));
-        if written.all {
-            self.open.extend(batch.begun.iter().map(|info| info.id));
-        } else {
-            self.young = batch.begun;
+        for info in &batch.begun {
+            self.open.insert(info.id);
         }
-        let mut ended = HashSet::new();
         for record in &batch.ended {
-            if !self.open.remove(&record.info.id) {
-                ended.insert(record.info.id);
-            }
+            self.open.remove(&record.info.id);
         }
-        self.young.retain(|info| !ended.contains(&info.id));
-        self.due = (!self.young.is_empty()).then(|| taken + COLLECT);
         self.shared.recorded(&batch.ended);
         self.unsynced = if self.full { None } else { self.unsynced.or_else(|| Some(Instant::now())) };
         for work in batch.work {
@@ -354,7 +312,7 @@ impl Writer {
         let error = self.shared.place.error(error).into();
         self.shared.failed(&error);
         // A commit may have been made all the same: these rows are to go with their records.
-        self.open.extend(self.young.iter().chain(&waiting.begun).map(|info| info.id));
+        self.open.extend(waiting.begun.iter().map(|info| info.id));
         for account in &waiting.accounts {
             account.refused();
         }
