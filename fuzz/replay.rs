@@ -11,6 +11,16 @@ pub(super) fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
 
+/// The files of a target, in the order of their names.
+pub(super) fn files(target: &str) -> Vec<PathBuf> {
+    let directory = corpus(target);
+    let mut files: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", directory.display());
+    files
+}
+
 /// Panics of other crates are caught where they may happen; their messages would only take memory.
 fn quiet() {
     static ONCE: Once = Once::new();
@@ -27,12 +37,7 @@ fn quiet() {
 /// Runs a body with every file of its corpus, and with their beginnings.
 pub(super) fn replay(target: &str, body: fn(&[u8]) -> usize) {
     quiet();
-    let directory = corpus(target);
-    let mut files: Vec<_> =
-        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", directory.display());
-    for file in files {
+    for file in files(target) {
         let bytes = std::fs::read(&file).unwrap();
         for end in [bytes.len(), bytes.len() / 2] {
             let (most, held) = allocations::peak(|| body(&bytes[..end]));

@@ -273,14 +273,14 @@ mod tests {
         out
     }
 
+    /// What the files of a target's corpus hold.
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        super::replay::files(target).iter().map(|file| std::fs::read(file).unwrap()).collect()
+    }
+
     #[test]
     fn changed_answers_keep_the_contract() {
-        let mut files: Vec<_> = std::fs::read_dir(super::replay::corpus("vendor_answer"))
-            .unwrap()
-            .map(|file| file.unwrap().path())
-            .collect();
-        files.sort();
-        let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        let seeds = seeds("vendor_answer");
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for seed in seeds.iter().filter(|seed| seed.len() > 3) {
             for _ in 0..60 {
@@ -292,12 +292,7 @@ mod tests {
 
     #[test]
     fn changed_http_is_read_alike_however_it_is_cut() {
-        let mut files: Vec<_> = std::fs::read_dir(super::replay::corpus("vendor_http"))
-            .unwrap()
-            .map(|file| file.unwrap().path())
-            .collect();
-        files.sort();
-        let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        let seeds = seeds("vendor_http");
         let mut dice = Dice(0x5851_f42d_4c95_7f2d);
         for seed in &seeds {
             for _ in 0..500 {
