@@ -51,7 +51,9 @@ async fn the_key_shows_nowhere() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // With one subscriber alone, what another test logs first would be decided by that test's thread, which has none.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let _logging = tracing::subscriber::set_default(subscriber);
     let half = KEY.split_once('.').unwrap().1;
     let echo = format!("your key {KEY} or only {half}\r\nis wrong");
     let event =
