@@ -16,7 +16,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 from common import ROOT, Problem, Step, cache_directory, commit, machine, markdown_table, median, number, write_json
 from engines import free_port
@@ -55,13 +55,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--streams", type=int, default=16, help="streams at once, for the time of an event")
     parser.add_argument("--every", type=int, default=2000, help="microseconds between two events of a stream")
-    parser.add_argument("--only", default="peak,latency,stream,idle", help="parts: peak, latency, stream, idle, soak")
+    parser.add_argument("--only", default="peak,latency,stream,burst,idle", help="parts: peak, latency, stream, burst, idle, soak")
     parser.add_argument("--soak", type=int, default=600, help="seconds of the soak")
     parser.add_argument("--without", default="", help="contenders to leave out: nginx, litellm")
     parser.add_argument("--out", type=Path, help="where to write, without suffix")
     arguments = parser.parse_args()
     arguments.parts = set(arguments.only.split(","))
-    if unknown := arguments.parts - {"peak", "latency", "stream", "idle", "soak"}:
+    arguments.left_out = set(arguments.without.split(","))
+    if unknown := arguments.parts - {"peak", "latency", "stream", "burst", "idle", "soak"}:
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     return arguments
 
@@ -283,8 +284,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     ]:
         if not program.is_file():
             raise Problem(f"{program} is missing", f"Build it: {fix}")
-    left_out = set(arguments.without.split(","))
-    if "nginx" not in left_out and not arguments.nginx:
+    if "nginx" not in arguments.left_out and not arguments.nginx:
         raise Problem("nginx was not found", "Install it (apt-get install nginx), pass --nginx, or --without nginx.")
     result: dict = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -302,23 +302,18 @@ def measure(arguments: argparse.Namespace) -> dict:
         for name in "bpfus":
             (scratch / name).mkdir()
         client = Client(arguments.load, scratch)
-        with upstream(arguments.load, scratch, every=arguments.every) as port, byzerllm(arguments.binary, port, scratch) as own:
-            if "soak" in arguments.parts:
+        if "soak" in arguments.parts:
+            with upstream(arguments.load, scratch) as port, byzerllm(arguments.binary, port, scratch) as own:
                 result["soak"] = soak(client, own, arguments.soak)
-            if {"peak", "latency", "stream"} & arguments.parts:
-                values: Dict[str, Dict[str, List[float]]] = {}
-                with direct(port) as alone, nginx_or_none(arguments, left_out, port, scratch) as floor:
-                    contenders = [proxy for proxy in (alone, floor, own) if proxy]
-                    compare(arguments, client, contenders, values)
-                if "litellm" not in left_out and "peak" in arguments.parts:
-                    with Step("LiteLLM") as step, litellm(port, scratch, step) as slow:
-                        for turn in range(arguments.repeat):
-                            step.update(f"peak, {turn + 1}/{arguments.repeat}")
-                            keep(values, slow.name, "peak", client.run("load", slow, seconds=arguments.seconds, connections=8))
-                result["contenders"] = {
-                    name: {key: median(taken) for key, taken in found.items()} for name, found in values.items()
-                }
-                result["values"] = values
+        values: Dict[str, Dict[str, List[float]]] = {}
+        for together, parts in ((0, {"peak", "latency", "stream"}), (1, {"burst"})):
+            if wanted := parts & arguments.parts:
+                with upstream(arguments.load, scratch, every=arguments.every, together=together) as port:
+                    compare(arguments, client, wanted, port, scratch, values)
+        result["contenders"] = {
+            name: {key: median(taken) for key, taken in found.items()} for name, found in values.items()
+        }
+        result["values"] = values
         if "idle" in arguments.parts:
             with upstream(arguments.load, scratch, events=0) as port, byzerllm(arguments.binary, port, scratch) as own:
                 result["idle"] = idle(client, own)
@@ -326,9 +321,9 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 
 @contextmanager
-def nginx_or_none(arguments: argparse.Namespace, left_out: set, port: int, scratch: Path) -> Iterator[Optional[Proxy]]:
+def nginx_or_none(arguments: argparse.Namespace, port: int, scratch: Path) -> Iterator[Optional[Proxy]]:
     """nginx, unless it is left out."""
-    if "nginx" in left_out:
+    if "nginx" in arguments.left_out:
         yield None
         return
     with nginx(arguments.nginx, port, scratch) as proxy:
@@ -336,10 +331,12 @@ def nginx_or_none(arguments: argparse.Namespace, left_out: set, port: int, scrat
 
 
 @contextmanager
-def upstream(program: Path, scratch: Path, events: int = 100, every: int = 2000) -> Iterator[int]:
+def upstream(program: Path, scratch: Path, **options: int) -> Iterator[int]:
     """The upstream on the client's core."""
     port = free_port()
-    command = [*pinned(CLIENT_CORE), program, "upstream", "--port", port, "--events", events, "--every", every]
+    command = [*pinned(CLIENT_CORE), program, "upstream", "--port", port]
+    for name, value in options.items():
+        command += [f"--{name}", value]
     with running(command, scratch / "upstream.log"):
         time.sleep(0.3)
         yield port
@@ -352,7 +349,30 @@ def keep(values: Dict[str, Dict[str, List[float]]], name: str, part: str, found:
 
 
 def compare(
-    arguments: argparse.Namespace, client: Client, contenders: List[Proxy], values: Dict[str, Dict[str, List[float]]]
+    arguments: argparse.Namespace,
+    client: Client,
+    parts: Set[str],
+    port: int,
+    scratch: Path,
+    values: Dict[str, Dict[str, List[float]]],
+) -> None:
+    """Everything that is measured beside other proxies."""
+    with direct(port) as alone, nginx_or_none(arguments, port, scratch) as floor:
+        with byzerllm(arguments.binary, port, scratch) as own:
+            take_turns(arguments, client, parts, [proxy for proxy in (alone, floor, own) if proxy], values)
+    if "litellm" not in arguments.left_out and "peak" in parts:
+        with Step("LiteLLM") as step, litellm(port, scratch, step) as slow:
+            for turn in range(arguments.repeat):
+                step.update(f"peak, {turn + 1}/{arguments.repeat}")
+                keep(values, slow.name, "peak", client.run("load", slow, seconds=arguments.seconds, connections=8))
+
+
+def take_turns(
+    arguments: argparse.Namespace,
+    client: Client,
+    parts: Set[str],
+    contenders: List[Proxy],
+    values: Dict[str, Dict[str, List[float]]],
 ) -> None:
     """Peak rate, then latency at half of the slower one's peak, then streams; contenders take turns."""
 
@@ -365,14 +385,14 @@ def compare(
                     found = client.run(what, proxy, streamed=what == "streams", seconds=arguments.seconds, **options)
                     keep(values, proxy.name, part, found)
 
-    if {"peak", "latency"} & arguments.parts:
+    if {"peak", "latency"} & parts:
         turns("peak", "load", connections=arguments.connections)
-    if "latency" in arguments.parts:
+    if "latency" in parts:
         proxies = [proxy.name for proxy in contenders if proxy.name != "upstream alone"]
         rate = int(min(median(values[name]["peak_per_second"]) for name in proxies) / 2)
         turns("latency", "load", connections=arguments.connections, rate=rate)
-    if "stream" in arguments.parts:
-        turns("stream", "streams", connections=arguments.streams)
+    for part in sorted({"stream", "burst"} & parts):
+        turns(part, "streams", connections=arguments.streams)
 
 
 def idle(client: Client, proxy: Proxy) -> Dict[str, float]:
@@ -422,6 +442,7 @@ def markdown(result: dict) -> str:
         ("latency_p50_us", "p50 at half rate, µs"),
         ("latency_p99_us", "p99 at half rate, µs"),
         ("stream_p50_us", "event under way, p50, µs"),
+        ("burst_p50_us", "events that tick together, p50, µs"),
     ]
     rows = [
         [name, *(number(found.get(key)) for key, _ in columns)] for name, found in result["contenders"].items()

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use byzerllm_core::ModelHandle;
 use futures::StreamExt;
+use serde::Deserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,6 +23,7 @@ use crate::error::ApiError;
 use crate::limits;
 use crate::state::AppState;
 use crate::wire;
+use crate::wire::extra::Text;
 
 /// A parsed JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -77,9 +78,6 @@ fn declaring(state: &AppState, caller: &Caller, bytes: &[u8]) -> Option<ModelHan
 /// The first `model` of a body, found without reading on behind it. Whether it is the only one is seen when everything is
 /// read.
 fn named(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
     struct First<'f, 'a>(&'f mut Option<Cow<'a, str>>);
 
     impl<'de> Visitor<'de> for First<'_, 'de> {

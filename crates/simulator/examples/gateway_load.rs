@@ -12,8 +12,9 @@
 //! should have begun: a gateway that falls behind cannot hide it. Without one, each connection asks again at once.
 //!
 //! The upstream answers a body that holds `"stream":true` with server-sent events, one every `--every` microseconds; each
-//! carries the time at which it was written, so that `streams` knows how long it was under way. With `--events 0` it sends one
-//! event and then nothing, for `hold`.
+//! carries the time at which it was written, so that `streams` knows how long it was under way. Each stream has a time of its
+//! own, as answers of different requests have: with `--together 1` all of them tick at once. With `--events 0` the upstream
+//! sends one event and then nothing, for `hold`.
 
 #![expect(
     clippy::print_stdout,
@@ -146,8 +147,19 @@ async fn answer(mut stream: TcpStream, options: Arc<Options>) {
             if stream.write_all(whole.as_bytes()).await.is_err() {
                 return;
             }
-        } else if relay(&mut stream, events, every).await.is_err() {
-            return;
+        } else if events == 0 {
+            if stream.write_all(&[HEAD.as_bytes(), &event()].concat()).await.is_err() {
+                return;
+            }
+            return std::future::pending().await;
+        } else {
+            let plain = stream.into_std().unwrap();
+            let together = options.number("together", 0) > 0;
+            let relayed = tokio::task::spawn_blocking(move || relay(plain, events, every, together));
+            match relayed.await.unwrap() {
+                Ok(plain) => stream = TcpStream::from_std(plain).unwrap(),
+                Err(_) => return,
+            }
         }
     }
 }
@@ -156,34 +168,55 @@ fn find(text: &[u8], what: &[u8]) -> bool {
     text.windows(what.len()).any(|window| window == what)
 }
 
-async fn chunk(stream: &mut TcpStream, data: &str) -> std::io::Result<()> {
-    stream.write_all(format!("{:x}\r\n{data}\r\n", data.len()).as_bytes()).await
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn chunk(data: &str) -> Vec<u8> {
+    format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
 }
 
-/// An answer piece by piece.
-async fn relay(stream: &mut TcpStream, events: u64, every: Duration) -> std::io::Result<()> {
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head.as_bytes()).await?;
-    let start = Instant::now();
-    for index in 0..events.max(1) {
-        let due = every * u32::try_from(index).unwrap_or(u32::MAX);
-        if let Some(rest) = due.checked_sub(start.elapsed()) {
-            tokio::time::sleep(rest).await;
+/// One piece of text, which tells the time.
+fn event() -> Vec<u8> {
+    let sent = now();
+    let data = format!(
+        r#"data: {{"id":"c","object":"chat.completion.chunk","created":1,"model":"static","choices":[{{"index":0,"delta":{{"content":"T{sent} "}},"finish_reason":null}}]}}"#
+    );
+    chunk(&format!("{data}\n\n"))
+}
+
+/// An answer piece by piece, on a thread of its own: the timer of an event loop is a millisecond coarse and would have all
+/// streams tick at once.
+fn relay(
+    mut stream: std::net::TcpStream,
+    events: u64,
+    every: Duration,
+    together: bool,
+) -> std::io::Result<std::net::TcpStream> {
+    // Streams that begin together are to be out of step nevertheless: the golden ratio spreads any number of them evenly.
+    static STREAMS: AtomicU64 = AtomicU64::new(0);
+    stream.set_nonblocking(false)?;
+    stream.write_all(HEAD.as_bytes())?;
+    let period = u64::try_from(every.as_micros()).unwrap().max(1);
+    let phase = match together {
+        true => 0,
+        false => {
+            STREAMS.fetch_add(1, Ordering::Relaxed).wrapping_mul(618_034) % 1_000_000 * period / 1_000_000
         }
-        let sent = now();
-        let data = format!(
-            r#"data: {{"id":"c","object":"chat.completion.chunk","created":1,"model":"static","choices":[{{"index":0,"delta":{{"content":"T{sent} "}},"finish_reason":null}}]}}"#
-        );
-        chunk(stream, &format!("{data}\n\n")).await?;
-    }
-    if events == 0 {
-        return std::future::pending().await;
+    };
+    let first = (now() / period + 1) * period + phase;
+    for index in 0..events {
+        let rest = (first + index * period).saturating_sub(now());
+        if rest > 0 {
+            std::thread::sleep(Duration::from_micros(rest));
+        }
+        stream.write_all(&event())?;
     }
     let end = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"static","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-    chunk(stream, &format!("{end}\n\n")).await?;
+    stream.write_all(&chunk(&format!("{end}\n\n")))?;
     let usage = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"static","choices":[],"usage":{"prompt_tokens":14,"completion_tokens":100,"total_tokens":114}}"#;
-    chunk(stream, &format!("{usage}\n\ndata: [DONE]\n\n")).await?;
-    stream.write_all(b"0\r\n\r\n").await
+    stream.write_all(&chunk(&format!("{usage}\n\ndata: [DONE]\n\n")))?;
+    stream.write_all(b"0\r\n\r\n")?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
 }
 
 /// Reads one whole answer with a length or in chunks; whether it was a success.

@@ -266,9 +266,11 @@ impl Heads<'_> {
             };
             dots.rows::<L>(count, padded_keys, scores, L::splat(self.shape.scale));
             let (rest, last) = (self.task.rows.len() % LANES, padded_keys.saturating_sub(LANES));
-            for query in 0..if rest == 0 { 0 } else { count } {
-                let at = scores.add(query * padded_keys + last);
-                L::store(at, L::choose_range(0, rest, L::load(at), L::splat(f32::NEG_INFINITY)));
+            if rest > 0 {
+                for query in 0..count {
+                    let at = scores.add(query * padded_keys + last);
+                    L::store(at, L::choose_range(0, rest, L::load(at), L::splat(f32::NEG_INFINITY)));
+                }
             }
         }
         let mut totals = [0.0; BLOCK_QUERIES];

@@ -95,9 +95,9 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Split<'_, 'de, V> {
     }
 }
 
-/// A field's name, which is borrowed from the body but for names with escapes.
+/// A text that is borrowed from the body, but for one with escapes.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// The fields that are not declared; those that are go aside.
 struct Fields<'a, A> {
@@ -110,7 +110,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(Name(name)) = self.inner.next_key::<Name<'de>>()? {
+        while let Some(Text(name)) = self.inner.next_key::<Text<'de>>()? {
             if !self.declared.contains(&&*name) {
                 let name: CowStrDeserializer<'_, A::Error> = name.into_deserializer();
                 return seed.deserialize(name).map(Some);
