@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::layout::{GROUP, HALF, PANEL, Record, SHARED, SUPER, WIDE, zero_code};
+use super::sink::WholeRows;
 use super::{ROW_CHUNK, Sink};
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
@@ -86,6 +87,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 let lines =
                     if wanted { (Self::RECORD.span(groups) / LINE).div_ceil(passes * groups) } else { 0 };
                 let last = group + groups == self.groups;
+                let whole = if last { self.sink.whole_rows(start) } else { None };
                 let mut part = Part {
                     records,
                     groups,
@@ -93,7 +95,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                     infos: self.infos.add(start * self.groups + group),
                     stride: self.groups,
                     fresh: group == 0,
-                    finish: (last && self.sink.takes_vectors()).then_some((self.sink, start)),
+                    whole,
                     next,
                     lines,
                 };
@@ -127,7 +129,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                         row += 1;
                     }
                 }
-                if last && !self.sink.takes_vectors() {
+                if last && whole.is_none() {
                     self.sink.store_rows::<L>(start, chunk, sums);
                 }
             }
@@ -136,7 +138,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
 }
 
 /// Some groups of a panel with the activations that meet them.
-struct Part<'a> {
+struct Part {
     records: *const u8,
     groups: usize,
     codes: *const i8,
@@ -145,8 +147,8 @@ struct Part<'a> {
     stride: usize,
     /// Whether the sums begin at zero.
     fresh: bool,
-    /// With the last groups of a panel, where whole sums go, and the batch row of the first of them.
-    finish: Option<(&'a Sink<'a>, usize)>,
+    /// With the last groups of a panel, where the sums of the rows go if not to `sums`.
+    whole: Option<WholeRows>,
     /// What is fetched while this part is computed, and how many cache lines of it with each group.
     next: *const u8,
     lines: usize,
@@ -163,7 +165,7 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
     /// Adds `ROWS` rows times `VECTORS` vectors of lanes, from vector `first` on, to the sums.
     #[inline(always)]
     unsafe fn block<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-        part: &mut Part<'_>,
+        part: &mut Part,
         row: usize,
         first: usize,
         sums: *mut f32,
@@ -239,11 +241,13 @@ impl<const BITS: usize, const WIDTH: usize, const MINIMA: bool, const SCALES: us
                 record = record.add(Self::RECORD.bytes());
             }
         }
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                match part.finish {
-                    Some((sink, start)) => sink.store::<L>(start + row + r, first + v, totals[r][v]),
-                    None => L::store(sums.add(r * PANEL + v * LANES), totals[r][v]),
+        match part.whole {
+            Some(rows) => rows.store::<L, ROWS, VECTORS>(row, first, &totals),
+            None => {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        L::store(sums.add(r * PANEL + v * LANES), totals[r][v]);
+                    }
                 }
             }
         }

@@ -30,9 +30,19 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Whether single vectors can be stored. Otherwise a row's whole panel is rounded at once.
-    pub(super) fn takes_vectors(&self) -> bool {
-        matches!(self.target, Target::Floats { .. })
+    /// Rows of floats, the first of them being batch row `row`, if all columns of the panel are there: their sums need not
+    /// pass through memory.
+    ///
+    /// # Safety
+    /// The row exists.
+    pub(super) unsafe fn whole_rows(&self, row: usize) -> Option<WholeRows> {
+        let Target::Floats { output, stride, from } = self.target else { return None };
+        if self.columns < PANEL || self.bias.is_some_and(|bias| bias.len() < PANEL) {
+            return None;
+        }
+        // SAFETY: promised by the caller.
+        let first = unsafe { output.at((row - from) * stride + self.first) };
+        Some(WholeRows { first, stride, bias: self.bias.map(<[f32]>::as_ptr) })
     }
 
     /// Writes `count` rows from `row` on, from sums of one panel width each, the bias added.
@@ -74,13 +84,12 @@ impl Sink<'_> {
         }
     }
 
-    /// Writes sixteen sums of a row, the bias added: vector `vector` of the panel. Only where it
-    /// [`Sink::takes_vectors`].
+    /// Writes sixteen sums of a row of floats, the bias added: vector `vector` of the panel.
     ///
     /// # Safety
     /// No other task writes this row of this panel, and it exists.
     #[inline(always)]
-    pub(super) unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, sums: L::F) {
+    unsafe fn store<L: Lanes>(&self, row: usize, vector: usize, sums: L::F) {
         let first = vector * LANES;
         if let Target::Floats { output, stride, from } = self.target
             && first < self.columns
@@ -104,6 +113,54 @@ impl Sink<'_> {
                 L::add(sums, load_some::<L>(bias, vector * LANES))
             },
             _ => sums,
+        }
+    }
+}
+
+/// Rows of floats that take all columns of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct WholeRows {
+    /// The panel's first column of the first row.
+    first: *mut f32,
+    /// Floats from one row to the next.
+    stride: usize,
+    /// As many floats as the panel has columns.
+    bias: Option<*const f32>,
+}
+
+impl WholeRows {
+    /// Writes the sums of `ROWS` rows from `row` on, the bias added: vectors `vector..vector + VECTORS` of the panel.
+    ///
+    /// # Safety
+    /// The rows exist, and no other task writes them.
+    #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "loops of constant length that keep the sums in registers"
+    )]
+    pub(super) unsafe fn store<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+        self,
+        row: usize,
+        vector: usize,
+        sums: &[[L::F; VECTORS]; ROWS],
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let to = self.first.add(row * self.stride + vector * LANES);
+            let Some(bias) = self.bias else {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        L::store(to.add(r * self.stride + v * LANES), sums[r][v]);
+                    }
+                }
+                return;
+            };
+            for v in 0..VECTORS {
+                let bias = L::load(bias.add((vector + v) * LANES));
+                for r in 0..ROWS {
+                    L::store(to.add(r * self.stride + v * LANES), L::add(sums[r][v], bias));
+                }
+            }
         }
     }
 }
