@@ -31,6 +31,56 @@ pub(crate) unsafe fn store_some<L: Lanes>(to: &mut [f32], at: usize, value: L::F
     }
 }
 
+/// A vector with zeros behind its first `count` lanes.
+#[inline(always)]
+pub(crate) unsafe fn zeros_past<L: Lanes>(value: L::F, count: usize) -> L::F {
+    if count >= LANES { value } else { L::choose_range(0, count, value, L::splat(0.0)) }
+}
+
+/// Vectors that are summed up beside each other, so that additions do not wait for each other.
+const SUMS: usize = 4;
+
+/// The sum of a row's values.
+#[inline(always)]
+pub(crate) unsafe fn sum_of<L: Lanes>(row: &[f32]) -> f32 {
+    let mut sums = [L::splat(0.0); SUMS];
+    let whole = row.len() / (SUMS * LANES) * (SUMS * LANES);
+    for at in (0..whole).step_by(SUMS * LANES) {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = L::add(*sum, L::load(row.as_ptr().add(at + index * LANES)));
+        }
+    }
+    for (at, sum) in (whole..row.len()).step_by(LANES).zip(&mut sums) {
+        *sum = L::add(*sum, load_some::<L>(row, at));
+    }
+    L::sum(L::add(L::add(sums[0], sums[1]), L::add(sums[2], sums[3])))
+}
+
+/// The sum of the squares of a row's values less `shift`.
+#[inline(always)]
+pub(crate) unsafe fn squares_of<L: Lanes>(row: &[f32], shift: f32) -> f32 {
+    let (mut sums, shift) = ([L::splat(0.0); SUMS], L::splat(shift));
+    let whole = row.len() / (SUMS * LANES) * (SUMS * LANES);
+    for at in (0..whole).step_by(SUMS * LANES) {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let value = L::sub(L::load(row.as_ptr().add(at + index * LANES)), shift);
+            *sum = L::fma(value, value, *sum);
+        }
+    }
+    for (at, sum) in (whole..row.len()).step_by(LANES).zip(&mut sums) {
+        let value = L::sub(load_some::<L>(row, at), shift);
+        let value = zeros_past::<L>(value, row.len() - at);
+        *sum = L::fma(value, value, *sum);
+    }
+    L::sum(L::add(L::add(sums[0], sums[1]), L::add(sums[2], sums[3])))
+}
+
+/// What a row's values are scaled by once `shift` is subtracted.
+#[inline(always)]
+pub(crate) unsafe fn factor_of<L: Lanes>(row: &[f32], shift: f32, eps: f32) -> f32 {
+    1.0 / (squares_of::<L>(row, shift) / row.len() as f32 + eps).sqrt()
+}
+
 /// Normalises `output` rows in place of copies of `input` rows; without `input`, in place.
 struct Norm<'a> {
     input: Option<&'a [f32]>,
@@ -51,21 +101,8 @@ impl Kernel for Norm<'_> {
             if let Some(input) = self.input {
                 output.copy_from_slice(&input[row * width..(row + 1) * width]);
             }
-            let mut shift = 0.0;
-            if self.center {
-                let mut sum = L::splat(0.0);
-                for at in (0..width).step_by(LANES) {
-                    sum = L::add(sum, load_some::<L>(output, at));
-                }
-                shift = L::sum(sum) / width as f32;
-            }
-            let mut squares = L::splat(0.0);
-            for at in (0..width).step_by(LANES) {
-                let value = L::sub(load_some::<L>(output, at), L::splat(shift));
-                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
-                squares = L::fma(value, value, squares);
-            }
-            let factor = 1.0 / (L::sum(squares) / width as f32 + self.eps).sqrt();
+            let shift = if self.center { sum_of::<L>(output) / width as f32 } else { 0.0 };
+            let factor = factor_of::<L>(output, shift, self.eps);
             for at in (0..width).step_by(LANES) {
                 let value = L::sub(load_some::<L>(output, at), L::splat(shift));
                 let scaled = L::mul(value, L::splat(factor));

@@ -5,7 +5,7 @@
 
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::matrix::{InputWriter, ProductInput, load_group};
-use crate::norm::{load_some, store_some};
+use crate::norm::{factor_of, load_some, store_some, sum_of, zeros_past};
 use crate::rows::split_mut;
 use crate::threads::Turn;
 
@@ -46,21 +46,8 @@ impl Kernel for Rows<'_> {
                     store_some::<L>(values, at, sum);
                 }
             }
-            let mut shift = 0.0;
-            if center {
-                let mut sum = L::splat(0.0);
-                for at in (0..width).step_by(LANES) {
-                    sum = L::add(sum, load_some::<L>(values, at));
-                }
-                shift = L::sum(sum) / width as f32;
-            }
-            let mut squares = L::splat(0.0);
-            for at in (0..width).step_by(LANES) {
-                let value = L::sub(load_some::<L>(values, at), L::splat(shift));
-                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
-                squares = L::fma(value, value, squares);
-            }
-            let factor = L::splat(1.0 / (L::sum(squares) / width as f32 + eps).sqrt());
+            let shift = if center { sum_of::<L>(values) / width as f32 } else { 0.0 };
+            let factor = L::splat(factor_of::<L>(values, shift, eps));
             for group in 0..width.div_ceil(2 * LANES) {
                 let at = group * 2 * LANES;
                 let (value, weight) = (load_group::<L>(values, at), load_group::<L>(weight, at));
@@ -73,7 +60,7 @@ impl Kernel for Rows<'_> {
                             Some(bias) => L::fma(centered, weight[half], load_some::<L>(bias, from)),
                             None => L::mul(centered, weight[half]),
                         };
-                        scaled[half] = L::choose_range(0, (width - from).min(LANES), result, L::splat(0.0));
+                        scaled[half] = zeros_past::<L>(result, width - from);
                     }
                 }
                 self.writer.store_group::<L>(self.first + row, group, scaled);

@@ -5,7 +5,7 @@
 
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::matrix::{InputWriter, ProductInput, load_group};
-use crate::norm::{load_some, store_some};
+use crate::norm::{factor_of, load_some, store_some, sum_of, zeros_past};
 use crate::rows::split_mut;
 use crate::threads::Turn;
 
@@ -37,23 +37,17 @@ impl Kernel for Rows<'_> {
         let width = weight.len();
         for (row, values) in self.stream.chunks_exact_mut(width).enumerate() {
             let block = self.block.get(row * width..(row + 1) * width);
-            let mut sum = L::splat(0.0);
-            for at in (0..width).step_by(LANES) {
-                let mut value = load_some::<L>(values, at);
-                if let Some(block) = block {
-                    value = L::add(value, load_some::<L>(block, at));
-                    store_some::<L>(values, at, value);
+            if let Some(block) = block {
+                for at in (0..width).step_by(LANES) {
+                    store_some::<L>(
+                        values,
+                        at,
+                        L::add(load_some::<L>(values, at), load_some::<L>(block, at)),
+                    );
                 }
-                sum = L::add(sum, value);
             }
-            let mean = L::splat(L::sum(sum) / width as f32);
-            let mut squares = L::splat(0.0);
-            for at in (0..width).step_by(LANES) {
-                let value = L::sub(load_some::<L>(values, at), mean);
-                let value = L::choose_range(0, (width - at).min(LANES), value, L::splat(0.0));
-                squares = L::fma(value, value, squares);
-            }
-            let factor = L::splat(1.0 / (L::sum(squares) / width as f32 + eps).sqrt());
+            let mean = sum_of::<L>(values) / width as f32;
+            let (mean, factor) = (L::splat(mean), L::splat(factor_of::<L>(values, mean, eps)));
             for group in 0..width.div_ceil(2 * LANES) {
                 let at = group * 2 * LANES;
                 let (value, weight, bias) =
@@ -64,7 +58,7 @@ impl Kernel for Rows<'_> {
                     if from < width {
                         let centered = L::mul(L::sub(value[half], mean), factor);
                         let result = L::fma(centered, weight[half], bias[half]);
-                        scaled[half] = L::choose_range(0, (width - from).min(LANES), result, L::splat(0.0));
+                        scaled[half] = zeros_past::<L>(result, width - from);
                         store_some::<L>(values, from, scaled[half]);
                     }
                 }
