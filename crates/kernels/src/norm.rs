@@ -40,45 +40,45 @@ pub(crate) unsafe fn zeros_past<L: Lanes>(value: L::F, count: usize) -> L::F {
 /// Vectors that are summed up beside each other, so that additions do not wait for each other.
 const SUMS: usize = 4;
 
-/// The sum of a row's values.
+/// The sum of a row's values, or of the squares of these less `shift`.
 #[inline(always)]
-pub(crate) unsafe fn sum_of<L: Lanes>(row: &[f32]) -> f32 {
-    let mut sums = [L::splat(0.0); SUMS];
-    let whole = row.len() / (SUMS * LANES) * (SUMS * LANES);
-    for at in (0..whole).step_by(SUMS * LANES) {
-        for (index, sum) in sums.iter_mut().enumerate() {
-            *sum = L::add(*sum, L::load(row.as_ptr().add(at + index * LANES)));
-        }
-    }
-    for (at, sum) in (whole..row.len()).step_by(LANES).zip(&mut sums) {
-        *sum = L::add(*sum, load_some::<L>(row, at));
-    }
-    L::sum(L::add(L::add(sums[0], sums[1]), L::add(sums[2], sums[3])))
-}
-
-/// The sum of the squares of a row's values less `shift`.
-#[inline(always)]
-pub(crate) unsafe fn squares_of<L: Lanes>(row: &[f32], shift: f32) -> f32 {
+unsafe fn sum_of<L: Lanes, const SQUARES: bool>(row: &[f32], shift: f32) -> f32 {
     let (mut sums, shift) = ([L::splat(0.0); SUMS], L::splat(shift));
     let whole = row.len() / (SUMS * LANES) * (SUMS * LANES);
     for at in (0..whole).step_by(SUMS * LANES) {
         for (index, sum) in sums.iter_mut().enumerate() {
-            let value = L::sub(L::load(row.as_ptr().add(at + index * LANES)), shift);
-            *sum = L::fma(value, value, *sum);
+            let value = L::load(row.as_ptr().add(at + index * LANES));
+            *sum = with_value::<L, SQUARES>(*sum, value, shift, LANES);
         }
     }
     for (at, sum) in (whole..row.len()).step_by(LANES).zip(&mut sums) {
-        let value = L::sub(load_some::<L>(row, at), shift);
-        let value = zeros_past::<L>(value, row.len() - at);
-        *sum = L::fma(value, value, *sum);
+        *sum = with_value::<L, SQUARES>(*sum, load_some::<L>(row, at), shift, row.len() - at);
     }
     L::sum(L::add(L::add(sums[0], sums[1]), L::add(sums[2], sums[3])))
 }
 
-/// What a row's values are scaled by once `shift` is subtracted.
+/// A sum with one more vector, of which the first `count` lanes are there and the others zeros.
 #[inline(always)]
-pub(crate) unsafe fn factor_of<L: Lanes>(row: &[f32], shift: f32, eps: f32) -> f32 {
-    1.0 / (squares_of::<L>(row, shift) / row.len() as f32 + eps).sqrt()
+unsafe fn with_value<L: Lanes, const SQUARES: bool>(
+    sum: L::F,
+    value: L::F,
+    shift: L::F,
+    count: usize,
+) -> L::F {
+    if SQUARES {
+        let value = zeros_past::<L>(L::sub(value, shift), count);
+        L::fma(value, value, sum)
+    } else {
+        L::add(sum, value)
+    }
+}
+
+/// What is subtracted from a row's values (their mean when they are to be centered), and what the rest is then scaled by.
+#[inline(always)]
+pub(crate) unsafe fn shift_and_factor<L: Lanes>(row: &[f32], center: bool, eps: f32) -> (f32, f32) {
+    let width = row.len() as f32;
+    let shift = if center { sum_of::<L, false>(row, 0.0) / width } else { 0.0 };
+    (shift, 1.0 / (sum_of::<L, true>(row, shift) / width + eps).sqrt())
 }
 
 /// Normalises `output` rows in place of copies of `input` rows; without `input`, in place.
@@ -101,8 +101,7 @@ impl Kernel for Norm<'_> {
             if let Some(input) = self.input {
                 output.copy_from_slice(&input[row * width..(row + 1) * width]);
             }
-            let shift = if self.center { sum_of::<L>(output) / width as f32 } else { 0.0 };
-            let factor = factor_of::<L>(output, shift, self.eps);
+            let (shift, factor) = shift_and_factor::<L>(output, self.center, self.eps);
             for at in (0..width).step_by(LANES) {
                 let value = L::sub(load_some::<L>(output, at), L::splat(shift));
                 let scaled = L::mul(value, L::splat(factor));

@@ -5,7 +5,7 @@
 
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::matrix::{InputWriter, ProductInput, load_group};
-use crate::norm::{factor_of, load_some, store_some, sum_of, zeros_past};
+use crate::norm::{load_some, shift_and_factor, store_some, zeros_past};
 use crate::rows::split_mut;
 use crate::threads::Turn;
 
@@ -46,8 +46,8 @@ impl Kernel for Rows<'_> {
                     store_some::<L>(values, at, sum);
                 }
             }
-            let shift = if center { sum_of::<L>(values) / width as f32 } else { 0.0 };
-            let factor = L::splat(factor_of::<L>(values, shift, eps));
+            let (shift, factor) = shift_and_factor::<L>(values, center, eps);
+            let factor = L::splat(factor);
             for group in 0..width.div_ceil(2 * LANES) {
                 let at = group * 2 * LANES;
                 let (value, weight) = (load_group::<L>(values, at), load_group::<L>(weight, at));

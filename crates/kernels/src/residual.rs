@@ -5,7 +5,7 @@
 
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::matrix::{InputWriter, ProductInput, load_group};
-use crate::norm::{factor_of, load_some, store_some, sum_of, zeros_past};
+use crate::norm::{load_some, shift_and_factor, store_some, zeros_past};
 use crate::rows::split_mut;
 use crate::threads::Turn;
 
@@ -39,15 +39,12 @@ impl Kernel for Rows<'_> {
             let block = self.block.get(row * width..(row + 1) * width);
             if let Some(block) = block {
                 for at in (0..width).step_by(LANES) {
-                    store_some::<L>(
-                        values,
-                        at,
-                        L::add(load_some::<L>(values, at), load_some::<L>(block, at)),
-                    );
+                    let sum = L::add(load_some::<L>(values, at), load_some::<L>(block, at));
+                    store_some::<L>(values, at, sum);
                 }
             }
-            let mean = sum_of::<L>(values) / width as f32;
-            let (mean, factor) = (L::splat(mean), L::splat(factor_of::<L>(values, mean, eps)));
+            let (mean, factor) = shift_and_factor::<L>(values, true, eps);
+            let (mean, factor) = (L::splat(mean), L::splat(factor));
             for group in 0..width.div_ceil(2 * LANES) {
                 let at = group * 2 * LANES;
                 let (value, weight, bias) =

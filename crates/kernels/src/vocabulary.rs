@@ -6,7 +6,7 @@
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::math::exp;
-use crate::norm::{load_some, store_some};
+use crate::norm::{load_some, store_some, zeros_past};
 
 /// Weights that are summed together by [`weigh`].
 pub const WEIGHT_BLOCK: usize = 256;
@@ -69,7 +69,7 @@ impl Kernel for Weigh<'_> {
                 let weight = L::max(exp::<L>(power), L::splat(LEAST));
                 let weight = L::choose_less(weight, L::splat(self.least), zero, weight);
                 let weight = L::choose_less(logit, L::splat(f32::MIN), zero, weight);
-                let weight = L::choose_range(0, LANES.min(logits.len() - at), weight, zero);
+                let weight = zeros_past::<L>(weight, logits.len() - at);
                 sum = L::add(sum, weight);
                 store_some::<L>(weights, at, weight);
             }

@@ -196,11 +196,10 @@ fn relay(
     stream.set_nonblocking(false)?;
     stream.write_all(HEAD.as_bytes())?;
     let period = u64::try_from(every.as_micros()).unwrap().max(1);
-    let phase = match together {
-        true => 0,
-        false => {
-            STREAMS.fetch_add(1, Ordering::Relaxed).wrapping_mul(618_034) % 1_000_000 * period / 1_000_000
-        }
+    let phase = if together {
+        0
+    } else {
+        STREAMS.fetch_add(1, Ordering::Relaxed).wrapping_mul(618_034) % 1_000_000 * period / 1_000_000
     };
     let first = (now() / period + 1) * period + phase;
     for index in 0..events {
