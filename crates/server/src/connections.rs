@@ -17,7 +17,6 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -170,13 +169,7 @@ impl Service<Request<Incoming>> for Seated {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = Busy::new(&self.place);
         let answer = self.router.clone().oneshot(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            // The answers of one turn of the event loop are written together, after everything else in it: their reader
-            // is woken once and not for each.
-            yield_now().await;
-            Ok(answer.map(|body| Work { body, _busy: busy }))
-        })
+        Box::pin(async move { Ok(answer.await?.map(|body| Work { body, _busy: busy })) })
     }
 }
 

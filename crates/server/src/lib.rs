@@ -24,6 +24,7 @@ mod sse;
 mod state;
 mod tls;
 mod traces;
+mod turns;
 mod wire;
 
 pub use openapi::openapi;

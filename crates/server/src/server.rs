@@ -22,6 +22,7 @@ use crate::patience::Patient;
 use crate::router::build;
 use crate::state::{AppState, ServerOptions};
 use crate::traces::AdoptSpan;
+use crate::turns::Together;
 use crate::{limits, tls};
 
 /// How long the server waits for its clients.
@@ -209,7 +210,7 @@ async fn welcome(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its write delay");
     }
-    let stream = Patient::new(stream, timeouts.write);
+    let stream = Together::new(Patient::new(stream, timeouts.write));
     match tls {
         None => serve(stream, service, timeouts, closing).await,
         // Several times larger: beside it, each plain connection would take as much.
@@ -219,7 +220,7 @@ async fn welcome(
 
 /// One connection with TLS from its handshake.
 async fn encrypted(
-    stream: Patient<TcpStream>,
+    stream: Together<Patient<TcpStream>>,
     tls: TlsAcceptor,
     service: Seated,
     timeouts: Timeouts,

@@ -179,9 +179,23 @@ struct Writer {
 
 /// The thread's body: until the ledger is closed and everything is written.
 pub(crate) fn run(shared: &Arc<Shared>, connection: Connection) {
+    give_way();
     write(shared, connection);
     shared.inbox.end();
 }
+
+/// Requests go first where cores are few. A quarter of a core that they want, too, is still this thread's: several times
+/// what it needs. Anywhere but on Linux it would be the whole process that gives way.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    const STEPS: i32 = 5;
+    if let Err(error) = rustix::process::setpriority_process(None, STEPS) {
+        tracing::debug!(%error, "the ledger's thread keeps its priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}
 
 fn write(shared: &Arc<Shared>, connection: Connection) {
     let shared = Arc::clone(shared);

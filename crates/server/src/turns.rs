@@ -1,0 +1,128 @@
+//! What is answered in one turn of the event loop is written together, after everything else in it: a reader that is near
+//! is woken once and not for each answer, and the writes come closer together than the work between them lets them.
+
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose first write behind a flush waits until every task that is ready has had its turn.
+pub(crate) struct Together<S> {
+    inner: S,
+    /// Since the last flush.
+    waited: bool,
+}
+
+impl<S> Together<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, waited: false }
+    }
+
+    fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.waited {
+            return Poll::Ready(());
+        }
+        self.waited = true;
+        // A task that wakes itself goes behind all others.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Together<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Together<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        ready!(self.poll_turn(context));
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        ready!(self.poll_turn(context));
+        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        self.waited = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// Notes when bytes arrive.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<&'static str>>>);
+
+    impl AsyncWrite for Notes {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+            self.0.lock().unwrap().push("written");
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_of_one_turn_are_written_behind_the_work_of_all() {
+        let notes = Notes::default();
+        let tasks: Vec<_> = (0..3)
+            .map(|_| {
+                let notes = notes.clone();
+                tokio::spawn(async move {
+                    let mut stream = Together::new(notes.clone());
+                    for _ in 0..2 {
+                        notes.0.lock().unwrap().push("computed");
+                        stream.write_all(b"one").await.unwrap();
+                        stream.write_all(b"more").await.unwrap();
+                        stream.flush().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let (computed, written) = (["computed"; 3], ["written"; 2]);
+        // The work for a second answer follows the first one's writes, as a client asks only then.
+        let turns =
+            [&computed[..], &written, &["computed"], &written, &["computed"], &written, &["computed"]];
+        assert_eq!(notes.0.lock().unwrap()[..12], turns.concat());
+        yield_now().await;
+    }
+}
