@@ -310,8 +310,10 @@ def measure_model(arguments: argparse.Namespace, model: Model, python: Path, sou
                         step.update(f"{turn + 1}/{arguments.repeat}, {engine.name}")
                         taken = values[engine.name]
                         if "offline" in arguments.parts:
-                            for name, file in files.items():
-                                taken.setdefault(name, []).append(tokens / engine.encode(file))
+                            seconds = {name: engine.encode(file) for name, file in files.items()}
+                            for name, took in seconds.items():
+                                taken.setdefault(name, []).append(tokens / took)
+                            taken.setdefault("both", []).append(tokens * len(seconds) / sum(seconds.values()))
                         if "query" in arguments.parts:
                             taken.setdefault("query_ms", []).append(engine.query(files["sorted"]))
         if "http" in arguments.parts:
@@ -412,6 +414,7 @@ async def clients(address: Tuple[str, int], bodies: Sequence[bytes], count: int)
 ROWS = (
     ("unsorted", "texts as they come (tokens/s)", True),
     ("sorted", "texts sorted by length (tokens/s)", True),
+    ("both", "both lists one after the other (tokens/s)", True),
     ("query_ms", "the shortest text alone (ms)", False),
     ("http", f"HTTP, {CLIENTS} clients, a text a request (tokens/s)", True),
     ("http_share", "the same over the offline rate", True),

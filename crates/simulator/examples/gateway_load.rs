@@ -7,9 +7,10 @@
 //! gateway_load hold --port 8000 --path … --body BODY --connections 5000 --seconds 20
 //! ```
 //!
-//! Both speak just as much HTTP/1.1 as they need, on one thread, so that they cost little beside the gateway. With a rate,
-//! requests begin at fixed times whether or not earlier ones are answered in time, and latency counts from when a request
-//! should have begun: a gateway that falls behind cannot hide it. Without one, each connection asks again at once.
+//! Both speak just as much HTTP/1.1 as they need, so that they cost little beside the gateway: the upstream on one thread, and
+//! `load` with one per connection. With a rate, requests begin at fixed times whether or not earlier ones are answered in
+//! time, and latency counts from when a request should have begun: a gateway that falls behind cannot hide it. Without one,
+//! each connection asks again at once.
 //!
 //! The upstream answers a body that holds `"stream":true` with server-sent events, one every `--every` microseconds; each
 //! carries the time at which it was written, so that `streams` knows how long it was under way. Each stream has a time of its
