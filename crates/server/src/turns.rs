@@ -75,7 +75,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use tokio::io::AsyncWriteExt;
-    use tokio::task::yield_now;
 
     use super::*;
 
@@ -123,6 +122,5 @@ mod tests {
         let turns =
             [&computed[..], &written, &["computed"], &written, &["computed"], &written, &["computed"]];
         assert_eq!(notes.0.lock().unwrap()[..12], turns.concat());
-        yield_now().await;
     }
 }
