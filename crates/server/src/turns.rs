@@ -1,5 +1,5 @@
 //! What is answered in one turn of the event loop is written together, after everything else in it: a reader that is near
-//! is woken once and not for each answer, and the writes come closer together than the work between them lets them.
+//! is woken once and not for each answer, as no work lies between the writes.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
