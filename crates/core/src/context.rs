@@ -21,31 +21,34 @@ impl RequestId {
     pub fn generate() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &randomness()).into_uuid();
+        let mut random = randomness();
+        // A forked process has the same random bytes, but lives at other nanoseconds.
+        for (byte, nanos) in random.iter_mut().rev().zip(since.subsec_nanos().to_le_bytes()) {
+            *byte ^= nanos;
+        }
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
         let mut text = [0; 32];
         Self(id.simple().encode_lower(&mut text).to_owned())
     }
 }
 
-/// Ten random bytes. The system is asked for those of many ids at once, and again in a process that was forked.
+/// Ten random bytes. The system is asked for those of many ids at once.
 fn randomness() -> [u8; 10] {
     const IDS: usize = 64;
     struct Pool {
-        owner: u32,
         used: usize,
         bytes: [[u8; 10]; IDS],
     }
     thread_local! {
-        static POOL: RefCell<Pool> = const { RefCell::new(Pool { owner: 0, used: IDS, bytes: [[0; 10]; IDS] }) };
+        static POOL: RefCell<Pool> = const { RefCell::new(Pool { used: IDS, bytes: [[0; 10]; IDS] }) };
     }
     POOL.with_borrow_mut(|pool| {
-        let process = std::process::id();
-        if pool.used >= IDS || pool.owner != process {
+        if pool.used >= IDS {
             if getrandom::fill(pool.bytes.as_flattened_mut()).is_err() {
                 let [.., a, b, c, d, e, f, g, h, i, j] = uuid::Uuid::now_v7().into_bytes();
                 return [a, b, c, d, e, f, g, h, i, j];
             }
-            (pool.owner, pool.used) = (process, 0);
+            pool.used = 0;
         }
         let ten = pool.bytes[pool.used];
         pool.used += 1;

@@ -21,6 +21,9 @@ use crate::{Decode, Delta, Frame, Framing};
 /// A vendor that has finished every choice is waited for so long, for its usage and its mark of the end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// An answer in one piece: its id, its text, its end, its usage, and the end of the whole.
+const USUAL: usize = 5;
+
 /// How the bytes are read.
 enum Reading {
     /// Events were asked for, and something else may come: the first character tells.
@@ -46,6 +49,8 @@ pub(crate) struct Answer {
     heard: bool,
     ticket: Option<Ticket>,
     prompt_bytes: u64,
+    /// The vendor's id of the request without credentials, once somebody asked for it.
+    request_id: Option<String>,
     hook: Option<UsageHook>,
     failure: Option<Failure>,
     over: bool,
@@ -80,7 +85,7 @@ impl Answer {
             body: Some(body),
             reading,
             decoder,
-            deltas: Vec::with_capacity(4),
+            deltas: Vec::with_capacity(USUAL),
             assembly,
             clock,
             timer: None,
@@ -88,6 +93,7 @@ impl Answer {
             heard: false,
             ticket: Some(ticket),
             prompt_bytes,
+            request_id: None,
             hook: None,
             failure: None,
             over: false,
@@ -315,8 +321,11 @@ impl Answer {
         self.shared.settle(ticket, ending, reported, id, Some(self.head.status));
     }
 
-    fn request_id(&self) -> Option<String> {
-        self.assembly.request_id.as_deref().map(|id| self.shared.redactor.id(id))
+    fn request_id(&mut self) -> Option<String> {
+        if self.request_id.is_none() {
+            self.request_id = self.assembly.request_id.as_deref().map(|id| self.shared.redactor.id(id));
+        }
+        self.request_id.clone()
     }
 
     fn usage(&self) -> Usage {

@@ -102,8 +102,9 @@ impl Shared {
     }
 
     pub(crate) fn call(&self, context: RequestContext, task: Task) -> Result<Call> {
-        let clock = self.limits.start(context.deadline);
-        if clock.is_over() {
+        let now = Instant::now();
+        let clock = self.limits.start(now, context.deadline);
+        if clock.end() <= now {
             return Err(clock.error(Phase::Total, self.vendor));
         }
         count(&self.counters.requests);
@@ -254,26 +255,24 @@ impl Shared {
         match &ending {
             Ending::Refused(kind) | Ending::Failed(kind) => {
                 self.counters.failed(*kind);
-                let (kind, ms) = (kind.code(), ticket.begun.elapsed().as_millis() as u64);
                 tracing::warn!(
                     vendor,
                     deployment,
                     attempt,
                     status,
-                    kind,
-                    ms,
+                    kind = kind.code(),
+                    ms = ticket.begun.elapsed().as_millis() as u64,
                     vendor_request_id = id,
                     "attempt failed"
                 );
             }
             _ => {
-                let ms = ticket.begun.elapsed().as_millis() as u64;
                 tracing::debug!(
                     vendor,
                     deployment,
                     attempt,
                     status,
-                    ms,
+                    ms = ticket.begun.elapsed().as_millis() as u64,
                     vendor_request_id = id,
                     "attempt over"
                 );

@@ -26,6 +26,10 @@ const AGENT: &str = concat!("byzerllm/", env!("CARGO_PKG_VERSION"));
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 
+/// Where most servers tell the id of a request. Names as texts would be read anew for each answer.
+static REQUEST_IDS: [HeaderName; 2] =
+    [HeaderName::from_static("x-request-id"), HeaderName::from_static("request-id")];
+
 /// What says how a message travels is written by us alone.
 static OURS: [HeaderName; 4] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
 
@@ -36,9 +40,9 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The id of the request in the field where most servers tell it.
+    /// The id of the request where most servers tell it.
     pub(crate) fn request_id(&self) -> Option<&str> {
-        crate::refusal::header(&self.headers, &["x-request-id", "request-id"])
+        REQUEST_IDS.iter().find_map(|name| self.headers.get(name)?.to_str().ok())
     }
 }
 

@@ -29,8 +29,7 @@ impl Limits {
     }
 
     /// Starts the clock of a request that the caller wants answered by `deadline`.
-    pub(crate) fn start(&self, deadline: Option<std::time::Instant>) -> Clock {
-        let now = Instant::now();
+    pub(crate) fn start(&self, now: Instant, deadline: Option<std::time::Instant>) -> Clock {
         let own = now + self.total;
         let (end, callers) = match deadline.map(Instant::from_std) {
             Some(deadline) if deadline < own => (deadline, true),
