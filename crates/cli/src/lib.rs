@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Arguments, Command};
@@ -172,12 +173,22 @@ fn start_logging(arguments: &Arguments, output: Output, traces: Option<&Traces>)
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BYZERLLM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt::layer()
+    let spans = tracing_subscriber::registry();
+    // A filter for one of two layers is asked whenever a span is entered; one for all only when it begins.
+    let _already_started = match traces {
+        None => spans.with(filter).with(log(output)).try_init(),
+        Some(traces) => spans.with(log(output).with_filter(filter)).with(traces.layer()).try_init(),
+    };
+}
+
+/// What writes log records.
+fn log<S>(output: Output) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(output.colours_errors())
         .fmt_fields(log_fields::Fields::default())
-        .with_filter(filter);
-    let _already_started =
-        tracing_subscriber::registry().with(log).with(traces.map(Traces::layer)).try_init();
 }

@@ -3,6 +3,7 @@
 //! Every request is a span, whose fields are written when it begins, whether or not anything is logged in it: so what no
 //! terminal shows is written without the styles of one.
 
+use std::cell::Cell;
 use std::fmt::{self, Debug};
 
 use tracing::field::{Field, Visit};
@@ -10,18 +11,30 @@ use tracing_subscriber::field::{RecordFields, VisitOutput as _};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, DefaultVisitor, Writer};
 
+/// So many bytes are kept for the next fields.
+const KEPT: usize = 1 << 10;
+
 /// The usual form, written faster where it has no styles.
 #[derive(Debug, Default)]
 pub(crate) struct Fields(DefaultFields);
 
 impl<'writer> FormatFields<'writer> for Fields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
         if writer.has_ansi_escapes() {
             return self.0.format_fields(writer, fields);
         }
-        let mut plain = Plain { writer, empty: true, result: Ok(()) };
+        thread_local! {
+            static TEXT: Cell<String> = const { Cell::new(String::new()) };
+        }
+        // Once, as what is kept of a span would grow with each piece.
+        let mut text = TEXT.take();
+        let mut plain = Plain { writer: Writer::new(&mut text), empty: true, result: Ok(()) };
         fields.record(&mut plain);
-        plain.result
+        let result = plain.result.and_then(|()| writer.write_str(&text));
+        text.clear();
+        text.shrink_to(KEPT);
+        TEXT.set(text);
+        result
     }
 }
 
