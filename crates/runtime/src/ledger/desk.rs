@@ -117,7 +117,7 @@ async fn reserve(
             Unit::Money(_) => continue,
         };
         let amount = amount.ok_or_else(|| live.unbounded())?;
-        if let Some(account) = draw(shared, live, amount).await? {
+        if let Some(account) = draw(shared, live, amount, info.begun).await? {
             let tokens = live.unit == Unit::Tokens;
             shares.0.push(Share { account, reserved: amount, tokens });
         }
@@ -133,14 +133,15 @@ async fn reserve(
 }
 
 /// Reserves from one budget; nothing when it was removed meanwhile.
-async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64) -> Result<Option<Arc<Account>>> {
+async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64, begun: i64) -> Result<Option<Arc<Account>>> {
+    let mut now = begun / 1000;
     let mut wanting: Option<Wanting> = None;
     loop {
         shared.check()?;
         if live.removed.load(Ordering::SeqCst) {
             return Ok(None);
         }
-        let account = live.account(shared.now())?;
+        let account = live.account(now)?;
         let mut lease = false;
         if let Some(done) = taken(shared, live, &account, amount, &mut lease) {
             return done.map(|()| Some(account));
@@ -161,6 +162,7 @@ async fn draw(shared: &Arc<Shared>, live: &Live, amount: u64) -> Result<Option<A
         // The ledger may have failed or closed before the change was awaited.
         shared.check()?;
         changed.await;
+        now = shared.now();
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod local;
 mod money;
 mod price;
 mod report;
+mod rows;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use byzerllm_core::Result;
-use rusqlite::{Connection, Statement, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::account::Account;
 use super::attempt::{Info, Record};
 use super::database::{Place, signed};
+use super::rows::{BEGUN, ENDED, Records, insert_attempt};
 use super::shared::Shared;
 
 /// How long a record waits for others: a commit begins within it, well below the 5 ms that are promised.
@@ -29,8 +30,14 @@ pub(crate) const KEPT_IN_MEMORY: i64 = 10_000;
 /// Gets the database, or why it cannot be written.
 pub(crate) type Work = Box<dyn FnOnce(Result<&mut Connection>) + Send>;
 
-/// Accounts and what they are granted once a commit succeeds.
-type Grants = Vec<(Arc<Account>, u64)>;
+/// What holds once a commit has succeeded.
+#[derive(Default)]
+struct Committed {
+    /// Accounts and what they are granted.
+    grants: Vec<(Arc<Account>, u64)>,
+    /// Attempts that have a row in the table of open ones.
+    opened: Vec<i64>,
+}
 
 /// What waits for the writer.
 #[derive(Default)]
@@ -213,8 +220,8 @@ fn write(shared: &Arc<Shared>, connection: Connection) {
                 waiting.accounts.extend(writer.surplus(KEEP));
             }
             match writer.commit(&waiting, closing) {
-                Ok(grants) => {
-                    writer.committed(std::mem::take(&mut waiting), grants);
+                Ok(committed) => {
+                    writer.committed(std::mem::take(&mut waiting), committed);
                     break;
                 }
                 Err(error) => writer.failed(error, &mut waiting),
@@ -237,26 +244,29 @@ fn write(shared: &Arc<Shared>, connection: Connection) {
 
 impl Writer {
     /// Writes a batch, all or nothing.
-    fn commit(&mut self, batch: &Batch, closing: bool) -> rusqlite::Result<Grants> {
+    fn commit(&mut self, batch: &Batch, closing: bool) -> rusqlite::Result<Committed> {
         let full = self.is_due() || closing || self.shared.is_failing() || !batch.accounts.is_empty();
-        let mut grants: Grants = Vec::new();
+        let mut committed = Committed::default();
         if batch.begun.is_empty() && batch.ended.is_empty() && !full {
-            return Ok(grants);
+            return Ok(committed);
         }
         self.wait_for_disk(full)?;
         let next = self.shared.next_id();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             // What began and ended within one commit needs no row among the open ones.
-            let ended: HashSet<i64> = batch.ended.iter().map(|record| record.info.id).collect();
+            let mut ended: Vec<i64> = batch.ended.iter().map(|record| record.info.id).collect();
+            ended.sort_unstable();
             let mut begin = transaction.prepare_cached(BEGUN)?;
-            for info in batch.begun.iter().filter(|info| !ended.contains(&info.id)) {
+            for info in batch.begun.iter().filter(|info| ended.binary_search(&info.id).is_err()) {
                 insert_attempt(&mut begin, info)?;
+                committed.opened.push(info.id);
             }
             let mut end = transaction.prepare_cached(ENDED)?;
+            let mut records = Records::new(&mut end);
             let mut forget = transaction.prepare_cached("DELETE FROM attempts WHERE id = ?1")?;
             for record in &batch.ended {
-                insert_record(&mut end, record)?;
+                records.insert(record)?;
                 if self.open.contains(&record.info.id) {
                     forget.execute(params![record.info.id])?;
                 }
@@ -265,10 +275,10 @@ impl Writer {
         if full {
             let mut draw = transaction.prepare_cached(DRAWN)?;
             for account in &batch.accounts {
-                if !grants.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
+                if !committed.grants.iter().any(|(known, _)| Arc::ptr_eq(known, account)) {
                     let (drawn, grant) = account.lease();
                     draw.execute(params![account.budget, account.period, signed(drawn)])?;
-                    grants.push((Arc::clone(account), grant));
+                    committed.grants.push((Arc::clone(account), grant));
                 }
             }
             let mut state = transaction.prepare_cached("UPDATE state SET synced = ?1, next = ?2")?;
@@ -280,7 +290,7 @@ impl Writer {
             self.oldest = oldest;
         }
         transaction.commit()?;
-        Ok(grants)
+        Ok(committed)
     }
 
     /// Whether commits wait for the disk.
@@ -299,17 +309,17 @@ impl Writer {
     }
 
     /// Tells everyone that a batch is written.
-    fn committed(&mut self, batch: Batch, grants: Grants) {
+    fn committed(&mut self, batch: Batch, committed: Committed) {
         self.shared.mended();
-        for (account, grant) in grants {
+        for (account, grant) in committed.grants {
             account.granted(grant);
         }
-        for info in &batch.begun {
-            self.open.insert(info.id);
+        if !self.open.is_empty() {
+            for record in &batch.ended {
+                self.open.remove(&record.info.id);
+            }
         }
-        for record in &batch.ended {
-            self.open.remove(&record.info.id);
-        }
+        self.open.extend(committed.opened);
         self.shared.recorded(&batch.ended);
         self.unsynced = if self.full { None } else { self.unsynced.or_else(|| Some(Instant::now())) };
         for work in batch.work {
@@ -355,76 +365,6 @@ impl Writer {
             tracing::warn!(%error, "the ledger's log was not folded into its file; that happens at the next start");
         }
     }
-}
-
-const BEGUN: &str = "
-INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
-ON CONFLICT (id) DO NOTHING";
-
-fn insert_attempt(statement: &mut Statement<'_>, info: &Info) -> rusqlite::Result<()> {
-    let attempt = &info.attempt;
-    let (price, currency) = info.price();
-    statement.execute(params![
-        info.id,
-        info.begun,
-        attempt.request.0,
-        attempt.number,
-        attempt.principal.key_name,
-        &*attempt.deployment,
-        attempt.vendor,
-        &*attempt.model,
-        attempt.task.as_str(),
-        signed(attempt.prompt_tokens),
-        attempt.completion_tokens.map(signed),
-        price,
-        currency,
-        info.most().map(signed),
-        info.unknown_price(),
-    ])?;
-    Ok(())
-}
-
-/// A commit whose outcome was not told is made again with the same numbers.
-const ENDED: &str = "
-INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-    ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
-ON CONFLICT (id) DO NOTHING";
-
-fn insert_record(statement: &mut Statement<'_>, record: &Record) -> rusqlite::Result<()> {
-    let (info, outcome) = (&record.info, &record.outcome);
-    let (attempt, tokens) = (&info.attempt, &outcome.tokens);
-    let (price, currency) = info.price();
-    statement.execute(params![
-        info.id,
-        info.begun,
-        record.ended,
-        attempt.request.0,
-        attempt.number,
-        attempt.principal.key_name,
-        &*attempt.deployment,
-        attempt.vendor,
-        &*attempt.model,
-        attempt.task.as_str(),
-        record.ending,
-        record.error,
-        outcome.source.as_str(),
-        signed(tokens.prompt),
-        signed(tokens.cached),
-        signed(tokens.cache_written),
-        (!outcome.unbounded).then_some(signed(tokens.completion)),
-        signed(tokens.reasoning),
-        signed(attempt.prompt_tokens),
-        attempt.completion_tokens.map(signed),
-        price,
-        currency,
-        outcome.cost.map(signed),
-        outcome.unknown_price,
-        outcome.unbounded,
-        outcome.over_reserved,
-        record.vendor_request,
-        record.first_event,
-    ])?;
-    Ok(())
 }
 
 /// Nothing for a budget that was removed meanwhile.
