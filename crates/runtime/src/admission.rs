@@ -199,7 +199,9 @@ pub(crate) fn removed(name: &str) -> Error {
 pub(crate) struct Admitted {
     name: Arc<str>,
     inner: Option<(EventStream, Permit, TaskTrackerToken)>,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: CancellationToken,
+    /// Once the answer was waited for.
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Admitted {
@@ -210,7 +212,7 @@ impl Admitted {
         token: TaskTrackerToken,
         stop: CancellationToken,
     ) -> Self {
-        Self { name, inner: Some((stream, permit, token)), stopped: Box::pin(stop.cancelled_owned()) }
+        Self { name, inner: Some((stream, permit, token)), stop, stopped: None }
     }
 }
 
@@ -220,11 +222,18 @@ impl Stream for Admitted {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let Some((stream, ..)) = &mut this.inner else { return Poll::Ready(None) };
-        if this.stopped.as_mut().poll(context).is_ready() {
+        let mut next = Poll::Pending;
+        if !this.stop.is_cancelled() {
+            next = stream.as_mut().poll_next(context);
+        }
+        if next.is_pending() {
+            let stop = &this.stop;
+            let stopped = this.stopped.get_or_insert_with(|| Box::pin(stop.clone().cancelled_owned()));
+            std::task::ready!(stopped.as_mut().poll(context));
             this.inner = None;
             return Poll::Ready(Some(Err(removed(&this.name))));
         }
-        let item = std::task::ready!(stream.as_mut().poll_next(context));
+        let item = std::task::ready!(next);
         // The place is free as soon as the answer is over, also when the caller keeps the stream.
         if !matches!(&item, Some(Ok(event)) if !matches!(event, Event::Usage { .. })) {
             this.inner = None;

@@ -233,10 +233,13 @@ impl Runtime {
         if let Some(ticket) = &ticket {
             ticket.listen(&mut context);
         }
+        if deployment.stop.is_cancelled() {
+            return Err(removed(&deployment.name));
+        }
         let stream = tokio::select! {
             biased;
-            () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
             stream = local::chat(&*model, &handle.info, &deployment.name, request, context) => stream,
+            () = deployment.stop.cancelled() => return Err(removed(&deployment.name)),
         };
         let stream = stream.inspect_err(|error| {
             if let Some(ticket) = &ticket {
