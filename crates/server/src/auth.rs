@@ -28,6 +28,8 @@ pub(crate) struct Guard {
     /// The port that a URL without one means.
     default_port: u16,
     hosts: Vec<String>,
+    /// Names for which the rules were asked already, as nearly every request has one of them.
+    usual: Vec<String>,
     origins: Vec<String>,
     admin_token: String,
 }
@@ -35,14 +37,19 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(options: &ServerOptions) -> Self {
         let lower = |list: &[String]| list.iter().map(|entry| entry.trim().to_ascii_lowercase()).collect();
-        Self {
+        let port = options.address.port();
+        let mut guard = Self {
             address: options.address.ip(),
-            port: options.address.port(),
+            port,
             default_port: if options.tls.is_some() { 443 } else { 80 },
             hosts: lower(&options.allowed_hosts),
+            usual: Vec::new(),
             origins: lower(&options.allowed_origins),
             admin_token: options.admin_token.clone(),
-        }
+        };
+        let usual = [format!("127.0.0.1:{port}"), format!("localhost:{port}"), options.address.to_string()];
+        guard.usual = usual.into_iter().filter(|host| guard.follows_rules(host)).collect();
+        guard
     }
 
     /// Before everything: `Host` and `Origin`.
@@ -78,6 +85,10 @@ impl Guard {
     }
 
     fn host_allowed(&self, host: &str) -> bool {
+        self.usual.iter().any(|usual| usual == host) || self.follows_rules(host)
+    }
+
+    fn follows_rules(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let Some((name, port)) = split_host(&host) else { return false };
         let address = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
@@ -242,6 +253,9 @@ fn has_body(request: &Request) -> bool {
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
+    if value == "application/json" {
+        return true;
+    }
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/json")
 }

@@ -39,8 +39,9 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     }
 }
 
-/// A parsed JSON body that asks a model, and the parameters in it that are the model's own.
-pub(crate) struct ModelBody<T>(pub(crate) T, pub(crate) Map<String, Value>);
+/// A parsed JSON body that asks a model, and the parameters in it that are the model's own. Boxed, as it is of a kilobyte
+/// and moves through several hands.
+pub(crate) struct ModelBody<T>(pub(crate) Box<T>, pub(crate) Map<String, Value>);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for ModelBody<T> {
     type Rejection = ApiError;
@@ -50,15 +51,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for ModelBody<T> {
         let clear = caller.check_body(&bytes)?;
         let (value, extra) = match declaring(state, &caller, &bytes) {
             Some(model) => {
-                let chat = model.chat.as_ref().map(|chat| chat.extra_parameters());
-                let embed = model.embed.as_ref().map(|embed| embed.extra_parameters());
-                let rerank = model.rerank.as_ref().map(|rerank| rerank.extra_parameters());
-                let mut declared = chat.unwrap_or_default().to_vec();
-                declared.extend(embed.unwrap_or_default());
-                declared.extend(rerank.unwrap_or_default());
+                let declared = declared(&model).concat();
                 wire::extra::parse_with(&bytes, &declared)?
             }
-            None => (wire::fields::parse(&bytes)?, Map::new()),
+            None => (Box::new(wire::fields::parse(&bytes)?), Map::new()),
         };
         if clear { Ok(Self(value, extra)) } else { Err(caller.unclear().into()) }
     }
@@ -69,10 +65,17 @@ fn declaring(state: &AppState, caller: &Caller, bytes: &[u8]) -> Option<ModelHan
     let named = named(bytes)?;
     caller.check(&named).ok()?;
     let model = state.runtime.model(&named).ok()?;
-    let chat = model.chat.as_ref().is_some_and(|chat| !chat.extra_parameters().is_empty());
-    let embed = model.embed.as_ref().is_some_and(|embed| !embed.extra_parameters().is_empty());
-    let rerank = model.rerank.as_ref().is_some_and(|rerank| !rerank.extra_parameters().is_empty());
-    (chat || embed || rerank).then_some(model)
+    let declares = declared(&model).iter().any(|names| !names.is_empty());
+    declares.then_some(model)
+}
+
+/// The parameters of its own that a model has for each of its tasks.
+fn declared(model: &ModelHandle) -> [&[&'static str]; 3] {
+    [
+        model.chat.as_ref().map(|chat| chat.extra_parameters()).unwrap_or_default(),
+        model.embed.as_ref().map(|embed| embed.extra_parameters()).unwrap_or_default(),
+        model.rerank.as_ref().map(|rerank| rerank.extra_parameters()).unwrap_or_default(),
+    ]
 }
 
 /// The first `model` of a body, found without reading on behind it. Whether it is the only one is seen when everything is

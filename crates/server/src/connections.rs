@@ -49,6 +49,8 @@ pub(crate) fn affordable(wanted: usize) -> usize {
 /// All connections.
 pub(crate) struct Crowd {
     room: Arc<Semaphore>,
+    /// The server ends.
+    closing: CancellationToken,
     quiet: Mutex<Quiet>,
     /// Someone has become quiet.
     hushed: Notify,
@@ -62,9 +64,10 @@ struct Quiet {
 }
 
 impl Crowd {
-    pub(crate) fn new(room: usize) -> Arc<Self> {
+    /// Room for so many. When `closing` is cancelled, everyone leaves.
+    pub(crate) fn new(room: usize, closing: CancellationToken) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { room, quiet: Mutex::default(), hushed: Notify::new() })
+        Arc::new(Self { room, closing, quiet: Mutex::default(), hushed: Notify::new() })
     }
 
     fn quiet(&self) -> std::sync::MutexGuard<'_, Quiet> {
@@ -105,7 +108,8 @@ impl Seat {
     fn new(crowd: &Arc<Crowd>, permit: OwnedSemaphorePermit) -> Self {
         let place = Place {
             crowd: crowd.clone(),
-            leave: CancellationToken::new(),
+            // One token for both reasons: each is asked for whenever anything happens on the connection.
+            leave: crowd.closing.child_token(),
             since: Mutex::new(None),
             _permit: permit,
         };
@@ -113,9 +117,14 @@ impl Seat {
         Self(Arc::new(place))
     }
 
-    /// Completes when the connection has to make place.
+    /// Completes when the connection has to leave: to make place, or because the server ends.
     pub(crate) async fn left(&self) {
         self.0.leave.cancelled().await;
+    }
+
+    /// Whether the connection is quiet while others wait for its place. One that began a request meanwhile is not.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        !self.0.crowd.closing.is_cancelled() && self.0.since().is_some()
     }
 
     /// The service of this connection.

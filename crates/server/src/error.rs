@@ -101,8 +101,7 @@ pub(crate) async fn finish(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
     let span = tracing::info_span!("request", %id, %method, path = %label);
-    let trace =
-        span.in_scope(|| traces::request(&id, &method, route, request.headers(), state.adopt_span.as_ref()));
+    let trace = traces::request(&span, &id, &method, route, request.headers(), state.adopt_span.as_ref());
     request.extensions_mut().insert(id.clone());
     let answer = async {
         match state.guard.check(&request) {

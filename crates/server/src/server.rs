@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use byzerllm_core::{Error, ErrorKind, Result};
 use byzerllm_runtime::Runtime;
 use hyper::server::conn::http1;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::connections::{self, Crowd, Seat, Seated};
+use crate::connections::{self, Crowd, Seat};
 use crate::patience::Patient;
 use crate::router::build;
 use crate::state::{AppState, ServerOptions};
@@ -142,7 +143,7 @@ impl Server {
         let router = build(AppState::new(runtime, &options, timeouts, adopt_span));
         let closing = CancellationToken::new();
         let mut connections = JoinSet::new();
-        let crowd = Crowd::new(connections::affordable(room));
+        let crowd = Crowd::new(connections::affordable(room), closing.clone());
         let mut shutdown = pin!(shutdown);
         {
             let mut accepting = pin!(accept(&listener, &crowd));
@@ -155,13 +156,7 @@ impl Server {
                 };
                 accepting.set(accept(&listener, &crowd));
                 let Some((stream, seat)) = stream else { break };
-                let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
-                connections.spawn(async move {
-                    tokio::select! {
-                        () = seat.left() => tracing::debug!("a quiet connection makes place for another one"),
-                        () = welcome(stream, tls, seat.service(router), timeouts, closing) => {}
-                    }
-                });
+                connections.spawn(welcome(stream, tls.clone(), seat, router.clone(), timeouts));
             }
         }
         drop(listener);
@@ -203,18 +198,18 @@ async fn accept(listener: &TcpListener, crowd: &Arc<Crowd>) -> Option<(TcpStream
 async fn welcome(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    service: Seated,
+    seat: Seat,
+    router: Router,
     timeouts: Timeouts,
-    closing: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its write delay");
     }
     let stream = Together::new(Patient::new(stream, timeouts.write));
     match tls {
-        None => serve(stream, service, timeouts, closing).await,
+        None => serve(stream, &seat, router, timeouts).await,
         // Several times larger: beside it, each plain connection would take as much.
-        Some(tls) => Box::pin(encrypted(stream, tls, service, timeouts, closing)).await,
+        Some(tls) => Box::pin(encrypted(stream, tls, &seat, router, timeouts)).await,
     }
 }
 
@@ -222,23 +217,23 @@ async fn welcome(
 async fn encrypted(
     stream: Together<Patient<TcpStream>>,
     tls: TlsAcceptor,
-    service: Seated,
+    seat: &Seat,
+    router: Router,
     timeouts: Timeouts,
-    closing: CancellationToken,
 ) {
     let shaken = tokio::select! {
-        () = closing.cancelled() => return,
+        () = seat.left() => return,
         shaken = timeout(timeouts.head, tls.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => serve(stream, service, timeouts, closing).await,
+        Ok(Ok(stream)) => serve(stream, seat, router, timeouts).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-/// One connection, until it ends or, once the server closes, its running request has ended.
-async fn serve<S>(stream: S, service: Seated, timeouts: Timeouts, closing: CancellationToken)
+/// One connection, until it ends or has to leave; a running request ends before.
+async fn serve<S>(stream: S, seat: &Seat, router: Router, timeouts: Timeouts)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -247,11 +242,16 @@ where
         .header_read_timeout(timeouts.head)
         .max_buf_size(limits::HEAD_BYTES)
         .max_headers(limits::HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .writev(false)
+        .serve_connection(TokioIo::new(stream), seat.service(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = seat.left() => {
+            if seat.is_in_the_way() {
+                return tracing::debug!("a quiet connection makes place for another one");
+            }
             connection.as_mut().graceful_shutdown();
             // The caller bounds this wait for all connections together.
             connection.await

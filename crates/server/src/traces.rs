@@ -14,6 +14,7 @@ pub type AdoptSpan = Arc<dyn Fn(&Span, &str, &str) + Send + Sync>;
 
 /// The span of a request. It has no path and no header: who writes secrets there does not find them in traces.
 pub(crate) fn request(
+    parent: &Span,
     id: &RequestId,
     method: &Method,
     route: Option<&str>,
@@ -26,6 +27,7 @@ pub(crate) fn request(
     };
     let span = tracing::trace_span!(
         target: TRACES,
+        parent: parent,
         "http",
         otel.name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
         otel.kind = "server",

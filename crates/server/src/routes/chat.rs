@@ -23,7 +23,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let asked = body.into_request(extra)?;
     let id = wish.id.clone();
-    let name = format!("chatcmpl-{id}");
+    let name = ["chatcmpl-", &id.0].concat();
     let (model, n) = (asked.request.model.clone(), asked.request.n);
     let takeover = wish.takeover(if asked.stream { Takeover::Continue } else { Takeover::Restart })?;
     let events = state.runtime.chat(caller.allowing(takeover).context(id), asked.request).await?;

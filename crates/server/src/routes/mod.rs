@@ -23,14 +23,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
 use byzerllm_core::{ChatModel, Error, RequestId, Result, Takeover};
 
 use crate::error::request_id;
 use crate::state::AppState;
 
-const TAKEOVER: &str = "x-byzerllm-takeover";
+static TAKEOVER: HeaderName = HeaderName::from_static("x-byzerllm-takeover");
 
 /// Runs work that may take a while on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -52,7 +52,7 @@ impl FromRequestParts<AppState> for Wish {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Infallible> {
-        Ok(Self { id: request_id(&parts.extensions), takeover: parts.headers.get(TAKEOVER).cloned() })
+        Ok(Self { id: request_id(&parts.extensions), takeover: parts.headers.get(&TAKEOVER).cloned() })
     }
 }
 
@@ -63,7 +63,7 @@ impl Wish {
         let word = value.to_str().unwrap_or_default();
         word.parse().map_err(|error: Error| {
             let message = format!("the header `{TAKEOVER}` is wrong: {}", error.message());
-            Error::invalid(TAKEOVER, message)
+            Error::invalid(TAKEOVER.as_str(), message)
         })
     }
 

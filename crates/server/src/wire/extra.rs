@@ -22,7 +22,7 @@ use crate::limits;
 pub(crate) fn parse_with<T: DeserializeOwned>(
     bytes: &[u8],
     declared: &[&str],
-) -> Result<(T, Map<String, Value>)> {
+) -> Result<(Box<T>, Map<String, Value>)> {
     let mut extra = Map::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut wrong = None;
@@ -30,7 +30,7 @@ pub(crate) fn parse_with<T: DeserializeOwned>(
     let quick = Object::<T>::deserialize(Splitting { inner: &mut json, declared, aside });
     if let (Ok(Object(value)), Ok(())) = (quick, json.end()) {
         extra.retain(|_, value| !value.is_null());
-        return Ok((value, extra));
+        return Ok((Box::new(value), extra));
     }
     // Once more, only to say what is wrong: to follow paths costs a string per field.
     extra.clear();
@@ -45,7 +45,7 @@ pub(crate) fn parse_with<T: DeserializeOwned>(
     })?;
     json.end().map_err(|error| explain(".", &error, declared))?;
     extra.retain(|_, value| !value.is_null());
-    Ok((value, extra))
+    Ok((Box::new(value), extra))
 }
 
 /// What is taken out.
@@ -162,13 +162,13 @@ mod tests {
         let body = json!({
             "enable_search": true, "model": "m", "effort": {"level": "high"}, "inner": {"size": 3}
         });
-        let (parsed, extra): (Body, _) = parse_with(body.to_string().as_bytes(), DECLARED).unwrap();
+        let (parsed, extra) = parse_with::<Body>(body.to_string().as_bytes(), DECLARED).unwrap();
         assert_eq!((parsed.model.as_str(), parsed.effort, parsed.inner.unwrap().0.size), ("m", None, 3));
         assert_eq!(Value::Object(extra), json!({"enable_search": true, "effort": {"level": "high"}}));
 
-        let (parsed, extra): (Body, _) = parse_with(br#"{"model": "m", "effort": 2}"#, &[]).unwrap();
+        let (parsed, extra) = parse_with::<Body>(br#"{"model": "m", "effort": 2}"#, &[]).unwrap();
         assert_eq!((parsed.effort, extra.len()), (Some(2), 0));
-        let (_, extra): (Body, _) = parse_with(br#"{"model": "m", "effort": null}"#, DECLARED).unwrap();
+        let (_, extra) = parse_with::<Body>(br#"{"model": "m", "effort": null}"#, DECLARED).unwrap();
         assert!(extra.is_empty());
     }
 
