@@ -178,3 +178,22 @@ impl fmt::Debug for RequestContext {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_of_version_7_and_none_comes_twice() {
+        let many = || (0..1000).map(|_| RequestId::generate().0).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(many)).collect();
+        let ids: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 4000);
+        for id in ids {
+            let read = uuid::Uuid::parse_str(&id).unwrap();
+            assert_eq!((read.get_version_num(), read.get_variant()), (7, uuid::Variant::RFC4122), "{id}");
+        }
+    }
+}

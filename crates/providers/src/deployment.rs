@@ -115,7 +115,7 @@ impl Shared {
         self: &Arc<Self>,
         call: &mut Call,
         request: &ChatRequest,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Box<Answer>, Failure> {
         let permit = self.enter()?;
         let bounds = (self.dialect.prompt_beyond(request), self.dialect.completion_bound(request));
         let encode = |signing: &Signing<'_>| self.dialect.chat(request, signing);
@@ -125,7 +125,8 @@ impl Shared {
             let (head, body, ticket) = self.exchange(call, outbound, ticket, token.as_ref()).await?;
             let (decoder, choices, clock) = (self.dialect.decoder(request), request.n, call.clock);
             let parts = Parts { head, body, framing, decoder, choices, clock, ticket, prompt_bytes };
-            let mut answer = Answer::new(Arc::clone(self), parts);
+            // Boxed at once, as it is of a kilobyte and goes through several hands.
+            let mut answer = Box::new(Answer::new(Arc::clone(self), parts));
             answer.prime().await.map_err(|failure| self.renew(failure, token.as_ref()))?;
             Ok(answer)
         };

@@ -7,7 +7,6 @@ use byzerllm_core::{
     ChatModel, ChatRequest, EmbeddingModel, EmbeddingRequest, Embeddings, Error, ErrorKind, EventStream,
     Input, Message, ModelHandle, ModelInfo, RequestContext, Result, Task, nearest,
 };
-use futures::StreamExt;
 use serde_json::{Map, Value};
 
 use crate::deployment::{Shared, number};
@@ -97,7 +96,7 @@ impl ChatModel for ProviderModel {
             match shared.try_chat(&mut call, &request).await {
                 Ok(mut answer) => {
                     answer.start(call.context.id, call.context.on_usage);
-                    return Ok(answer.boxed());
+                    return Ok(Box::into_pin(answer));
                 }
                 Err(failure) => shared.again(&mut call, failure).await?,
             }

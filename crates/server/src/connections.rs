@@ -223,3 +223,32 @@ impl hyper::body::Body for Work {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_in_work_is_in_nobodys_way() {
+        let closing = CancellationToken::new();
+        let crowd = Crowd::new(1, closing.clone());
+        let first = crowd.seat().await.unwrap();
+        assert!(first.left().now_or_never().is_none());
+        // Another one waits for the place, and at the same time a request begins.
+        let mut second = Box::pin(crowd.seat());
+        assert!(second.as_mut().now_or_never().is_none());
+        let busy = Busy::new(&first.0);
+        first.left().await;
+        assert!(!first.is_in_the_way());
+        drop(busy);
+        assert!(first.is_in_the_way());
+        drop(first);
+        let second = second.await.unwrap();
+        assert!(second.left().now_or_never().is_none());
+        closing.cancel();
+        second.left().await;
+        assert!(!second.is_in_the_way());
+    }
+}

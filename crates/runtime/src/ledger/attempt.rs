@@ -172,14 +172,14 @@ impl Record {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use byzerllm_core::{ErrorKind, Principal, RequestId, Task};
 
     use super::super::money::Micros;
     use super::super::price::{NewPrice, Price};
     use super::*;
 
-    fn info(completion: Option<u64>, priced: bool) -> Info {
+    pub(crate) fn info(completion: Option<u64>, priced: bool) -> Info {
         let price = NewPrice {
             vendor: "v".to_owned(),
             model: "m".to_owned(),
@@ -208,7 +208,7 @@ mod tests {
         Info { id: 1, begun: 0, attempt, pricing }
     }
 
-    fn settlement(ending: Ending, source: Option<UsageSource>) -> Settlement {
+    pub(crate) fn settlement(ending: Ending, source: Option<UsageSource>) -> Settlement {
         let usage = source.map(|source| Usage {
             prompt_tokens: 90,
             cached_tokens: 50,

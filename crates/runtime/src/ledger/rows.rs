@@ -110,3 +110,62 @@ impl<'s, 'c, 'r> Records<'s, 'c, 'r> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use byzerllm_core::{Ending, ErrorKind, RequestId, UsageSource};
+
+    use super::super::attempt::outcome;
+    use super::super::attempt::tests::{info, settlement};
+    use super::super::database::Place;
+    use super::*;
+
+    fn record(id: i64, mut info: Info, mut settlement: byzerllm_core::Settlement) -> Record {
+        info.id = id;
+        info.attempt.request = RequestId(format!("r{id}"));
+        if id % 3 == 0 {
+            info.attempt.principal.key_name = Some(format!("key {id}"));
+            settlement.vendor_request_id = Some(format!("v{id}"));
+            settlement.first_event = Some(Duration::from_millis(id.unsigned_abs()));
+        }
+        let outcome = outcome(&info, &settlement);
+        Record::new(Arc::new(info), id, settlement, outcome)
+    }
+
+    #[test]
+    fn what_a_record_does_not_have_is_not_taken_from_the_one_before() {
+        let endings = [
+            (Ending::Answered, Some(UsageSource::Reported)),
+            (Ending::Failed(ErrorKind::Upstream), None),
+            (Ending::Dropped, None),
+            (Ending::Refused(ErrorKind::RateLimited), None),
+            (Ending::Cached, Some(UsageSource::Counted)),
+        ];
+        let bounds = [(Some(50), true), (None, true), (Some(5), false), (None, false)];
+        let mut records = Vec::new();
+        for (ending, source) in endings {
+            for (completion, priced) in bounds {
+                let id = records.len() as i64 + 1;
+                records.push(record(id, info(completion, priced), settlement(ending.clone(), source)));
+            }
+        }
+        // Every one behind every other one.
+        let pairs = records.iter().flat_map(|one| records.iter().flat_map(move |other| [one, other]));
+        let connection = Place::Memory.open(0).unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        let mut read = connection.prepare("SELECT * FROM records WHERE id = ?1").unwrap();
+        let mut statement = connection.prepare(ENDED).unwrap();
+        let mut writing = Records::new(&mut statement);
+        for record in pairs {
+            let _ = connection.execute("DELETE FROM records WHERE id = ?1", [record.info.id]).unwrap();
+            writing.insert(record).unwrap();
+            let mut found = read.query([record.info.id]).unwrap();
+            let found = found.next().unwrap().unwrap();
+            let found: Vec<_> = (0..28).map(|column| found.get_ref_unwrap(column)).collect();
+            assert_eq!(found, row(record));
+        }
+    }
+}
