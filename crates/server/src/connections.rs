@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use futures::future::BoxFuture;
 use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::service::Service;
@@ -19,6 +19,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use crate::turns::Pieces;
 
 /// File descriptors for everything but connections.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -99,6 +101,7 @@ pub(crate) struct Seat(Arc<Place>);
 struct Place {
     crowd: Arc<Crowd>,
     leave: CancellationToken,
+    pieces: Pieces,
     /// Since when it is quiet.
     since: Mutex<Option<u64>>,
     _permit: OwnedSemaphorePermit,
@@ -110,6 +113,7 @@ impl Seat {
             crowd: crowd.clone(),
             // One token for both reasons: each is asked for whenever anything happens on the connection.
             leave: crowd.closing.child_token(),
+            pieces: Pieces::default(),
             since: Mutex::new(None),
             _permit: permit,
         };
@@ -125,6 +129,11 @@ impl Seat {
     /// Whether the connection is quiet while others wait for its place. One that began a request meanwhile is not.
     pub(crate) fn is_in_the_way(&self) -> bool {
         !self.0.crowd.closing.is_cancelled() && self.0.since().is_some()
+    }
+
+    /// Whether the connection writes pieces of a stream at present.
+    pub(crate) fn pieces(&self) -> Pieces {
+        self.0.pieces.clone()
     }
 
     /// The service of this connection.
@@ -178,7 +187,11 @@ impl Service<Request<Incoming>> for Seated {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = Busy::new(&self.place);
         let answer = self.router.clone().oneshot(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Work { body, _busy: busy })) })
+        Box::pin(async move {
+            let answer = answer.await?;
+            busy.0.pieces.set(answer.body().size_hint().exact().is_none());
+            Ok(answer.map(|body| Work { body, _busy: busy }))
+        })
     }
 }
 

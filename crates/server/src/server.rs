@@ -205,7 +205,7 @@ async fn welcome(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its write delay");
     }
-    let stream = Together::new(Patient::new(stream, timeouts.write));
+    let stream = Together::new(Patient::new(stream, timeouts.write), seat.pieces());
     match tls {
         None => serve(stream, &seat, router, timeouts).await,
         // Several times larger: beside it, each plain connection would take as much.

@@ -1,26 +1,40 @@
-//! What is answered in one turn of the event loop is written together, after everything else in it: a reader that is near
-//! is woken once and not for each answer, as no work lies between the writes.
+//! Answers of one turn of the event loop are written together, after everything else in it: a reader that is near is woken
+//! once and not for each answer, as no work lies between the writes. The pieces of a stream go at once, as somebody waits
+//! for each.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose first write behind a flush waits until every task that is ready has had its turn.
+/// Whether what a connection writes are pieces of a stream.
+#[derive(Clone, Default)]
+pub(crate) struct Pieces(Arc<AtomicBool>);
+
+impl Pieces {
+    pub(crate) fn set(&self, pieces: bool) {
+        self.0.store(pieces, Ordering::Relaxed);
+    }
+}
+
+/// A connection whose first write behind a flush waits until every task that is ready has had its turn, but for pieces.
 pub(crate) struct Together<S> {
     inner: S,
+    pieces: Pieces,
     /// Since the last flush.
     waited: bool,
 }
 
 impl<S> Together<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner, waited: false }
+    pub(crate) fn new(inner: S, pieces: Pieces) -> Self {
+        Self { inner, pieces, waited: false }
     }
 
     fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.waited {
+        if self.waited || self.pieces.0.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
         self.waited = true;
@@ -97,14 +111,15 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn answers_of_one_turn_are_written_behind_the_work_of_all() {
+    async fn three(pieces: bool) -> Vec<&'static str> {
         let notes = Notes::default();
         let tasks: Vec<_> = (0..3)
             .map(|_| {
                 let notes = notes.clone();
                 tokio::spawn(async move {
-                    let mut stream = Together::new(notes.clone());
+                    let told = Pieces::default();
+                    told.set(pieces);
+                    let mut stream = Together::new(notes.clone(), told);
                     for _ in 0..2 {
                         notes.0.lock().unwrap().push("computed");
                         stream.write_all(b"one").await.unwrap();
@@ -117,10 +132,22 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
+        let notes = notes.0.lock().unwrap();
+        notes.clone()
+    }
+
+    #[tokio::test]
+    async fn answers_of_one_turn_are_written_behind_the_work_of_all() {
+        let notes = three(false).await;
         let (computed, written) = (["computed"; 3], ["written"; 2]);
         // The work for a second answer follows the first one's writes, as a client asks only then.
         let turns =
             [&computed[..], &written, &["computed"], &written, &["computed"], &written, &["computed"]];
-        assert_eq!(notes.0.lock().unwrap()[..12], turns.concat());
+        assert_eq!(notes[..12], turns.concat());
+    }
+
+    #[tokio::test]
+    async fn pieces_wait_for_nobody() {
+        assert_eq!(three(true).await, ["computed", "written", "written"].repeat(6));
     }
 }
