@@ -242,8 +242,6 @@ where
         .header_read_timeout(timeouts.head)
         .max_buf_size(limits::HEAD_BYTES)
         .max_headers(limits::HEADERS)
-        // Head and body in one piece: to copy what most answers are takes less than to hand over two.
-        .writev(false)
         .serve_connection(TokioIo::new(stream), seat.service(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
